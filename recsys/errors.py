@@ -1,0 +1,25 @@
+"""The one exception that users see as a message instead of a traceback."""
+
+
+class RecsysError(Exception):
+    """Something the user can mend.
+
+    The message is one line that says what is wrong, where, how often, gives an example, and names
+    the way out. The command line prints it and exits with `exit_code`.
+    """
+
+    exit_code = 1
+
+
+class UsageError(RecsysError):
+    """The command was called in a way that it does not take (exit code 2)."""
+
+    exit_code = 2
+
+
+def suggest(unknown: str, known: list[str]) -> str:
+    """Return `; did you mean 'x'?` for the known word nearest to `unknown`, or the whole list."""
+    from difflib import get_close_matches
+
+    near = get_close_matches(unknown, known, n=1, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"

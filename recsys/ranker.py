@@ -1,0 +1,113 @@
+"""The ranker: TorchRec embeddings and DCN-v2 crosses over a request's candidates, two heads.
+
+In: `dense` `[R, C, F]`, `categorical` `[R, C, G]`. Out: logits `[R, C, 2]` of p(click), p(purchase).
+`Ranker` is what any kind of ranker offers; `TorchRecRanker` is the kind there is.
+"""
+
+import json
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Self
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torchrec import EmbeddingBagCollection, EmbeddingBagConfig, KeyedJaggedTensor
+
+from recsys.config import RankerConfig, ValueConfig
+
+
+class Ranker(ABC):
+    """Turns features of candidates into probabilities; saved in the bundle."""
+
+    @abstractmethod
+    def probabilities(self, dense: Tensor, categorical: Tensor) -> Tensor:
+        """Return p(click) and p(purchase) `[R, C, 2]`."""
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Write the ranker into `folder`."""
+
+    @classmethod
+    @abstractmethod
+    def load(cls, folder: Path) -> Self:
+        """Read what `save` wrote."""
+
+
+class TorchRecRanker(nn.Module, Ranker):
+    """Dense features and embeddings of categories, crossed (DCN-v2, Wang et al. 2021), then an MLP."""
+
+    def __init__(self, config: RankerConfig, features: list[str], sizes: dict[str, int]) -> None:
+        """`features` names the dense inputs, `sizes` the number of codes per categorical input."""
+        super().__init__()
+        self.config, self.features, self.sizes = config, features, sizes
+        tables = [
+            EmbeddingBagConfig(
+                name=f"{name}_table",
+                embedding_dim=config.embedding_width,
+                num_embeddings=size,
+                feature_names=[name],
+                init_fn=lambda weight: nn.init.normal_(weight, std=0.01),
+            )
+            for name, size in sizes.items()
+        ]
+        self.embeddings = EmbeddingBagCollection(tables=tables, device=torch.device("cpu"))
+        self.register_buffer("mean", torch.zeros(len(features)))
+        self.register_buffer("deviation", torch.ones(len(features)))
+        width = len(features) + config.embedding_width * len(sizes)
+        self.crosses = nn.ModuleList(nn.Linear(width, width) for _ in range(config.cross_layers))
+        self.deep = nn.Sequential(
+            nn.Linear(width, config.hidden), nn.GELU(), nn.Dropout(config.dropout), nn.Linear(config.hidden, 2)
+        )
+        self.linear = nn.Linear(width, 2)
+        for cross in self.crosses:
+            nn.init.normal_(cross.weight, std=0.01)  # type: ignore[arg-type]
+            nn.init.zeros_(cross.bias)  # type: ignore[arg-type]
+
+    def normalise(self, dense: Tensor) -> None:
+        """Take mean and deviation of each feature from candidates `[n, F]`."""
+        self.mean.copy_(dense.mean(0))  # type: ignore[operator]
+        self.deviation.copy_(dense.std(0).clamp(min=1e-3))  # type: ignore[operator]
+
+    def forward(self, dense: Tensor, categorical: Tensor) -> Tensor:
+        """Return logits `[R, C, 2]`."""
+        shape = categorical.shape
+        values = categorical.permute(2, 0, 1).reshape(-1)  # [G · R · C], one key after another
+        feature = KeyedJaggedTensor.from_lengths_sync(list(self.sizes), values, torch.ones_like(values, dtype=torch.int32))
+        embedded = self.embeddings(feature).values().view(*shape[:2], -1)  # [R, C, G · width]
+        scaled = ((dense - self.mean) / self.deviation).clamp(-5, 5)  # type: ignore[operator]
+        start = torch.cat([scaled, embedded], -1)
+        crossed = start
+        for cross in self.crosses:
+            crossed = start * cross(crossed) + crossed
+        logits: Tensor = self.deep(crossed) + self.linear(start)
+        return logits
+
+    @torch.no_grad()
+    def probabilities(self, dense: Tensor, categorical: Tensor) -> Tensor:
+        """Return p(click) and p(purchase) `[R, C, 2]`."""
+        return torch.sigmoid(self(dense, categorical))
+
+    def save(self, folder: Path) -> None:
+        """Write `ranker.safetensors` and `ranker.json`."""
+        save_file({name: tensor.contiguous() for name, tensor in self.state_dict().items()}, folder / "ranker.safetensors")
+        shape = {"config": self.config.model_dump(mode="json"), "features": self.features, "sizes": self.sizes}
+        (folder / "ranker.json").write_text(json.dumps(shape, indent=1), encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read what `save` wrote."""
+        shape = json.loads((folder / "ranker.json").read_text(encoding="utf-8"))
+        ranker = cls(RankerConfig.model_validate(shape["config"]), shape["features"], shape["sizes"])
+        ranker.load_state_dict(load_file(folder / "ranker.safetensors"))
+        ranker.eval()
+        return ranker
+
+
+def value(probabilities: Tensor, price: Tensor, config: ValueConfig) -> Tensor:
+    """Return the value `[R, C]` = click · p(click) + purchase · p(purchase) · price^price_power.
+
+    `probabilities` `[R, C, 2]`; `price` `[R, C]` in units of the dataset.
+    """
+    worth = config.purchase * price.clamp(min=1e-6) ** config.price_power if config.price_power else config.purchase
+    return config.click * probabilities[..., 0] + worth * probabilities[..., 1]

@@ -1,0 +1,1 @@
+"""Retrieve, rank and re-rank: the one path behind evaluation, batch lists and the API."""

@@ -1,0 +1,150 @@
+"""Retrieve, rank and re-rank: the one path to every list that anyone sees.
+
+In: histories of R requests. Out: `Ranking`, lists `[R, K]` with scores and probabilities.
+Evaluation, batch lists, the API and the registered model all call `Recommender`.
+
+Shapes: R requests, C candidates, K list length, N catalogue, D width.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+import torch
+from numpy.typing import NDArray
+
+from features.histories import Histories, Ints
+from features.ranking import ItemFacts, RankingFeatures
+from recsys.config import Config
+from recsys.interest import HistoryBatch, InterestModel, recency_buckets
+from recsys.ranker import Ranker, value
+from serving.sources import CandidateSource, Floats, RequestBatch, head_scores
+
+BLOCK = 256
+"""Requests that are ranked at once."""
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Lists of R requests, best first; -1 pads `items`."""
+
+    items: Ints
+    """`[R, K]`"""
+    score: Floats
+    """`[R, K]` value of the item, what the list is sorted by."""
+    interest: Floats
+    """`[R, K]` cosine of user and item."""
+    p_click: Floats
+    """`[R, K]`"""
+    p_purchase: Floats
+    """`[R, K]`"""
+
+    @classmethod
+    def join(cls, parts: list["Ranking"]) -> "Ranking":
+        """Put the rankings of several blocks together."""
+        fields = ("items", "score", "interest", "p_click", "p_purchase")
+        return cls(*(np.concatenate([getattr(part, field) for part in parts]) for field in fields))
+
+
+class Recommender:
+    """Everything of a bundle in memory, for one catalogue."""
+
+    def __init__(
+        self,
+        config: Config,
+        items: pl.DataFrame,
+        model: InterestModel,
+        vectors: Floats,
+        sources: list[CandidateSource],
+        features: RankingFeatures,
+        ranker: Ranker | None,
+        exclude_seen: bool,
+        available: NDArray[np.bool_] | None = None,
+    ) -> None:
+        """`ranker` is None only while its training data are made; items outside `available` `[N]`
+        may stand in histories and never in lists."""
+        self.config, self.items, self.model = config, items, model.eval()
+        self.vectors, self.sources, self.features = vectors, sources, features
+        self.ranker, self.exclude_seen = ranker, exclude_seen
+        self.available = np.ones(len(vectors), bool) if available is None else available
+        self._vectors = torch.from_numpy(vectors)
+        self.price = np.nan_to_num(items["price"].cast(pl.Float64).to_numpy(), nan=0.0)
+
+    @property
+    def has_clock(self) -> bool:
+        """Whether times are a clock's, so that ages and hours mean something."""
+        return self.features.has_clock
+
+    def recommend(self, histories: Histories, k: int) -> Ranking:
+        """Return the k best items for each request, fewer where the catalogue has no more."""
+        blocks = range(0, max(len(histories), 1), BLOCK)
+        return Ranking.join([self._recommend_block(histories.rows(slice(at, at + BLOCK)), k) for at in blocks])
+
+    def rank(self, histories: Histories, candidates: Ints) -> Ranking:
+        """Return `candidates` `[R, C]` (-1 padded) in their order of value."""
+        batch = self.batch(histories)
+        scores = {source.name: source.open(batch).of(candidates) for source in self.sources}
+        return self._ordered(batch, candidates, scores, candidates.shape[1])
+
+    def batch(self, histories: Histories) -> RequestBatch:
+        """Compute the user vectors of `histories`."""
+        items = torch.from_numpy(histories.items).long()
+        recency = recency_buckets(torch.from_numpy(histories.times), items >= 0, self.has_clock)
+        history = HistoryBatch(items, torch.from_numpy(histories.types).long(), recency)
+        with torch.no_grad():
+            users = self.model.last_user_vectors(self._vectors, history)
+        return RequestBatch(histories, users.numpy())
+
+    def candidates(self, batch: RequestBatch, k: int) -> tuple[Ints, dict[str, Floats]]:
+        """Return the union of the sources' proposals `[R, C]` and each source's scores of it."""
+        opened = {source.name: source.open(batch) for source in self.sources}
+        quotas = self.config.sources.model_dump()
+        seen = batch.histories.items.shape[1]
+        # The popular items alone must fill a list, also when all that may not be shown is taken out.
+        spare = seen * self.exclude_seen + int((~self.available).sum())
+        quotas["popular"] = max(quotas["popular"], k + spare)
+        proposed = [scores.top(min(quotas[name], len(self.vectors))) for name, scores in opened.items()]
+        union = np.concatenate(proposed, axis=1)
+        candidates = distinct(np.where(self.available[union], union, -1))
+        if self.exclude_seen:
+            past = batch.histories.items
+            dropped = (candidates[:, :, None] == past[:, None, :]).any(2)
+            candidates = distinct(np.where(dropped, -1, candidates))
+        return candidates, {name: scores.of(candidates) for name, scores in opened.items()}
+
+    def inputs(self, batch: RequestBatch, candidates: Ints, scores: dict[str, Floats]) -> tuple[Floats, Ints]:
+        """Return the ranker's input: dense `[R, C, F]` and categorical `[R, C, G]`."""
+        purchase = head_scores(batch.users[:, 1], self.vectors, candidates)
+        dense = self.features.dense(batch.histories, candidates, scores | {"purchase": purchase}, self.vectors)
+        return dense, self.features.categorical(batch.histories, candidates)
+
+    def _recommend_block(self, histories: Histories, k: int) -> Ranking:
+        batch = self.batch(histories)
+        candidates, scores = self.candidates(batch, k)
+        return self._ordered(batch, candidates, scores, k)
+
+    def _ordered(self, batch: RequestBatch, candidates: Ints, scores: dict[str, Floats], k: int) -> Ranking:
+        assert self.ranker is not None
+        dense, categorical = self.inputs(batch, candidates, scores)
+        chances = self.ranker.probabilities(torch.from_numpy(dense), torch.from_numpy(categorical))
+        price = torch.from_numpy(self.price[candidates])
+        worth = value(chances, price, self.config.value).numpy()
+        worth = np.where(candidates >= 0, worth, -np.inf).astype(np.float32)
+        order = np.argsort(-worth, axis=1, kind="stable")[:, :k]
+        interest = head_scores(batch.users[:, 0], self.vectors, candidates)
+        columns = (candidates, worth, interest, chances[..., 0].numpy(), chances[..., 1].numpy())
+        picked = [np.take_along_axis(column, order, axis=1) for column in columns]
+        short = k - order.shape[1]
+        padded = [np.pad(column, ((0, 0), (0, max(0, short))), constant_values=-1) for column in picked]
+        return Ranking(*padded)
+
+
+def distinct(items: Ints) -> Ints:
+    """Return each row's distinct items in ascending order, -1 padded to the longest row."""
+    ordered = np.sort(items, axis=1)
+    repeated = np.zeros_like(ordered, bool)
+    repeated[:, 1:] = ordered[:, 1:] == ordered[:, :-1]
+    kept = ~repeated & (ordered >= 0)
+    width = int(kept.sum(1).max(initial=0))
+    order = np.argsort(~kept, axis=1, kind="stable")[:, :width]
+    return np.where(np.take_along_axis(kept, order, 1), np.take_along_axis(ordered, order, 1), -1)

@@ -1,0 +1,210 @@
+"""Run the interest model's training under Ray Train: the door to ray in this package.
+
+In: `InterestData`, the configuration and a stage folder. Out: `InterestFit`, with the checkpoint of
+the best (or last) epoch. A stage that was killed goes on from its last checkpoint; one that had
+ended returns what it found.
+
+Shapes: none; arrays travel through `data.npz` in the stage folder.
+"""
+
+import json
+import logging
+import os
+import tempfile
+import threading
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from recsys.config import Config
+from recsys.errors import RecsysError
+from recsys.progress import Update
+from training.interest import InterestTrainer
+from training.interest_data import InterestData
+
+PROGRESS = "progress.json"
+RESULT = "result.json"
+
+
+@dataclass(frozen=True)
+class InterestFit:
+    """How a fit went."""
+
+    epochs: int
+    """Passes that gave the kept weights."""
+    metric: float
+    """Validation ndcg@10 of the interest model alone."""
+    history: list[dict[str, float]]
+    """Per epoch: loss and ndcg@10."""
+    checkpoint: str
+    """Folder of the kept weights."""
+
+
+def fit_interest(
+    data: InterestData, config: Config, seed: int, folder: Path, epochs: int | None, update: Update
+) -> InterestFit:
+    """Fit on `data` in the stage `folder`.
+
+    With `epochs` None the best epoch on validation is kept and `patience` ends the fit; with a
+    number that many epochs are run and the last is kept.
+    """
+    result = folder / RESULT
+    if result.exists():
+        return InterestFit(**json.loads(result.read_text(encoding="utf-8")))
+    folder.mkdir(parents=True, exist_ok=True)
+    data.save(folder / "data.npz")
+    settings = {
+        "folder": str(folder.resolve()),
+        "config": config.model_dump_json(),
+        "seed": seed,
+        "epochs": epochs,
+    }
+    with _watching(folder / PROGRESS, update):
+        fit = _run(settings, config, folder)
+    temporary = result.with_suffix(".tmp")
+    temporary.write_text(json.dumps(asdict(fit)), encoding="utf-8")
+    os.replace(temporary, result)
+    return fit
+
+
+def _run(settings: dict[str, Any], config: Config, folder: Path) -> InterestFit:
+    start_ray()
+    from ray.train import CheckpointConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    gpu = use_gpu(config)
+    workers = config.compute.workers
+    cpus = max(1, (os.cpu_count() or 1) // workers)
+    trainer = TorchTrainer(
+        worker_loop,
+        train_loop_config=settings | {"threads": cpus},
+        scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpu, resources_per_worker={"CPU": cpus} | ({"GPU": 1} if gpu else {})),
+        run_config=RunConfig(
+            name="ray",
+            storage_path=str(folder.resolve()),
+            checkpoint_config=CheckpointConfig(
+                num_to_keep=2, checkpoint_score_attribute="ndcg@10" if settings["epochs"] is None else "epoch"
+            ),
+        ),
+    )
+    try:
+        outcome = trainer.fit()
+    except Exception as error:
+        reason = str(error).strip().splitlines()[-1] if str(error).strip() else repr(error)
+        raise RecsysError(f"training failed in a worker: {reason} (log: {folder / 'ray'})") from error
+    best = max(outcome.best_checkpoints, key=lambda pair: pair[1]["score"])
+    metrics = best[1]
+    return InterestFit(int(metrics["epoch"]), metrics["ndcg@10"], metrics["history"], best[0].path)
+
+
+def worker_loop(settings: dict[str, Any]) -> None:
+    """Train in one Ray worker: restore, fit epochs, report each with a checkpoint."""
+    import ray.train
+    from ray.train.torch import get_device, prepare_model
+
+    torch.set_num_threads(settings["threads"])
+    config = Config.model_validate_json(settings["config"])
+    folder, context = Path(settings["folder"]), ray.train.get_context()
+    rank, world = context.get_world_rank(), context.get_world_size()
+    trainer = InterestTrainer(
+        InterestData.load(folder / "data.npz"),
+        config,
+        get_device(),
+        settings["seed"],
+        rank,
+        world,
+        wrap=(lambda module: prepare_model(module, parallel_strategy_kwargs={"broadcast_buffers": False}))
+        if world > 1
+        else (lambda module: module),
+    )
+    history, checkpoint = [], ray.train.get_checkpoint()
+    if checkpoint:
+        with checkpoint.as_directory() as saved:
+            trainer.restore(Path(saved))
+            history = json.loads((Path(saved) / "history.json").read_text(encoding="utf-8"))
+    fixed, total = settings["epochs"] is not None, settings["epochs"] or config.interest.epochs
+    for epoch in range(len(history), total):
+        if not fixed and _stalled(history, config.interest.patience):
+            break
+        loss = trainer.fit_epoch(epoch, _writer(folder / PROGRESS, epoch, total, history, rank))
+        history.append({"epoch": epoch + 1, "loss": loss, "ndcg@10": trainer.evaluate()})
+        with tempfile.TemporaryDirectory() as saved:
+            if rank == 0:
+                trainer.save(Path(saved))
+                (Path(saved) / "history.json").write_text(json.dumps(history), encoding="utf-8")
+            score = history[-1]["epoch" if fixed else "ndcg@10"]
+            ray.train.report(
+                history[-1] | {"score": score, "history": list(history)},
+                checkpoint=ray.train.Checkpoint.from_directory(saved) if rank == 0 else None,
+            )
+
+
+def use_gpu(config: Config) -> bool:
+    """Whether training runs on GPUs.
+
+    Raises:
+        RecsysError: a GPU is asked for and there is none.
+    """
+    if config.compute.device == "gpu" and not torch.cuda.is_available():
+        raise RecsysError("compute.device is gpu but PyTorch sees no GPU; use compute.device=auto or cpu")
+    return config.compute.device != "cpu" and torch.cuda.is_available()
+
+
+def start_ray() -> None:
+    """Join the cluster of `RAY_ADDRESS`, or start a quiet one on this machine."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    import ray
+
+    if ray.is_initialized():
+        return
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if "RAY_ADDRESS" in os.environ:
+        ray.init(**quiet)
+    else:
+        ray.init(include_dashboard=False, object_store_memory=200 << 20, **quiet)
+    for name in ("ray", "ray.train", "ray.data"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _stalled(history: list[dict[str, float]], patience: int) -> bool:
+    metrics = [epoch["ndcg@10"] for epoch in history]
+    return bool(metrics) and len(metrics) - 1 - metrics.index(max(metrics)) >= patience
+
+
+def _writer(path: Path, epoch: int, total: int, history: list[dict[str, float]], rank: int) -> Any:
+    """Return a callback that notes the progress of rank 0 where the driver looks for it."""
+    best = max((past["ndcg@10"] for past in history), default=None)
+    note = f"epoch {epoch + 1} of at most {total}" + (f", best ndcg@10 {best:.4f}" if best is not None else "")
+
+    def write(done: int, of: int) -> None:
+        if rank == 0:
+            temporary = path.with_suffix(".tmp")
+            temporary.write_text(json.dumps({"share": (epoch + done / of) / total, "note": note}), encoding="utf-8")
+            os.replace(temporary, path)
+
+    return write
+
+
+class _watching:
+    """Pass what workers write to `path` on to `update` while the body runs."""
+
+    def __init__(self, path: Path, update: Update) -> None:
+        self.path, self.update, self.stop = path, update, threading.Event()
+        self.thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> None:
+        self.thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop.set()
+        self.thread.join()
+
+    def _watch(self) -> None:
+        while not self.stop.wait(0.5):
+            if self.path.exists():
+                state = json.loads(self.path.read_text(encoding="utf-8"))
+                self.update(state["share"], state["note"])
