@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from scipy.special import expit
 
 from features.simulate_text import ALLOWED, ATTRIBUTES, BRANDS, CATEGORIES, CATEGORY_NAMES, write_texts
 from features.simulate_truth import (
@@ -39,6 +38,7 @@ from features.simulate_truth import (
     load_truth,
     oracle_scores,
     policy,
+    sigmoid,
 )
 from recsys.errors import RecsysError
 from recsys.schema import DAY_US
@@ -54,7 +54,7 @@ START_US = END_US - PERIOD_DAYS * DAY_US
 MIN_ITEMS = 50
 
 _STICKY = 0.7  # probability that a visit keeps the intent of the visit before
-_BUY, _BUY_WANTED = -1.9, 0.5  # the logit of buying what was clicked, and what its click logit adds
+_BUY, _BUY_WANTED = -2.4, 0.5  # the logit of buying what was clicked, and what its click logit adds
 _MINUTE_US = 60_000_000
 
 
@@ -116,6 +116,7 @@ def _draw_items(rng: np.random.Generator, n: int) -> Arrays:
     has = np.zeros((n, len(ATTRIBUTES)), np.float32)
     np.put_along_axis(has, first_two, 1, axis=1)
     np.put_along_axis(has, third, rng.random((n, 1)) < 0.8, axis=1)
+    has[:, ATTRIBUTES.index("expert")] *= 1 - has[:, ATTRIBUTES.index("beginner")]  # no item is for both
     brand = _some(rng, _carried()[category], 1)[:, 0]
     quality = rng.normal(size=n)
     tier = rng.normal(0, 0.35, len(BRANDS))
@@ -164,7 +165,7 @@ def _draw_requests(rng: np.random.Generator, parts: Arrays) -> Arrays:
     """Draw the visits of every user, at most one a day, their intents, and 1 to 3 requests in each."""
     first_day = np.maximum(0, (parts["user_signup"] - START_US) // DAY_US)
     days = PERIOD_DAYS - first_day
-    visits = 1 + rng.poisson(rng.gamma(0.8, 3.8, len(days)) * days / PERIOD_DAYS)
+    visits = 1 + rng.poisson(rng.gamma(0.8, 4.6, len(days)) * days / PERIOD_DAYS)
     user = np.repeat(np.arange(len(days)), visits)
     day = first_day[user] + (rng.random(len(user)) * days[user]).astype(np.int64)
     user, day = np.divmod(np.unique(user * PERIOD_DAYS + day), PERIOD_DAYS)
@@ -223,13 +224,13 @@ def _click(rng: np.random.Generator, truth: Truth, shown: Ints, logits: Floats) 
     turn = np.arange(len(shown)) - starts
     for rows in np.split(np.argsort(turn, kind="stable"), np.cumsum(np.bincount(turn))[:-1]):
         again = np.isin(pair[rows], pair[clicked])
-        clicked[rows] = chance[rows] < EXAMINED * expit(logits[rows] + REPEATED * again)
+        clicked[rows] = chance[rows] < EXAMINED * sigmoid(logits[rows] + REPEATED * again)
     return clicked
 
 
 def _would_buy(rng: np.random.Generator, truth: Truth, shown: Ints, logits: Floats) -> Bools:
     dear = truth.user_thrift[truth.request_user][:, None] * truth.item_price_level[shown]
-    bought: Bools = rng.random(shown.shape) < expit(_BUY + _BUY_WANTED * logits - dear)
+    bought: Bools = rng.random(shown.shape) < sigmoid(_BUY + _BUY_WANTED * logits - dear)
     return bought
 
 

@@ -13,88 +13,157 @@ from numpy.typing import NDArray
 WORDINGS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "waterproof": (
         ("waterproof", "rainproof", "splash-resistant"),
-        ("keeps the rain out", "is sealed against water", "shrugs off a downpour", "does not mind getting wet"),
+        (
+            "keeps the rain out", "is sealed against water", "shrugs off a downpour", "does not mind getting wet",
+            "laughs at puddles", "can be left outside in a storm", "repels every drop",
+        ),
     ),
     "lightweight": (
         ("lightweight", "featherlight", "ultralight"),
-        ("weighs next to nothing", "is easy to lift with two fingers", "adds hardly a gram", "feels light in the hand"),
+        (
+            "weighs next to nothing", "is easy to lift with two fingers", "adds hardly a gram",
+            "feels light in the hand", "is barely noticeable when carried", "tips the scales at almost zero",
+            "will never drag you down",
+        ),
     ),
     "compact": (
         ("compact", "space-saving", "foldable"),
-        ("fits into the smallest flat", "takes up very little room", "folds away into a drawer", "is made for tiny spaces"),
+        (
+            "fits into the smallest flat", "takes up very little room", "folds away into a drawer",
+            "is made for tiny spaces", "slips into a pocket", "saves precious centimetres",
+            "hides away when not in use",
+        ),
     ),
     "durable": (
         ("durable", "heavy-duty", "rugged"),
-        ("is built to last for decades", "survives rough treatment", "hardly ever wears out", "takes knocks and drops"),
+        (
+            "is built to last for decades", "survives rough treatment", "hardly ever wears out",
+            "takes knocks and drops", "holds up year after year", "is practically indestructible",
+            "will outlive its owner",
+        ),
     ),
     "minimalist": (
         ("minimalist", "clean-lined", "pared-back"),
-        ("has no ornament at all", "is reduced to the essentials", "keeps to plain, simple lines", "says more with less"),
+        (
+            "has no ornament at all", "is reduced to the essentials", "keeps to plain, simple lines",
+            "says more with less", "leaves out everything superfluous", "is understated and calm to look at",
+            "could hang in a Bauhaus gallery",
+        ),
     ),
     "retro": (
         ("retro", "vintage-style", "nostalgic"),
-        ("looks straight out of the seventies", "brings back the old days", "has an antique charm", "echoes the classics"),
+        (
+            "looks straight out of the seventies", "brings back the old days", "has an antique charm",
+            "echoes the classics", "could have been your grandmother's", "revives a design of 1962",
+            "winks at the good old times",
+        ),
     ),
     "colourful": (
         ("colourful", "rainbow", "vivid"),
-        ("glows in bright hues", "mixes red, yellow and turquoise", "is anything but grey", "comes in bold shades"),
+        (
+            "glows in bright hues", "mixes red, yellow and turquoise", "is anything but grey", "comes in bold shades",
+            "lights up like a box of crayons", "brightens any dull day", "sports orange, pink and lime",
+        ),
     ),
     "beginner": (
         ("beginner-friendly", "starter", "entry-level"),
-        ("asks for no experience", "suits people who are just starting", "explains every first step", "forgives mistakes"),
+        (
+            "asks for no experience", "suits people who are just starting", "explains every first step",
+            "forgives mistakes", "is the ideal first try", "gets novices going without fuss",
+            "needs no prior knowledge",
+        ),
     ),
     "expert": (
         ("professional", "expert-grade", "competition"),
-        ("meets the demands of specialists", "is what the pros choose", "rewards years of practice", "is tuned for masters"),
+        (
+            "meets the demands of specialists", "is what the pros choose", "rewards years of practice",
+            "is tuned for masters", "is aimed at advanced users", "delivers championship results",
+            "satisfies the most skilled",
+        ),
     ),
     "handmade": (
         ("handmade", "hand-finished", "artisan"),
-        ("is crafted one at a time in a small workshop", "shows the maker's touch", "never sees an assembly line",
-         "is put together by skilled hands"),
+        (
+            "is crafted one at a time in a small workshop", "shows the maker's touch", "never sees an assembly line",
+            "is put together by skilled hands", "is made by a craftsman, each one slightly different",
+            "is the work of patient artisans", "was sewn, sawn or stirred by a person",
+        ),
     ),
     "recycled": (
         ("recycled", "upcycled", "planet-friendly"),
-        ("is made from reclaimed waste", "gives old bottles a second life", "spares the environment",
-         "leaves a small carbon footprint"),
+        (
+            "is made from reclaimed waste", "gives old bottles a second life", "spares the environment",
+            "leaves a small carbon footprint", "started out as scrap", "is kind to the earth",
+            "turns rubbish into something useful",
+        ),
     ),
     "vegan": (
         ("vegan", "plant-based", "cruelty-free"),
-        ("contains nothing from animals", "is free of leather, milk and wax", "was never tested on animals",
-         "relies on plants only"),
+        (
+            "contains nothing from animals", "is free of leather, milk and wax", "was never tested on animals",
+            "relies on plants only", "is approved by animal lovers", "uses no ingredient with a face",
+            "swaps hide and honey for botanical stuff",
+        ),
     ),
     "childsafe": (
         ("kid-safe", "child-proof", "toddler-approved"),
-        ("has no sharp edges for little ones", "is harmless for small children", "passes the strictest nursery tests",
-         "puts parents at ease"),
+        (
+            "has no sharp edges for little ones", "is harmless for small children",
+            "passes the strictest nursery tests", "puts parents at ease", "can be handed to a three-year-old",
+            "has no parts that could be swallowed", "survives curious kids and spares them bruises",
+        ),
     ),
     "quiet": (
         ("quiet", "silent", "low-noise"),
-        ("makes no sound", "will not wake the neighbours", "is hushed as a library", "whispers where others roar"),
+        (
+            "makes no sound", "will not wake the neighbours", "is hushed as a library", "whispers where others roar",
+            "can be used next to a sleeping baby", "is as still as snowfall", "produces less than twenty decibels",
+        ),
     ),
     "cosy": (
         ("cosy", "plush", "super-soft"),
-        ("is gentle to the touch", "feels like a warm blanket", "is cushioned all over", "pampers you on cold evenings"),
+        (
+            "is gentle to the touch", "feels like a warm blanket", "is cushioned all over",
+            "pampers you on cold evenings", "makes you want to snuggle up", "wraps you in fluff",
+            "is padded for pure comfort",
+        ),
     ),
     "quick": (
         ("quick", "speedy", "rapid"),
-        ("is done within minutes", "saves a lot of time", "is fast from the first second", "suits busy mornings"),
+        (
+            "is done within minutes", "saves a lot of time", "is fast from the first second", "suits busy mornings",
+            "needs no more than a moment", "gets results in no time", "cuts the waiting short",
+        ),
     ),
     "wooden": (
         ("wooden", "oak", "timber"),
-        ("is carved from solid beech", "shows its natural grain", "smells of the forest", "is turned from walnut"),
+        (
+            "is carved from solid beech", "shows its natural grain", "smells of the forest", "is turned from walnut",
+            "comes from sustainably felled trees", "has a warm maple finish", "is joined from ash and cherry planks",
+        ),
     ),
     "smart": (
         ("smart", "app-connected", "intelligent"),
-        ("talks to your phone", "learns your habits by itself", "pairs over bluetooth", "can be controlled by voice"),
+        (
+            "talks to your phone", "learns your habits by itself", "pairs over bluetooth",
+            "can be controlled by voice", "updates itself over wifi", "has sensors and a clever chip",
+            "is run from a tablet",
+        ),
     ),
     "elegant": (
         ("elegant", "luxurious", "deluxe"),
-        ("adds a touch of glamour", "looks precious with its golden details", "is fit for a palace",
-         "impresses every guest"),
+        (
+            "adds a touch of glamour", "looks precious with its golden details", "is fit for a palace",
+            "impresses every guest", "exudes sophistication", "would please a queen", "is all velvet and shine",
+        ),
     ),
     "sociable": (
         ("party", "family-size", "group"),
-        ("is best shared with friends", "brings everyone together", "serves the whole household", "is fun in company"),
+        (
+            "is best shared with friends", "brings everyone together", "serves the whole household",
+            "is fun in company", "turns any evening into a gathering", "is meant for four or more people",
+            "gets strangers talking",
+        ),
     ),
 }
 """Attribute -> (wordings for titles, wordings for descriptions)."""
@@ -169,7 +238,7 @@ _MODELS = (
 ).split()
 
 _CLOSINGS = (
-    "Ships within two days.", "Comes with a two-year guarantee.", "Returns are free.", "New edition of this season.",
+    "Ships within two days.", "Comes with a two-year guarantee.", "Returns are free.", "Available in our stores.",
     "Includes a printed manual.", "Delivered in a paper box.", "Designed in Rotterdam.", "Rated highly by our customers.",
     "Spare parts are available.", "Sold singly.", "Gift wrapping on request.", "Limited stock.",
 )

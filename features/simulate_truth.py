@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit
 
 from recsys.errors import RecsysError
 
@@ -30,7 +29,7 @@ TRUTH = "truth.npz"
 
 _CELLS = 1_000_000  # of one [B, N] block
 # The logit of a click on an item that is looked at.
-_CLICK, _IN_CATEGORY, _LIKED, _FAVOURITE_BRAND, _QUALITY, REPEATED = -3.6, 1.1, 1.7, 0.5, 0.5, -1.5
+_CLICK, _IN_CATEGORY, _LIKED, _FAVOURITE_BRAND, _QUALITY, REPEATED = -3.3, 1.1, 1.8, 0.5, 0.5, -1.5
 # How often each part of the shop fills a place of the list.
 _SHARE_POPULAR, _SHARE_BROWSED, _SHARE_ANY = 0.25, 0.6, 0.15
 
@@ -151,7 +150,7 @@ def _expected_clicks(truth: Truth, rows: Ints, tastes: Ints) -> Floats:
     spans = np.searchsorted(truth.click_request, np.stack([starts, rows], 1))
     for logit, (start, stop) in zip(logits, spans, strict=True):
         logit[np.unique(truth.click_item[start:stop])] += REPEATED
-    clicked: Floats = _examination(policy(truth, tastes, truth.request_time[rows])) * expit(logits)
+    clicked: Floats = _examination(policy(truth, tastes, truth.request_time[rows])) * sigmoid(logits)
     return clicked
 
 
@@ -206,7 +205,13 @@ def _examination(weights: Floats) -> Floats:
     return looked
 
 
+def sigmoid(logits: Floats) -> Floats:
+    """Return the probabilities of `logits`, which are small here."""
+    return 1 / (1 + np.exp(-logits))
+
+
 def blocks(rows: int, width: int) -> Iterator[slice]:
+    """Yield slices over `rows` rows of `width` numbers that bound the memory in use."""
     step = max(1, _CELLS // width)
     for start in range(0, rows, step):
         yield slice(start, start + step)

@@ -1,0 +1,171 @@
+"""Runs, metrics and registered models: the door to MLflow.
+
+In: parameters, metrics and bundle folders. Out: run ids, versions, and local folders of bundles.
+Without `MLFLOW_TRACKING_URI` everything goes to `mlflow.db` and `mlartifacts/` in the working
+directory.
+"""
+
+import logging
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+
+import mlflow
+import pandas as pd
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.models import ModelSignature
+from mlflow.types.schema import Array, ColSpec, DataType, ParamSchema, ParamSpec, Schema
+
+from recsys import __version__
+from recsys.errors import RecsysError
+
+MODEL_NAME = "recsys"
+CHAMPION = "champion"
+EXPERIMENT = "recsys"
+DEFAULT_MODEL = f"models:/{MODEL_NAME}@{CHAMPION}"
+
+SIGNATURE = ModelSignature(
+    inputs=Schema(
+        [
+            ColSpec(DataType.string, "user_id", required=False),
+            ColSpec(Array(DataType.string), "history", required=False),
+        ]
+    ),
+    outputs=Schema([ColSpec(Array(DataType.string), "items"), ColSpec(Array(DataType.double), "scores")]),
+    params=ParamSchema([ParamSpec("k", DataType.long, 20)]),
+)
+
+
+def connect() -> MlflowClient:
+    """Point MLflow at its store, quietly, and return a client."""
+    warnings.filterwarnings("ignore", module="mlflow")
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    if "MLFLOW_TRACKING_URI" not in os.environ:
+        mlflow.set_tracking_uri(f"sqlite:///{Path('mlflow.db').resolve()}")
+    return MlflowClient()
+
+
+def start_run(name: str | None, params: dict[str, Any], tags: dict[str, str]) -> str:
+    """Open a run and return its id; it stays open until `end_run`."""
+    client = connect()
+    try:
+        experiment = client.get_experiment_by_name(EXPERIMENT)
+        if experiment is None:
+            place = None if "MLFLOW_TRACKING_URI" in os.environ else Path("mlartifacts").resolve().as_uri()
+            experiment_id = client.create_experiment(EXPERIMENT, artifact_location=place)
+        else:
+            experiment_id = experiment.experiment_id
+        run = client.create_run(experiment_id, run_name=name, tags=tags)
+        batch = [Param(key, str(value)[:500]) for key, value in params.items()]
+        client.log_batch(run.info.run_id, params=batch)
+    except MlflowException as error:
+        raise RecsysError(f"MLflow at {mlflow.get_tracking_uri()} does not answer: {_first_line(error)}") from error
+    return str(run.info.run_id)
+
+
+def find_run(run_id: str) -> Run:
+    """Return a run.
+
+    Raises:
+        RecsysError: there is none of that id.
+    """
+    try:
+        return connect().get_run(run_id)
+    except MlflowException as error:
+        raise RecsysError(
+            f"--resume {run_id}: no such run in {mlflow.get_tracking_uri()}; `recsys train` prints a run's id"
+        ) from error
+
+
+def end_run(run_id: str, finished: bool) -> None:
+    """Close a run as finished or failed."""
+    connect().set_terminated(run_id, "FINISHED" if finished else "FAILED")
+
+
+def reopen_run(run_id: str) -> None:
+    """Mark a run as running again."""
+    connect().update_run(run_id, "RUNNING")
+
+
+def log_epochs(run_id: str, prefix: str, history: list[dict[str, float]]) -> None:
+    """Log a metric per epoch as `prefix_loss` and `prefix_ndcg_at_10`."""
+    metrics = [
+        Metric(f"{prefix}_{key.replace('@', '_at_')}", value, 0, int(epoch["epoch"]))
+        for epoch in history
+        for key, value in epoch.items()
+        if key != "epoch"
+    ]
+    connect().log_batch(run_id, metrics=metrics)
+
+
+def log_metrics(run_id: str, metrics: dict[str, float], tags: dict[str, str] | None = None) -> None:
+    """Log final metrics; `@` becomes `_at_`, since MLflow's names lack it."""
+    batch = [Metric(key.replace("@", "_at_"), value, 0, 0) for key, value in metrics.items()]
+    connect().log_batch(run_id, metrics=batch, tags=[RunTag(key, value) for key, value in (tags or {}).items()])
+
+
+def log_text(run_id: str, text: str, name: str) -> None:
+    """Keep `text` as an artifact of the run."""
+    connect().log_text(run_id, text, name)
+
+
+def register(run_id: str, bundle: Path) -> str:
+    """Log the bundle as a pyfunc model, register it and return its version.
+
+    The first version of all becomes `champion`.
+    """
+    client = connect()
+    with mlflow.start_run(run_id=run_id):
+        logged = mlflow.pyfunc.log_model(
+            name="bundle",
+            python_model=str(Path(__file__).with_name("pyfunc_model.py")),
+            artifacts={"bundle": str(bundle.resolve())},
+            signature=SIGNATURE,
+            pip_requirements=[f"recsys-text=={__version__}"],
+            registered_model_name=MODEL_NAME,
+        )
+    version = str(logged.registered_model_version)
+    if CHAMPION not in client.get_registered_model(MODEL_NAME).aliases:
+        client.set_registered_model_alias(MODEL_NAME, CHAMPION, version)
+    return version
+
+
+def bundle_folder(model: str) -> Path:
+    """Return the local folder of the bundle that `model` names.
+
+    `model` is a folder, or `models:/NAME@ALIAS`, `models:/NAME/VERSION`, `runs:/RUN/bundle`.
+
+    Raises:
+        RecsysError: nothing of that name is registered, or its files are gone.
+    """
+    if ":/" not in model:
+        folder = Path(model)
+        if not folder.is_dir():
+            raise RecsysError(f"--model {model}: no such folder; name a bundle or a registered model ({DEFAULT_MODEL})")
+        return folder
+    connect()
+    try:
+        local = Path(mlflow.artifacts.download_artifacts(model))
+    except (MlflowException, OSError) as error:
+        raise RecsysError(
+            f"--model {model}: not found in {mlflow.get_tracking_uri()} ({_first_line(error)}); "
+            "train one with `recsys train DATASET`"
+        ) from error
+    return local / "artifacts" / "bundle"
+
+
+def predict(model: str, rows: pd.DataFrame, k: int) -> pd.DataFrame:
+    """Return what the registered model answers for `rows`, through MLflow's own interface."""
+    connect()
+    answer: pd.DataFrame = mlflow.pyfunc.load_model(model).predict(rows, params={"k": k})
+    return answer
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [repr(error)])[0]
