@@ -18,7 +18,7 @@ from features.histories import EventLog, Histories
 from features.ranking import ItemFacts, RankingFeatures, extend_facts
 from recsys.bundle import read_config, seal, verify
 from recsys.config import Config
-from recsys.encoder import FrozenPrefix, encode_all, item_texts, load_encoder_folder, resolve_precision, tokenize
+from recsys.encoder import FrozenPrefix, Tokens, encode_all, item_texts, load_encoder_folder, resolve_precision, tokenize
 from recsys.id_table import TorchRecIdTable
 from recsys.interest import InterestModel
 from recsys.ranker import TorchRecRanker
@@ -106,19 +106,19 @@ def feature_sources(names: list[str]) -> tuple[str, ...]:
     return (*names, "purchase")
 
 
-def encode_items(
-    model: InterestModel, tokenizer: Any, items: pl.DataFrame, config: Config, first: int
-) -> Floats:
+def encode_items(model: InterestModel, tokenizer: Any, items: pl.DataFrame, config: Config, first: int) -> Floats:
     """Return the unit vectors `[n, D]` of `items`, which take the catalogue places from `first` on."""
     texts = item_texts(items, tokenizer.sep_token, config.encoder.max_tokens)
-    tokens = tokenize(texts, tokenizer, config.encoder.max_tokens)
+    return encode_tokens(model, tokenize(texts, tokenizer, config.encoder.max_tokens), config, first)
+
+
+@torch.no_grad()
+def encode_tokens(model: InterestModel, tokens: Tokens, config: Config, first: int = 0) -> Floats:
+    """Return the unit vectors `[n, D]` of tokenised items, whose catalogue places begin at `first`."""
     device = next(model.parameters()).device
-    precision = resolve_precision(config.encoder.precision, device)
-    model.eval()
-    prefix = FrozenPrefix(model.encoder, tokens, precision, limit_bytes=0)
-    with torch.no_grad():
-        pooled = encode_all(model.encoder, prefix)
-        vectors = model.item_vectors(pooled, torch.arange(first, first + items.height, device=device))
+    prefix = FrozenPrefix(model.encoder, tokens, resolve_precision(config.encoder.precision, device), limit_bytes=0)
+    pooled = encode_all(model.encoder, prefix)
+    vectors = model.eval().item_vectors(pooled, torch.arange(first, first + len(tokens), device=device))
     return vectors.cpu().numpy()
 
 

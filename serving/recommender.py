@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from features.histories import Histories, Ints
-from features.ranking import ItemFacts, RankingFeatures
+from features.ranking import RankingFeatures
 from recsys.config import Config
 from recsys.interest import HistoryBatch, InterestModel, recency_buckets
 from recsys.ranker import Ranker, value

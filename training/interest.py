@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
 from recsys.config import Config
-from recsys.encoder import FrozenPrefix, encode_all, load_encoder, resolve_precision
+from recsys.encoder import FrozenPrefix, load_encoder, resolve_precision
 from recsys.id_table import TorchRecIdTable
 from recsys.interest import InterestModel
 from recsys.metrics import ndcg, target_ranks

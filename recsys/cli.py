@@ -1,0 +1,247 @@
+"""The command line: `recsys data|train|evaluate|recommend|serve`. `recsys --help` lists examples.
+
+The door to every package: imports happen inside the commands, so that help answers at once.
+Results go to stdout, progress to stderr. Exit codes: 0 done, 1 bad input, 2 wrong usage.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from recsys import __version__
+from recsys.errors import RecsysError, UsageError
+
+MODEL = "models:/recsys@champion"
+
+Folder = click.Path(path_type=Path, file_okay=False)
+File = click.Path(path_type=Path, dir_okay=False)
+
+
+class Commands(click.Group):
+    """A group that keeps examples as they are written and lists commands in their order."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the commands in the order of their definition."""
+        return list(self.commands)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="recsys")
+def cli() -> None:
+    """Personalised recommendations from item texts and what users did.
+
+    \b
+    Examples:
+      recsys data simulate --out shop
+      recsys train shop
+      recsys evaluate shop --yardsticks
+      recsys recommend shop --k 20 --out lists.parquet
+      recsys serve
+    """
+
+
+@cli.group(cls=Commands)
+def data() -> None:
+    """Import, simulate and check datasets."""
+
+
+@data.command("import")
+@click.argument("fmt", metavar="FORMAT")
+@click.argument("src", type=click.Path(path_type=Path))
+@click.option("--out", type=Folder, required=True, help="Dataset folder to write; must not exist or be empty.")
+@click.option("--column", multiple=True, metavar="OURS=THEIRS", help="Name a column, e.g. user_id=visitorid.")
+@click.option("--option", multiple=True, metavar="KEY=VALUE", help="An option of the format, e.g. like_from=4.")
+def import_(fmt: str, src: Path, out: Path, column: tuple[str, ...], option: tuple[str, ...]) -> None:
+    """Turn SRC into a dataset. FORMAT: files, movielens, mind, amazon or recbole.
+
+    \b
+    Examples:
+      recsys data import movielens ml-latest-small --out ml
+      recsys data import files export/ --out shop --column user_id=visitorid
+    """
+    from features.importers import import_dataset
+    from recsys.progress import stage
+
+    with stage(f"importing {fmt}"):
+        report = import_dataset(fmt, src, out, columns=_pairs(column, "--column"), options=_pairs(option, "--option"))
+    click.echo(f"{out}: {report.items:,} items, {report.events:,} events, {report.users:,} users")
+    for note in report.notes:
+        click.echo(f"  {note}")
+    click.echo(f"next: recsys data check {out}")
+
+
+@data.command()
+@click.option("--out", type=Folder, required=True, help="Dataset folder to write; must not exist or be empty.")
+@click.option("--users", default=2000, show_default=True, type=click.IntRange(2), help="Number of users.")
+@click.option("--items", default=1500, show_default=True, type=click.IntRange(50), help="Number of items.")
+@click.option("--seed", default=7, show_default=True, help="Same seed, same shop.")
+def simulate(out: Path, users: int, items: int, seed: int) -> None:
+    """Write a simulated shop whose true tastes are known.
+
+    \b
+    Example:
+      recsys data simulate --out shop --users 2000 --items 1500 --seed 7
+    """
+    from features.simulate import simulate as write
+    from recsys.progress import stage
+
+    with stage("simulating a shop"):
+        write(out, users=users, items=items, seed=seed)
+    click.echo(f"next: recsys train {out}")
+
+
+@data.command()
+@click.argument("dataset", type=Folder)
+def check(dataset: Path) -> None:
+    """Report counts and every violated rule of DATASET; exit code 1 when a rule is violated.
+
+    \b
+    Example:
+      recsys data check shop
+    """
+    from rich.console import Console
+
+    from features.validate import check as validate
+
+    report = validate(dataset)
+    report.render(Console())
+    if not report.ok:
+        sys.exit(1)
+
+
+@cli.command()
+@click.argument("dataset", type=Folder)
+@click.option("--config", type=File, help="TOML file; `docs/configuration.md` lists its keys.")
+@click.option("--set", "sets", multiple=True, metavar="SECTION.KEY=VALUE", help="Override one configuration key.")
+@click.option("--name", help="Name of the MLflow run.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Same seed, same model.")
+@click.option(
+    "--fit-on",
+    type=click.Choice(["train", "train+valid", "all"]),
+    default="train+valid",
+    show_default=True,
+    help="What the registered model is fitted on; choices are always made on valid.",
+)
+@click.option("--resume", metavar="RUN", help="Go on with a run that was stopped.")
+def train(
+    dataset: Path, config: Path | None, sets: tuple[str, ...], name: str | None, seed: int, fit_on: Any, resume: str | None
+) -> None:
+    """Fine-tune the encoder, train the ranker, evaluate on test, and register the model.
+
+    \b
+    Examples:
+      recsys train shop
+      recsys train shop --set interest.epochs=4 --name short
+      recsys train shop --fit-on all
+    """
+    from rich.console import Console
+
+    from recsys.config import load_config
+
+    settings = load_config(config, sets)
+    from training.evaluate import render
+    from training.pipeline import train as run
+
+    trained = run(dataset, settings, name, seed, fit_on, resume)
+    if trained.report:
+        render(trained.report, Console())
+    click.echo(f"run {trained.run_id}")
+    click.echo(f"registered models:/recsys/{trained.version}")
+    click.echo(f"next: recsys evaluate {dataset} --model models:/recsys/{trained.version} --yardsticks")
+
+
+@cli.command()
+@click.argument("dataset", type=Folder)
+@click.option("--model", default=MODEL, show_default=True, help="Registered model or bundle folder.")
+@click.option("--split", type=click.Choice(["valid", "test"]), default="test", show_default=True, help="What to measure on.")
+@click.option("--json", "json_file", type=File, help="Write the report to this file.")
+@click.option("--yardsticks", is_flag=True, help="Fit and measure the yardsticks as well.")
+def evaluate(dataset: Path, model: str, split: str, json_file: Path | None, yardsticks: bool) -> None:
+    """Measure a model's lists on DATASET, with 95 % intervals.
+
+    \b
+    Example:
+      recsys evaluate shop --split test --yardsticks --json report.json
+    """
+    from rich.console import Console
+
+    from training.compare import evaluate_model
+    from training.evaluate import render
+
+    report = evaluate_model(dataset, model, split, yardsticks)
+    render(report, Console())
+    if json_file:
+        report.write(json_file)
+
+
+@cli.command()
+@click.argument("dataset", type=Folder)
+@click.option("--model", default=MODEL, show_default=True, help="Registered model or bundle folder.")
+@click.option("--k", default=20, show_default=True, type=click.IntRange(1, 1000), help="Items per list.")
+@click.option("--out", type=File, required=True, help="Parquet file to write.")
+@click.option("--users", type=File, help="File of user ids (.parquet, .csv or one a line); all users by default.")
+def recommend(dataset: Path, model: str, k: int, out: Path, users: Path | None) -> None:
+    """Write a ranked list for every user of DATASET, complete or not at all.
+
+    \b
+    Example:
+      recsys recommend shop --k 20 --out lists.parquet
+    """
+    from training.compare import recommend_lists
+
+    rows, count = recommend_lists(dataset, model, k, out, users)
+    click.echo(f"{out}: {rows:,} rows, lists for {count:,} users")
+
+
+@cli.command()
+@click.option("--model", default=MODEL, show_default=True, help="Registered model or bundle folder.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535), help="Port to listen on.")
+def serve(model: str, host: str, port: int) -> None:
+    """Answer POST /v1/recommend and POST /v1/rank over HTTP; GET /docs explains them.
+
+    \b
+    Example:
+      recsys serve --port 8000
+    """
+    import uvicorn
+
+    from recsys.progress import stage
+    from serving.api import create_app
+    from serving.loading import load_bundle
+    from training.tracking import bundle_folder
+
+    with stage(f"loading {model}"):
+        app = create_app(load_bundle(bundle_folder(model)), model)
+    click.echo(f"listening on http://{host}:{port}, documentation at /docs")
+    uvicorn.run(app, host=host, port=port, log_level="warning")
+
+
+def _pairs(texts: tuple[str, ...], option: str) -> dict[str, str]:
+    pairs = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not (equals and key and value):
+            raise UsageError(f"{option} {text}: expected KEY=VALUE")
+        pairs[key] = value
+    return pairs
+
+
+def main() -> NoReturn:
+    """Run the command line; problems that users can mend become one line on stderr."""
+    try:
+        cli.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit("stopped")
+    except RecsysError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except OSError as error:
+        click.echo(f"error: {error.filename or ''} {error.strerror or error}", err=True)
+        sys.exit(1)
+    sys.exit(0)

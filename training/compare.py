@@ -1,0 +1,109 @@
+"""What the commands `evaluate` and `recommend` do with a registered model and a dataset.
+
+In: a dataset folder and a model's name. Out: a `Report`, or a file of lists.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy import sparse
+
+from features.dataset import Dataset, load_dataset
+from features.histories import EventLog
+from recsys.config import EncoderConfig
+from recsys.encoder import FrozenPrefix, encode_all, load_encoder, resolve_precision
+from recsys.errors import RecsysError
+from recsys.progress import console, stage
+from recsys.schema import EVENT_TYPES
+from serving.batch import read_users, write_lists
+from serving.loading import Bundle, load_bundle
+from serving.recommender import Recommender
+from training.evaluate import SPLIT_STAGES, Report, evaluate
+from training.pipeline import STAGES, WORK, item_counts, read_log
+from features.tokens import item_tokens
+from training.tracking import bundle_folder
+from training.yardsticks import Ease, FrozenEncoder, ItemKnn, Popularity, Yardstick
+
+
+def evaluate_model(folder: Path, model: str, split: str, with_yardsticks: bool) -> Report:
+    """Evaluate a registered model (or bundle folder) on a split of the dataset in `folder`.
+
+    Raises:
+        RecsysError: the model or the dataset cannot be read, or the split is empty or was fitted.
+    """
+    dataset, bundle, log = _open(folder, model)
+    fit_on = bundle.manifest["fit_on"]
+    if SPLIT_STAGES[split] in STAGES[fit_on][2]:
+        raise RecsysError(
+            f"--split {split}: the model was fitted on it (--fit-on {fit_on}); "
+            f"train with --fit-on train{'' if split == 'valid' else '+valid'} to measure on {split}"
+        )
+    if not len(log.requests(SPLIT_STAGES[split])):
+        raise RecsysError(f"{folder}: split {split} has no events to measure on; see `recsys data check {folder}`")
+    yardsticks, skipped = fit_yardsticks(bundle.recommender, dataset, log, fit_on) if with_yardsticks else ({}, {})
+    counts = item_counts(log, fit_on, len(bundle.recommender.vectors))
+    with stage(f"evaluating on {split}") as update:
+        report = evaluate(
+            bundle.recommender, log, split, dataset.info.name, counts, yardsticks, dataset.folder, update
+        )
+    report.skipped.update(skipped)
+    return report
+
+
+def recommend_lists(folder: Path, model: str, k: int, out: Path, users_file: Path | None) -> tuple[int, int]:
+    """Write lists for the users of `users_file`, or all of the dataset; return rows and users."""
+    dataset, bundle, log = _open(folder, model)
+    if users_file:
+        users = read_users(users_file)
+    else:
+        listed = dataset.users["user_id"].to_list() if dataset.users is not None else []
+        users = list(dict.fromkeys([*log.user_ids, *listed]))
+    with stage(f"writing {out}") as update:
+        rows = write_lists(bundle.recommender, log, users, k, out, update)
+    return rows, len(users)
+
+
+def fit_yardsticks(
+    recommender: Recommender, dataset: Dataset, log: EventLog, fit_on: str
+) -> tuple[dict[str, Yardstick], dict[str, str]]:
+    """Fit every yardstick on the events that the model was fitted on; return those left out and why."""
+    fitted = log.in_stages(*STAGES[fit_on][2])
+    weights = np.array([dataset.info.event_weights[name] for name in EVENT_TYPES])
+    shape = (len(fitted.user_ids), len(recommender.vectors))
+    interactions = sparse.csr_matrix((weights[fitted.types], (fitted.user_rows, fitted.items)), shape=shape)
+    with stage("fitting yardsticks"):
+        yardsticks: dict[str, Yardstick] = {
+            "popularity": Popularity(interactions),
+            "item-knn": ItemKnn(interactions),
+            "frozen encoder": FrozenEncoder(frozen_vectors(recommender)),
+        }
+        skipped = {}
+        try:
+            yardsticks["ease"] = Ease(interactions)
+        except RecsysError as error:
+            skipped["ease"] = str(error)
+    return yardsticks, skipped
+
+
+def frozen_vectors(recommender: Recommender) -> np.ndarray:
+    """Return the unit vectors `[N, H]` of the catalogue under the encoder as it was before training."""
+    config: EncoderConfig = recommender.config.encoder
+    encoder, tokenizer = load_encoder(config)
+    tokens = item_tokens(recommender.items, tokenizer, config, WORK / "tokens")
+    precision = resolve_precision(config.precision, torch.device("cpu"))
+    pooled = encode_all(encoder, FrozenPrefix(encoder, tokens, precision, limit_bytes=0))
+    return torch.nn.functional.normalize(pooled, dim=-1).numpy()
+
+
+def _open(folder: Path, model: str) -> tuple[Dataset, Bundle, EventLog]:
+    bundle_path = bundle_folder(model)
+    with stage("reading the data"):
+        dataset = load_dataset(folder)
+    with stage(f"loading {model}"):
+        bundle = load_bundle(bundle_path, dataset.items)
+    recommender = bundle.recommender
+    trained_on = bundle.manifest["dataset_fingerprint"]
+    if dataset.fingerprint() != trained_on:
+        console.print(f"note: {folder} is not, or no longer, the dataset that {model} was trained on")
+    return dataset, bundle, read_log(dataset, recommender.config, recommender.items["item_id"])

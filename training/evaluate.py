@@ -1,0 +1,331 @@
+"""Measure the very lists that serving makes, with intervals, segments and yardsticks.
+
+In: a `Recommender`, the log and the split to look at. Out: `Report`.
+
+Every request of the split is answered with what was known just before it; the whole catalogue
+competes. Intervals are 95 % bootstrap over users.
+"""
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from features.histories import TEST, VALID, EventLog, Histories, Requests, offsets_of, spans
+from features.simulate import load_truth, oracle_scores
+from recsys.metrics import (
+    Interval,
+    auc,
+    average_precision,
+    bootstrap_interval,
+    calibration_error,
+    coverage,
+    hit_rate,
+    intra_list_diversity,
+    list_ranks,
+    logloss,
+    mind_metrics,
+    ndcg,
+    novelty,
+    paired_difference,
+    popularity_share,
+    recall,
+    reciprocal_rank,
+    target_ranks,
+)
+from recsys.schema import EVENT_TYPES
+from serving.recommender import BLOCK, Ranking, Recommender
+from training.yardsticks import Yardstick, exclude
+
+LIST_LENGTH = 100
+"""Places of a list that are looked at; a target further down counts as missed."""
+
+SPLIT_STAGES = {"valid": VALID, "test": TEST}
+HISTORY_BINS = ((0, 0, "no history"), (1, 2, "history 1-2"), (3, 9, "history 3-9"), (10, 1 << 30, "history 10+"))
+
+type_names = EVENT_TYPES
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that one evaluation found."""
+
+    dataset: str
+    split: str
+    n: int
+    """Requests."""
+    metrics: dict[str, Interval]
+    lists: dict[str, Interval]
+    """Properties of the lists themselves: coverage, novelty, diversity, popularity share."""
+    segments: dict[str, dict[str, Any]]
+    yardsticks: dict[str, dict[str, Interval]]
+    difference: dict[str, Any] = field(default_factory=dict)
+    """ndcg@10 above the best yardstick (the oracle is none), paired over users."""
+    skipped: dict[str, str] = field(default_factory=dict)
+    """Yardsticks that could not be fitted, and why."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the report as plain values, the form of `--json`."""
+        return {
+            "dataset": self.dataset,
+            "split": self.split,
+            "n": self.n,
+            "metrics": _plain(self.metrics | self.lists),
+            "segments": {
+                name: {"n": part["n"], **_plain(part["metrics"])} for name, part in self.segments.items()
+            },
+            "yardsticks": {name: _plain(metrics) for name, metrics in self.yardsticks.items()},
+            "difference": {
+                key: value.as_dict() if isinstance(value, Interval) else value for key, value in self.difference.items()
+            },
+            "skipped": self.skipped,
+        }
+
+    def write(self, path: Path) -> None:
+        """Write the report as JSON, aside and renamed into place."""
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        temporary.write_text(json.dumps(self.as_dict(), indent=1) + "\n", encoding="utf-8")
+        os.replace(temporary, path)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The requests of a split, and the metrics of any ranking of them."""
+
+    log: EventLog
+    requests: Requests
+    histories: Histories
+
+    @classmethod
+    def of(cls, log: EventLog, split: str, length: int) -> "Evaluation":
+        """Gather the requests of `split` with histories of at most `length` events."""
+        requests = log.requests(SPLIT_STAGES[split])
+        return cls(log, requests, log.histories(requests.users, requests.times, length))
+
+    def per_request(self, ranks: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+        """Return each metric's values `[R]` for the ranks `[T]` of the targets."""
+        offsets = self.requests.offsets
+        return {
+            "hr@10": hit_rate(ranks, offsets, 10),
+            "ndcg@10": ndcg(ranks, offsets, 10),
+            "recall@50": recall(ranks, offsets, 50),
+            "mrr@100": reciprocal_rank(np.where(ranks <= LIST_LENGTH, ranks, np.inf), offsets),
+            "map@100": average_precision(np.where(ranks <= LIST_LENGTH, ranks, np.inf), offsets),
+        }
+
+    def intervals(self, values: dict[str, NDArray[np.float64]]) -> dict[str, Interval]:
+        """Return the mean of each metric with its interval over users."""
+        return {name: bootstrap_interval(array, self.requests.users) for name, array in values.items()}
+
+    def ranks_of(self, scores_of: Callable[[slice], NDArray[np.float32]]) -> NDArray[np.float64]:
+        """Return the targets' ranks `[T]` under scores of the whole catalogue, block by block."""
+        parts, offsets = [], self.requests.offsets
+        for start in range(0, len(self.requests), BLOCK):
+            rows = slice(start, min(start + BLOCK, len(self.requests)))
+            block = offsets[start : rows.stop + 1]
+            parts.append(target_ranks(scores_of(rows), self.requests.targets[block[0] : block[-1]], block - block[0]))
+        return np.concatenate(parts) if parts else np.empty(0)
+
+
+def evaluate(
+    recommender: Recommender,
+    log: EventLog,
+    split: str,
+    dataset: str,
+    counts: NDArray[np.int64],
+    yardsticks: dict[str, Yardstick] | None = None,
+    truth_folder: Path | None = None,
+    update: Callable[[float, str], None] = lambda share, note: None,
+) -> Report:
+    """Answer every request of `split` and return the report.
+
+    `counts` `[N]` are the items' events in what the model was fitted on.
+    """
+    world = Evaluation.of(log, split, recommender.config.interest.max_history)
+    ranking = _answer(recommender, world.histories, update)
+    ranks = list_ranks(ranking.items, world.requests.targets, world.requests.offsets)
+    values = world.per_request(ranks)
+    rows = {name: _yardstick_values(world, scorer, recommender.exclude_seen) for name, scorer in (yardsticks or {}).items()}
+    difference = _difference(values["ndcg@10"], rows, world)
+    oracle = _oracle_values(world, truth_folder, recommender)
+    return Report(
+        dataset=dataset,
+        split=split,
+        n=len(world.requests),
+        metrics=world.intervals(values) | _head_metrics(recommender, world),
+        lists=_list_metrics(ranking, recommender, counts, world),
+        segments=_segments(world, ranks, counts),
+        yardsticks={name: world.intervals(row) for name, row in (rows | oracle).items()},
+        difference=difference,
+    )
+
+
+def _answer(recommender: Recommender, histories: Histories, update: Callable[[float, str], None]) -> Ranking:
+    parts = []
+    for start in range(0, max(1, len(histories)), BLOCK):
+        parts.append(recommender.recommend(histories.rows(slice(start, start + BLOCK)), LIST_LENGTH))
+        update(min(1.0, (start + BLOCK) / max(1, len(histories))), "")
+    return Ranking.join(parts)
+
+
+def _yardstick_values(world: Evaluation, yardstick: Yardstick, exclude_seen: bool) -> dict[str, NDArray[np.float64]]:
+    def scores_of(rows: slice) -> NDArray[np.float32]:
+        past = world.histories.items[rows]
+        scores = yardstick.scores(past)
+        return exclude(scores, past) if exclude_seen else scores
+
+    return world.per_request(world.ranks_of(scores_of))
+
+
+def _oracle_values(
+    world: Evaluation, folder: Path | None, recommender: Recommender
+) -> dict[str, dict[str, NDArray[np.float64]]]:
+    """Rank by the simulator's own probabilities, where the dataset carries its truth."""
+    truth = load_truth(folder) if folder else None
+    if truth is None or (world.requests.keys < 0).any():
+        return {}
+    ids = [world.log.request_ids[key] for key in world.requests.keys]
+    return {"oracle": world.per_request(world.ranks_of(lambda rows: oracle_scores(truth, ids[rows])))}
+
+
+def _difference(ours: NDArray[np.float64], rows: dict[str, dict[str, Any]], world: Evaluation) -> dict[str, Any]:
+    if not rows:
+        return {}
+    best = max(rows, key=lambda name: float(rows[name]["ndcg@10"].mean()))
+    gap = paired_difference(ours, rows[best]["ndcg@10"], world.requests.users)
+    return {"best_yardstick": best, "ndcg@10": gap}
+
+
+def _list_metrics(
+    ranking: Ranking, recommender: Recommender, counts: NDArray[np.int64], world: Evaluation
+) -> dict[str, Interval]:
+    top = ranking.items[:, :10]
+    whole = coverage(top, len(recommender.vectors))
+    return {
+        "coverage@10": Interval(whole, whole, whole),
+        "novelty@10": bootstrap_interval(novelty(top, counts), world.requests.users),
+        "diversity@10": bootstrap_interval(intra_list_diversity(top, recommender.vectors), world.requests.users),
+        "popularity_share@10": bootstrap_interval(popularity_share(top, counts), world.requests.users),
+    }
+
+
+def _segments(world: Evaluation, ranks: NDArray[np.float64], counts: NDArray[np.int64]) -> dict[str, dict[str, Any]]:
+    """Return hr@10 and ndcg@10 of targets of a kind and of requests of a kind."""
+    requests = world.requests
+    length = (world.histories.items >= 0).sum(1)
+    targets = {"cold items": counts[requests.targets] == 0, "known items": counts[requests.targets] > 0}
+    for code in np.unique(requests.types):
+        targets[type_names[code]] = requests.types == code
+    owners = np.repeat(np.arange(len(requests)), np.diff(requests.offsets))
+    for low, high, name in HISTORY_BINS:
+        targets[name] = ((length >= low) & (length <= high))[owners]
+    segments = {}
+    for name, keep in targets.items():
+        kept = np.bincount(owners[keep], minlength=len(requests))
+        rows = np.flatnonzero(kept)
+        if len(rows):
+            offsets = offsets_of(kept[rows])
+            users = requests.users[rows]
+            metrics = {
+                "hr@10": bootstrap_interval(hit_rate(ranks[keep], offsets, 10), users),
+                "ndcg@10": bootstrap_interval(ndcg(ranks[keep], offsets, 10), users),
+            }
+            segments[name] = {"n": len(rows), "metrics": metrics}
+    return segments
+
+
+def _head_metrics(recommender: Recommender, world: Evaluation) -> dict[str, Interval]:
+    """Where it is known what was shown: how well the shown items are told apart (MIND's metrics)."""
+    requests, log = world.requests, world.log
+    shown = np.diff(log.shown_offsets)[requests.keys] * (requests.keys >= 0) if len(log.shown_offsets) > 1 else None
+    rows = np.flatnonzero(shown) if shown is not None else np.empty(0, np.int64)
+    if not len(rows):
+        return {}
+    assert shown is not None
+    part = requests.select(rows)
+    beside, counts = shown[rows], np.diff(part.offsets)
+    candidates = np.full((len(rows), int((beside + counts).max())), -1, np.int64)
+    candidates[np.repeat(np.arange(len(rows)), counts), spans(np.zeros(len(rows), np.int64), counts)] = part.targets
+    candidates[np.repeat(np.arange(len(rows)), beside), spans(counts, beside)] = log.shown[
+        spans(log.shown_offsets[part.keys], beside)
+    ]
+    chances = _scores_in_order(recommender, world.histories.rows(rows), candidates)
+    present = candidates >= 0
+    labels = present & (np.arange(candidates.shape[1]) < counts[:, None])
+    found = mind_metrics(chances[present], labels[present], offsets_of(present.sum(1)))
+    intervals = {f"shown_{name}": bootstrap_interval(values, part.users) for name, values in found.items()}
+    return intervals | _calibration(chances[present], labels[present])
+
+
+def _calibration(chances: NDArray[np.float32], labels: NDArray[np.bool_]) -> dict[str, Interval]:
+    """Return AUC, logloss and calibration error of p(click) over shown items, without intervals."""
+    truth = labels.astype(np.float64)
+    values = {
+        "click_auc": auc(chances, truth),
+        "click_logloss": logloss(chances, truth),
+        "click_calibration_error": calibration_error(chances, truth),
+    }
+    return {name: Interval(value, value, value) for name, value in values.items()}
+
+
+def _scores_in_order(recommender: Recommender, histories: Histories, candidates: NDArray[np.int64]) -> Any:
+    """Return p(click) `[R, C]` of `candidates`, in their own order."""
+    chances = np.zeros(candidates.shape, np.float32)
+    for start in range(0, len(candidates), BLOCK):
+        block = candidates[start : start + BLOCK]
+        ranking = recommender.rank(histories.rows(slice(start, start + BLOCK)), block)
+        place = np.argsort(np.argsort(-block, 1, kind="stable"), 1, kind="stable")
+        by_item = np.argsort(-ranking.items, 1, kind="stable")
+        chances[start : start + BLOCK] = np.take_along_axis(np.take_along_axis(ranking.p_click, by_item, 1), place, 1)
+    return chances
+
+
+def render(report: Report, console: Console) -> None:
+    """Print the report as tables."""
+    table = Table(title=f"{report.dataset}, split {report.split}, {report.n:,} requests, full ranking, 95 % intervals")
+    names = ("hr@10", "ndcg@10", "recall@50", "mrr@100")
+    table.add_column("")
+    for name in names:
+        table.add_column(name, justify="right")
+    table.add_row("[bold]this model[/]", *(f"[bold]{_show(report.metrics[name])}[/]" for name in names))
+    ordered = sorted(report.yardsticks.items(), key=lambda row: -row[1]["ndcg@10"].value)
+    for name, metrics in ordered:
+        label = "oracle (knows the truth)" if name == "oracle" else name
+        table.add_row(label, *(_show(metrics[metric]) for metric in names))
+    console.print(table)
+    for name, reason in report.skipped.items():
+        console.print(f"{name} left out: {reason}")
+    if report.difference:
+        gap, best = report.difference["ndcg@10"], report.difference["best_yardstick"]
+        colour = "green" if gap.low > 0 else "red"
+        verdict = "above" if gap.low > 0 else "not above"
+        console.print(f"[{colour}]ndcg@10 is {verdict} the best yardstick, {best}: difference {_show(gap)}[/]")
+    _render_rest(report, console)
+
+
+def _render_rest(report: Report, console: Console) -> None:
+    segments = Table(title="by kind of target and of history")
+    for column in ("", "requests", "hr@10", "ndcg@10"):
+        segments.add_column(column, justify="left" if not column else "right")
+    for name, part in report.segments.items():
+        segments.add_row(name, f"{part['n']:,}", _show(part["metrics"]["hr@10"]), _show(part["metrics"]["ndcg@10"]))
+    console.print(segments)
+    rest = {name: value for name, value in report.metrics.items() if name.startswith(("shown_", "click_"))}
+    console.print("; ".join(f"{name} {_show(value)}" for name, value in (rest | report.lists).items()))
+
+
+def _show(interval: Interval) -> str:
+    if interval.low == interval.high:
+        return f"{interval.value:.4f}"
+    return f"{interval.value:.4f} [{interval.low:.4f}, {interval.high:.4f}]"
+
+
+def _plain(metrics: dict[str, Interval]) -> dict[str, dict[str, float]]:
+    return {name: interval.as_dict() for name, interval in metrics.items()}

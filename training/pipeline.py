@@ -1,0 +1,276 @@
+"""From a dataset to a registered model: the whole of `recsys train`.
+
+In: a dataset folder and the configuration. Out: an MLflow run with a registered bundle.
+
+Choices are made on `valid`: the interest model is fitted on what comes before the ranker's slice
+and stopped by `valid`; the ranker learns from the later slice; then the interest model is fitted
+anew, for as many epochs, on everything that `--fit-on` allows. Each stage leaves its result in the
+run's folder, so that `--resume` goes on where a run was stopped.
+"""
+
+import json
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+import torch
+
+from features.dataset import Dataset, load_dataset
+from features.histories import EARLY, LATE, TEST, VALID, EventLog, Ints, Requests, build_log
+from features.leakage import refuse_leakage
+from features.ranking import RankingFeatures, fit_facts
+from features.split import assign_splits
+from features.tokens import item_tokens
+from recsys.config import Config
+from recsys.encoder import Tokens, load_encoder
+from recsys.errors import RecsysError
+from recsys.interest import InterestModel
+from recsys.progress import console, stage
+from recsys.ranker import Ranker
+from recsys.schema import EVENT_TYPES
+from serving.loading import encode_tokens, feature_sources, save_bundle
+from serving.recommender import Recommender
+from serving.sources import SOURCES, FitContext
+from training import tracking
+from training.evaluate import Report, evaluate
+from training.interest import load_trained
+from training.interest_data import latest, prepare
+from training.ranker import fit_ranker, ranking_data
+from training.ray_fit import InterestFit, fit_interest
+
+FitOn = Literal["train", "train+valid", "all"]
+
+WORK = Path(".recsys")
+"""Stage results and the token cache, in the working directory."""
+
+REPEAT_SHARE = 0.01
+"""Share of targets that users had seen from which on seen items stay in lists (`exclude_seen=auto`)."""
+
+STAGES: dict[str, tuple[tuple[int, ...], int, tuple[int, ...]]] = {
+    "train": ((EARLY,), LATE, (EARLY, LATE)),
+    "train+valid": ((EARLY, LATE), VALID, (EARLY, LATE, VALID)),
+    "all": ((EARLY, LATE), VALID, (EARLY, LATE, VALID, TEST)),
+}
+"""Per `--fit-on`: what the first interest model sees, the ranker's slice, what the last one sees."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A dataset made ready: its log, tokens and everything that both fits share."""
+
+    dataset: Dataset
+    log: EventLog
+    tokens: Tokens
+    tokenizer: Any
+    config: Config
+    seed: int
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Event weights by type."""
+        return self.dataset.info.event_weights
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What `recsys train` prints."""
+
+    run_id: str
+    version: str
+    report: Report | None
+
+
+def train(
+    folder: Path, config: Config, name: str | None, seed: int, fit_on: FitOn, resume: str | None = None
+) -> Trained:
+    """Train on the dataset in `folder`, log to MLflow and register the bundle.
+
+    Raises:
+        RecsysError: the data, the configuration or the run to resume is not as it must be.
+    """
+    with stage("reading the data"):
+        dataset = load_dataset(folder, config.data.on_invalid)
+        prepared = prepare_dataset(dataset, config, seed)
+    run_id = _open_run(prepared, name, fit_on, resume)
+    console.print(f"MLflow run {run_id}; resume it with --resume {run_id}", soft_wrap=True)
+    finished = False
+    try:
+        recommender, fits = fit(prepared, fit_on, WORK / "runs" / run_id)
+        for prefix, result in fits.items():
+            tracking.log_epochs(run_id, prefix, result.history)
+        report = _report(recommender, prepared, fit_on)
+        version = _register(run_id, recommender, prepared, fit_on, report)
+        finished = True
+    finally:
+        tracking.end_run(run_id, finished)
+    shutil.rmtree(WORK / "runs" / run_id, ignore_errors=True)
+    return Trained(run_id, version, report)
+
+
+def prepare_dataset(dataset: Dataset, config: Config, seed: int) -> Prepared:
+    """Split the events, build the log and tokenise the catalogue."""
+    log = read_log(dataset, config)
+    _, tokenizer = load_encoder(config.encoder)
+    tokens = item_tokens(dataset.items, tokenizer, config.encoder, WORK / "tokens")
+    return Prepared(dataset, log, tokens, tokenizer, config, seed)
+
+
+def read_log(dataset: Dataset, config: Config, item_ids: pl.Series | None = None) -> EventLog:
+    """Return the dataset's split log over the catalogue `item_ids` (its own by default)."""
+    rule = dataset.info.split if config.data.split == "dataset" else config.data.split
+    events = assign_splits(dataset.events, rule, config.data.valid_share, config.data.test_share)
+    return build_log(events, dataset.items["item_id"] if item_ids is None else item_ids, config.ranker.slice_share)
+
+
+def fit(prepared: Prepared, fit_on: FitOn, folder: Path) -> tuple[Recommender, dict[str, InterestFit]]:
+    """Fit everything in the stage folder `folder`; return the recommender and how the fits went."""
+    log, config = prepared.log, prepared.config
+    first, slice_stage, last = STAGES[fit_on]
+    requests = latest(log.requests(slice_stage), config.ranker.max_requests)
+    _check_enough(log, first, requests, fit_on)
+    choosing = _fit_interest(prepared, first, folder / "choose", None, "choosing the interest model")
+    exclude_seen = _exclude_seen(prepared, requests)
+    early = assemble(prepared, first, _load(prepared, first, choosing), None, exclude_seen)
+    if prepared.dataset.info.split == "time" and prepared.dataset.has_clock:
+        refuse_leakage(early.features, prepared.dataset.items, log.in_stages(*first), log, requests)
+    with stage("fitting the ranker") as update:
+        done = 0
+
+        def on_block(count: int) -> None:
+            nonlocal done
+            done += count
+            update(0.5 * done / len(requests), "describing candidates")
+
+        data = ranking_data(early, log, requests, on_block)
+        epochs = 0
+
+        def on_epoch(metric: float) -> None:
+            nonlocal epochs
+            epochs += 1
+            update(min(1.0, 0.5 + 0.25 * epochs / config.ranker.epochs), f"ndcg@10 among candidates {metric:.4f}")
+
+        ranker = fit_ranker(data, early, prepared.seed, on_epoch)
+    final = _fit_interest(prepared, last, folder / "refit", choosing.epochs, "fitting the interest model")
+    recommender = assemble(prepared, last, _load(prepared, last, final), ranker, exclude_seen)
+    return recommender, {"choose": choosing, "refit": final}
+
+
+def assemble(
+    prepared: Prepared, stages: tuple[int, ...], model: InterestModel, ranker: Ranker | None, exclude_seen: bool
+) -> Recommender:
+    """Return the recommender whose counts, sources and facts come from the events in `stages`."""
+    items, log, config = prepared.dataset.items, prepared.log.in_stages(*stages), prepared.config
+    vectors = encode_tokens(model, prepared.tokens, config)
+    weights = np.array([prepared.weights[name] for name in EVENT_TYPES], np.float32)
+    context = FitContext(items, log, vectors, weights, prepared.dataset.has_clock)
+    names = [name for name, quota in config.sources.model_dump().items() if quota]
+    sources = [SOURCES[name].fit(context) for name in names]
+    facts = fit_facts(items, log, config.ranker.attributes)
+    features = RankingFeatures(facts, prepared.dataset.has_clock, feature_sources(names), config.ranker.attributes)
+    return Recommender(config, items, model, vectors, sources, features, ranker, exclude_seen)
+
+
+def _fit_interest(
+    prepared: Prepared, stages: tuple[int, ...], folder: Path, epochs: int | None, title: str
+) -> InterestFit:
+    has_clock = prepared.dataset.has_clock
+    data = prepare(prepared.log, stages, prepared.tokens, prepared.weights, has_clock, prepared.config)
+    with stage(title) as update:
+        result = fit_interest(data, prepared.config, prepared.seed, folder, epochs, update)
+        update(1.0, f"{result.epochs} epochs, ndcg@10 on valid {result.metric:.4f}")
+    return result
+
+
+def _load(prepared: Prepared, stages: tuple[int, ...], result: InterestFit) -> InterestModel:
+    log = prepared.log.in_stages(*stages)
+    known = np.bincount(log.items, minlength=prepared.dataset.items.height) > 0
+    return load_trained(Path(result.checkpoint), prepared.config, torch.from_numpy(known))
+
+
+def _exclude_seen(prepared: Prepared, requests: Requests) -> bool:
+    wanted = prepared.config.lists.exclude_seen
+    if wanted != "auto":
+        return wanted == "always"
+    past = prepared.log.histories(requests.users, requests.times, prepared.config.interest.max_history).items
+    owners = np.repeat(np.arange(len(requests)), np.diff(requests.offsets))
+    repeated = (past[owners] == requests.targets[:, None]).any(1).mean()
+    return bool(repeated < REPEAT_SHARE)
+
+
+def _check_enough(log: EventLog, first: tuple[int, ...], requests: Requests, fit_on: str) -> None:
+    sequences = int((np.diff(log.in_stages(*first).offsets) > 1).sum())
+    if sequences < 2 or len(requests) < 2 or not len(log.requests(VALID)):
+        raise RecsysError(
+            f"too little to learn from with --fit-on {fit_on}: {sequences} users with two events or more before the "
+            f"ranker's slice, {len(requests)} requests in it, {len(log.requests(VALID))} in valid; "
+            "each needs at least 2: add events, or change data.split or data.valid_share"
+        )
+
+
+def _report(recommender: Recommender, prepared: Prepared, fit_on: FitOn) -> Report | None:
+    """Evaluate on test, unless test was fitted."""
+    requests = len(prepared.log.requests(TEST))
+    if fit_on == "all" or not requests:
+        console.print("nothing left to evaluate on: test was fitted or is empty")
+        return None
+    counts = item_counts(prepared.log, fit_on, prepared.dataset.items.height)
+    with stage("evaluating on test") as update:
+        return evaluate(
+            recommender, prepared.log, "test", prepared.dataset.info.name, counts, None, prepared.dataset.folder, update
+        )
+
+
+def item_counts(log: EventLog, fit_on: str, count: int) -> Ints:
+    """Return the events `[N]` of each item in what `fit_on` fits."""
+    return np.bincount(log.in_stages(*STAGES[fit_on][2]).items, minlength=count)
+
+
+def _open_run(prepared: Prepared, name: str | None, fit_on: FitOn, resume: str | None) -> str:
+    tags = {
+        "dataset.fingerprint": prepared.dataset.fingerprint(),
+        "config": prepared.config.model_dump_json(),
+        "seed": str(prepared.seed),
+        "fit_on": fit_on,
+    }
+    if resume is None:
+        sections = prepared.config.model_dump(mode="json")
+        params = {f"{part}.{key}": value for part, body in sections.items() for key, value in body.items()}
+        return tracking.start_run(name, params | {"dataset": prepared.dataset.info.name, "seed": prepared.seed}, tags)
+    found = tracking.find_run(resume).data.tags
+    differing = [key for key, value in tags.items() if found.get(key) != value]
+    if differing:
+        raise RecsysError(
+            f"--resume {resume}: {', '.join(differing)} differ from that run's; "
+            "resume with the same dataset and options, or start a new run without --resume"
+        )
+    tracking.reopen_run(resume)
+    return resume
+
+
+def _register(
+    run_id: str, recommender: Recommender, prepared: Prepared, fit_on: FitOn, report: Report | None
+) -> str:
+    about = {
+        "dataset": prepared.dataset.info.name,
+        "dataset_fingerprint": prepared.dataset.fingerprint(),
+        "seed": prepared.seed,
+        "fit_on": fit_on,
+        "event_weights": prepared.weights,
+        "metrics": report.as_dict()["metrics"] if report else {},
+    }
+    if report:
+        flat = {}
+        for metric, interval in (report.metrics | report.lists).items():
+            flat[f"test_{metric}"] = interval.value
+            if interval.low != interval.high:
+                flat |= {f"test_{metric}_low": interval.low, f"test_{metric}_high": interval.high}
+        tracking.log_metrics(run_id, flat)
+        tracking.log_text(run_id, json.dumps(report.as_dict(), indent=1), "evaluation.json")
+    with stage("registering the model"), tempfile.TemporaryDirectory() as temporary:
+        last = prepared.log.in_stages(*STAGES[fit_on][2])
+        save_bundle(Path(temporary), recommender, prepared.tokenizer, last, about)
+        return tracking.register(run_id, Path(temporary))
