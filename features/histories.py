@@ -19,6 +19,9 @@ EARLY, LATE, VALID, TEST = range(4)
 
 Ints = NDArray[np.int64]
 
+KEY_SEPARATOR = "\x1f"
+"""Between user id and request id, since two users may share a request id."""
+
 
 @dataclass(frozen=True)
 class Histories:
@@ -202,14 +205,14 @@ def build_log(events: pl.LazyFrame, item_ids: pl.Series, late_share: float) -> E
         keys=acted["row"].fill_null(-1).to_numpy(),
         shown=shown["item"].to_numpy(),
         shown_offsets=offsets_of(np.bincount(shown["row"].to_numpy(), minlength=len(keys))),
-        request_ids=keys.to_list(),
+        request_ids=keys.str.split(KEY_SEPARATOR).list.last().to_list(),
     )
 
 
 def _encoded(events: pl.LazyFrame, item_ids: pl.Series, late_share: float) -> pl.DataFrame:
     items = pl.LazyFrame({"item_id": item_ids, "item": np.arange(len(item_ids), dtype=np.int32)})
     columns = events.collect_schema().names()
-    key = pl.concat_str("user_id", "request_id", separator="\x1f") if "request_id" in columns else pl.lit(None)
+    key = pl.concat_str("user_id", "request_id", separator=KEY_SEPARATOR) if "request_id" in columns else pl.lit(None)
     train = (pl.col("split") == "train") & (pl.col("event_type") != "impression")
     cut = pl.col("timestamp").filter(train).quantile(1 - late_share, "higher")
     stage = pl.col("split").replace_strict(dict(zip(SPLITS, (EARLY, VALID, TEST), strict=True)), return_dtype=pl.Int8)

@@ -6,6 +6,7 @@ A new source is one subclass of `CandidateSource` in `SOURCES` and one quota in 
 Shapes: R requests, C candidates, N catalogue, D width.
 """
 
+import logging
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,8 @@ Floats = NDArray[np.float32]
 
 HISTORY_DECAY = 0.7
 """Weight of a history event against the one after it, in item-to-item sources."""
+
+logging.getLogger("bm25s").setLevel(logging.WARNING)
 
 NEIGHBOURS = 200
 """Items kept per item in item-to-item sources."""

@@ -31,7 +31,7 @@ from recsys.metrics import (
     intra_list_diversity,
     list_ranks,
     logloss,
-    mind_metrics,
+    impression_metrics,
     ndcg,
     novelty,
     paired_difference,
@@ -259,7 +259,7 @@ def _head_metrics(recommender: Recommender, world: Evaluation) -> dict[str, Inte
     chances = _scores_in_order(recommender, world.histories.rows(rows), candidates)
     present = candidates >= 0
     labels = present & (np.arange(candidates.shape[1]) < counts[:, None])
-    found = mind_metrics(chances[present], labels[present], offsets_of(present.sum(1)))
+    found = impression_metrics(chances[present], labels[present], offsets_of(present.sum(1)))
     intervals = {f"shown_{name}": bootstrap_interval(values, part.users) for name, values in found.items()}
     return intervals | _calibration(chances[present], labels[present])
 
