@@ -1,0 +1,34 @@
+"""Importers: datasets in the formats that people have, turned into the contract's folder."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from features.importers.amazon import AmazonImporter
+from features.importers.base import Importer, ImportReport, write_dataset
+from features.importers.files import FilesImporter
+from features.importers.mind import MindImporter
+from features.importers.movielens import MovieLensImporter
+from features.importers.recbole import RecBoleImporter
+from recsys.errors import RecsysError, UsageError, suggest
+
+IMPORTERS: dict[str, type[Importer]] = {
+    importer.name: importer
+    for importer in (FilesImporter, MovieLensImporter, MindImporter, AmazonImporter, RecBoleImporter)
+}
+
+
+def import_dataset(
+    fmt: str, src: Path, out: Path, *, columns: Mapping[str, str] | None = None, options: Mapping[str, str] | None = None
+) -> ImportReport:
+    """Read `src` in the format `fmt` and write the dataset folder `out`.
+
+    Raises:
+        UsageError: an unknown format.
+        RecsysError: the source is not of that format, or `out` is not empty.
+    """
+    if fmt not in IMPORTERS:
+        raise UsageError(f"unknown format {fmt!r}{suggest(fmt, list(IMPORTERS))}")
+    if not src.exists():
+        raise RecsysError(f"{src}: no such file or folder")
+    importer = IMPORTERS[fmt]
+    return write_dataset(importer(importer.parse_options(options or {}), columns).read(src), out)

@@ -1,0 +1,184 @@
+"""What an importer is, and what importers share: options, rating rule, readers and the writer.
+
+In: files in some format. Out: `Imported`, lazy frames in the contract's columns, which
+`write_dataset` turns into a dataset folder, complete or not at all.
+"""
+
+import json
+import os
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import polars as pl
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from features.tables import check_utf8, typed, unreadable
+from recsys.errors import RecsysError, suggest
+from recsys.schema import DatasetInfo, first_problem
+
+
+class Options(BaseModel):
+    """Options of every importer: how ratings become event types."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    rating_event: Literal["view", "click", "like", "comment", "cart", "purchase"] = "like"
+    """Event type of a rating of at least `like_from`."""
+    like_from: float = Field(4.0, allow_inf_nan=False)
+    """Smallest rating that counts as `rating_event`; lower ones become `low_rating_event`."""
+    low_rating_event: Literal["view", "click", "like", "comment", "cart", "purchase"] = "view"
+    """Event type of a rating below `like_from`: the user did meet the item."""
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What an importer read, in the contract's columns."""
+
+    items: pl.LazyFrame
+    events: pl.LazyFrame
+    users: pl.LazyFrame | None
+    info: DatasetInfo
+    notes: list[str] = field(default_factory=list)
+    """What was counted on the way and a person should know."""
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """How many rows were written."""
+
+    items: int
+    events: int
+    users: int
+    notes: list[str]
+
+
+class Importer(ABC):
+    """Reads one format. A new format is one subclass in `IMPORTERS`."""
+
+    name: ClassVar[str]
+    description: ClassVar[str]
+    options_model: ClassVar[type[Options]] = Options
+
+    def __init__(self, options: Options | None = None, columns: Mapping[str, str] | None = None) -> None:
+        """`columns` maps the contract's column names to those of the source, where it has its own."""
+        self.options = options or self.options_model()
+        self.columns = dict(columns or {})
+
+    @abstractmethod
+    def read(self, src: Path) -> Imported:
+        """Read the format from `src`.
+
+        Raises:
+            RecsysError: files are missing or not of this format.
+        """
+
+    @classmethod
+    def parse_options(cls, texts: Mapping[str, str]) -> Options:
+        """Return the options that `texts` set.
+
+        Raises:
+            RecsysError: an unknown option or a wrong value.
+        """
+        known = list(cls.options_model.model_fields)
+        for key in texts:
+            if key not in known:
+                raise RecsysError(f"--option {key}: unknown for {cls.name}{suggest(key, known)}")
+        try:
+            return cls.options_model.model_validate(dict(texts))
+        except ValidationError as error:
+            raise RecsysError(f"--option {first_problem(error)}") from error
+
+    def event_of_rating(self, rating: pl.Expr) -> pl.Expr:
+        """Return the event type of a rating."""
+        options = self.options
+        liked = pl.when(rating >= options.like_from).then(pl.lit(options.rating_event))
+        return liked.otherwise(pl.lit(options.low_rating_event))
+
+
+def scan_text(path: Path, separator: str, columns: list[str] | None = None, latin1: bool = False) -> pl.LazyFrame:
+    """Return the text columns of a delimited file; `columns` names them where it has no header.
+
+    Quotes are kept as they are: these formats do not escape.
+    """
+    source: Any = path
+    if latin1:
+        source = path.read_bytes().decode("latin-1").encode()
+    else:
+        check_utf8(path)
+    if len(separator) > 1:
+        text = source if latin1 else path.read_bytes()
+        source, separator = text.replace(separator.encode(), b"\x1f"), "\x1f"
+    try:
+        frame = pl.scan_csv(
+            source,
+            separator=separator,
+            has_header=columns is None,
+            new_columns=columns,
+            infer_schema=False,
+            quote_char=None,
+            truncate_ragged_lines=True,
+        )
+        frame.collect_schema()
+    except pl.exceptions.PolarsError as error:
+        raise unreadable(path, error) from error
+    return frame
+
+
+def find_file(src: Path, names: list[str], what: str) -> Path:
+    """Return the first of `names` in `src`.
+
+    Raises:
+        RecsysError: none is there; the message lists what is.
+    """
+    for name in names:
+        if (src / name).is_file():
+            return src / name
+    there = sorted(path.name for path in src.iterdir())[:8] if src.is_dir() else []
+    raise RecsysError(f"{src}: no {what}: looked for {', '.join(names)}, found {', '.join(there) or 'nothing'}")
+
+
+def require(frame: pl.LazyFrame, path: Path, columns: list[str]) -> None:
+    """Raise RecsysError where `frame`, read from `path`, lacks one of `columns`."""
+    found = frame.collect_schema().names()
+    missing = [name for name in columns if name not in found]
+    if missing:
+        raise RecsysError(
+            f"{path}: column {missing[0]!r} is missing; it has {', '.join(found)}; "
+            f"name it with --column {missing[0]}=THEIRS"
+        )
+
+
+def write_dataset(imported: Imported, out: Path) -> ImportReport:
+    """Write the dataset folder `out`, aside and renamed into place.
+
+    Raises:
+        RecsysError: `out` is not empty, or the source turns out unreadable on the way.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise RecsysError(f"{out}: exists and is not an empty folder; name another or remove it first")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.resolve().with_name(f".{out.resolve().name}.{os.getpid()}.partial")
+    partial.mkdir()
+    try:
+        counts = {}
+        frames = {"items": imported.items, "events": imported.events, "users": imported.users}
+        for table, frame in frames.items():
+            if frame is not None:
+                path = partial / f"{table}.parquet"
+                ready = typed(frame, table, imported.info)
+                kept = [name for name in ready.collect_schema().names() if not name.startswith("_raw_")]
+                ready.select(kept).sink_parquet(path)
+                counts[table] = pl.scan_parquet(path).select(pl.len()).collect().item()
+        info = imported.info.model_dump(exclude_defaults=True)
+        (partial / "dataset.json").write_text(json.dumps(info, indent=1) + "\n", encoding="utf-8")
+        os.replace(partial, out)
+    except pl.exceptions.PolarsError as error:
+        reason = (str(error).splitlines() or [repr(error)])[0]
+        raise RecsysError(f"import into {out} stopped: {reason}; nothing was written") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return ImportReport(counts["items"], counts["events"], counts.get("users", 0), imported.notes)
