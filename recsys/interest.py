@@ -164,15 +164,20 @@ class InterestModel(nn.Module):
         """The softmax temperature, held within [0.01, 1]."""
         return self.log_temperature.exp().clamp(0.01, 1.0)
 
-    def item_vectors(self, pooled: Tensor, items: Tensor) -> Tensor:
-        """Return unit vectors `[S, D]` of text vectors `[S, H]` and item indexes `[S]`."""
-        vectors = F.normalize(self.projection(F.normalize(pooled, dim=-1)), dim=-1)
+    def item_vectors(self, pooled: Tensor, items: Tensor, encoder_only: bool = False) -> Tensor:
+        """Return unit vectors `[S, D]` of text vectors `[S, H]` and item indexes `[S]`.
+
+        With `encoder_only` gradients reach the text encoder alone.
+        """
+        weight, bias = self.projection.weight, self.projection.bias
+        if encoder_only:
+            weight, bias = weight.detach(), bias.detach()
+        vectors = F.normalize(F.linear(F.normalize(pooled, dim=-1), weight, bias), dim=-1)
         if self.id_table is not None:
             residual = self.id_table(items)
             if self.training:
-                kept = torch.rand(len(items), 1, device=residual.device) >= self.id_dropout
-                residual = residual * kept
-            vectors = F.normalize(vectors + residual, dim=-1)
+                residual = residual * (torch.rand(len(items), 1, device=residual.device) >= self.id_dropout)
+            vectors = F.normalize(vectors + (residual.detach() if encoder_only else residual), dim=-1)
         return vectors
 
     def user_vectors(self, vectors: Tensor, history: HistoryBatch) -> Tensor:

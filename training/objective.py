@@ -46,9 +46,9 @@ class InterestObjective(nn.Module):
 
     The user tower, projection and ID residual learn from a softmax over the catalogue (or a sample
     of it), whose pooled vectors come from `cache` `[N, H]` without gradients. The text encoder
-    learns from a softmax over the items that this step encodes anew, each once: half of them items
-    of the batch, half drawn from the catalogue. Were fresh targets set against cached negatives,
-    the encoder would learn to tell fresh from stale and forget what the texts say.
+    alone learns from a softmax over the items that this step encodes anew, each once: half of them
+    items of the batch, half drawn from the catalogue. Were fresh targets set against cached
+    negatives, the encoder would learn to tell fresh from stale and forget what the texts say.
     """
 
     cache: Tensor
@@ -71,21 +71,20 @@ class InterestObjective(nn.Module):
         """Return the loss, a scalar."""
         events = torch.cat([batch.history.items[batch.history.mask], batch.targets[batch.targets >= 0]])
         encoded = self._choose(events.unique())  # [U]
-        items = self._items_of_step(torch.cat([events, encoded]), batch.shown)  # [S]
+        items = self._items_of_step(events, batch.shown)  # [S]
         predicted = batch.targets >= 0
         with autocast(items.device, self.prefix.precision):
             vectors = self.model.item_vectors(self.cache[items], items)  # [S, D]
-            fresh = self._encode(encoded)  # [U, D]
-            read = vectors.index_put((torch.searchsorted(items, encoded),), fresh.to(vectors.dtype))
             places = torch.searchsorted(items, batch.history.items.clamp(min=0))  # [B, L]
-            users = self.model.user_vectors(read[places], batch.history)[predicted]  # [P, 2, D]
+            users = self.model.user_vectors(vectors[places], batch.history)[predicted]  # [P, 2, D]
+            fresh = self._encode(encoded)  # [U, D]
         loss = self._catalogue_loss(users, vectors, items, len(events), batch)
-        return loss + self._encoder_loss(users, fresh, encoded, len(events), batch) if len(encoded) else loss
+        return loss + self._encoder_loss(users.detach(), fresh, encoded, len(events), batch) if len(encoded) else loss
 
     def _catalogue_loss(self, users: Tensor, vectors: Tensor, items: Tensor, draws: int, batch: Batch) -> Tensor:
         predicted = batch.targets >= 0
         targets = torch.searchsorted(items, batch.targets[predicted])  # [P]
-        logits = self._logits(users, vectors)  # [2, P, S]
+        logits = torch.einsum("phd,sd->hps", users, vectors).float() / self.model.temperature  # [2, P, S]
         count, wanted = len(self.cache), self.config.catalogue_negatives
         missed = torch.zeros(len(items), device=items.device)
         if wanted < count:
@@ -105,7 +104,8 @@ class InterestObjective(nn.Module):
         by_event = -torch.expm1(draws * torch.log1p(-self.frequencies[encoded]))
         by_event = by_event * min(1.0, half / max(1, len(wanted.unique())))
         inclusion = 1 - (1 - by_event) * (1 - min(1.0, half / count))
-        return self._softmax(self._logits(users, fresh), targets, inclusion.log().float(), batch, inside)
+        logits = torch.einsum("phd,sd->hps", users, fresh.to(users.dtype)).float() / self.model.temperature.detach()
+        return self._softmax(logits, targets, inclusion.log().float(), batch, inside)
 
     def _softmax(
         self, logits: Tensor, targets: Tensor, log_inclusion: Tensor, batch: Batch, inside: Tensor | None = None
@@ -136,9 +136,6 @@ class InterestObjective(nn.Module):
         loss = torch.logsumexp(torch.cat([target, beside], 1), 1) - target.squeeze(1)
         return _weighted_mean(loss, weights * (shown >= 0).any(1))
 
-    def _logits(self, users: Tensor, vectors: Tensor) -> Tensor:
-        return torch.einsum("phd,sd->hps", users, vectors.to(users.dtype)).float() / self.model.temperature
-
     def _items_of_step(self, events: Tensor, shown: Tensor) -> Tensor:
         count, wanted = len(self.cache), self.config.catalogue_negatives
         if wanted >= count:
@@ -162,7 +159,7 @@ class InterestObjective(nn.Module):
         hidden, mask = self.prefix.rows(items.cpu().numpy())
         pooled = self.model.encoder.upper(hidden, mask)
         self.cache[items] = pooled.detach()
-        return self.model.item_vectors(pooled, items)
+        return self.model.item_vectors(pooled, items, encoder_only=True)
 
 
 def _weighted_mean(values: Tensor, weights: Tensor) -> Tensor:

@@ -10,7 +10,6 @@ run's folder, so that `--resume` goes on where a run was stopped.
 
 import json
 import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -270,7 +269,9 @@ def _register(
                 flat |= {f"test_{metric}_low": interval.low, f"test_{metric}_high": interval.high}
         tracking.log_metrics(run_id, flat)
         tracking.log_text(run_id, json.dumps(report.as_dict(), indent=1), "evaluation.json")
-    with stage("registering the model"), tempfile.TemporaryDirectory() as temporary:
-        last = prepared.log.in_stages(*STAGES[fit_on][2])
-        save_bundle(Path(temporary), recommender, prepared.tokenizer, last, about)
-        return tracking.register(run_id, Path(temporary))
+    with stage("registering the model"):
+        folder = WORK / "runs" / run_id / "bundle"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        save_bundle(folder, recommender, prepared.tokenizer, prepared.log.in_stages(*STAGES[fit_on][2]), about)
+        return tracking.register(run_id, folder)

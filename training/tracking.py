@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+OWN_STORE = "MLFLOW_TRACKING_URI" not in os.environ  # before mlflow sets it itself
 
 import mlflow
 import pandas as pd
@@ -44,9 +46,9 @@ SIGNATURE = ModelSignature(
 def connect() -> MlflowClient:
     """Point MLflow at its store, quietly, and return a client."""
     warnings.filterwarnings("ignore", module="mlflow")
-    for name in ("mlflow", "alembic"):
+    for name in ("mlflow", "alembic", "mlflow.tracking._model_registry.client", "mlflow.tracking._model_registry.fluent"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    if "MLFLOW_TRACKING_URI" not in os.environ:
+    if OWN_STORE:
         mlflow.set_tracking_uri(f"sqlite:///{Path('mlflow.db').resolve()}")
     return MlflowClient()
 
@@ -57,7 +59,7 @@ def start_run(name: str | None, params: dict[str, Any], tags: dict[str, str]) ->
     try:
         experiment = client.get_experiment_by_name(EXPERIMENT)
         if experiment is None:
-            place = None if "MLFLOW_TRACKING_URI" in os.environ else Path("mlartifacts").resolve().as_uri()
+            place = Path("mlartifacts").resolve().as_uri() if OWN_STORE else None
             experiment_id = client.create_experiment(EXPERIMENT, artifact_location=place)
         else:
             experiment_id = experiment.experiment_id

@@ -1,0 +1,47 @@
+# `make help` lists the targets. Each makes the environment first where it is missing.
+VENV := .venv
+BIN := $(VENV)/bin
+EXTRA ?= cpu
+
+.DEFAULT_GOAL := help
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+install: $(VENV)/.installed ## make the environment in .venv (EXTRA=gpu for CUDA)
+
+# uv reads the override in pyproject.toml that keeps CUDA's fbgemm away from CPUs; a GPU wants it.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@echo "making the environment in $(VENV) (a minute or two)"
+	@python3 -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' || \
+		{ echo "Python 3.11 or 3.12 is needed, found $$(python3 --version)"; exit 1; }
+	python3 -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	UV_FIND_LINKS="$$PIP_FIND_LINKS" $(BIN)/uv pip install --quiet --python $(BIN)/python \
+		$(if $(filter gpu,$(EXTRA)),--no-config,--constraint constraints.txt) --editable ".[$(EXTRA),dev]"
+	@touch $@
+
+demo: install ## simulate a shop, train, evaluate, recommend (under 10 minutes on 2 cores)
+	$(BIN)/python -m training.demo demo
+
+test: install ## all tests (under 10 minutes on 2 cores)
+	$(BIN)/python -m pytest
+
+test-fast: install ## the tests that take seconds
+	$(BIN)/python -m pytest -m "not slow"
+
+check: install ## linters: ruff, mypy, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: install ## format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+constraints: install ## resolve the pinned versions of constraints.txt anew
+	UV_FIND_LINKS="$$PIP_FIND_LINKS" $(BIN)/uv pip compile --quiet --upgrade --extra cpu --extra dev --no-header \
+		--no-annotate --no-emit-find-links --no-emit-index-url pyproject.toml --output-file constraints.txt
+	sed -i 's/+cpu$$//' constraints.txt
+
+clean: ## remove what commands left behind, but not the environment
+	rm -rf demo .recsys .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

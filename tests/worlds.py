@@ -1,0 +1,69 @@
+"""Tiny worlds whose right answers are known."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from features.histories import EventLog, build_log
+from recsys.schema import ITEM_COLUMNS
+
+DATA = Path(__file__).parents[2] / "shared" / "data"
+"""Real data beside the repository, where there is any."""
+
+DAY = 86_400_000_000
+START = 1_700_000_000_000_000
+
+
+def catalogue(titles: list[str], **columns: list[Any]) -> pl.DataFrame:
+    """Return items `i0`, `i1`, … with every column of the contract."""
+    frame = pl.DataFrame({"item_id": [f"i{row}" for row in range(len(titles))], "title": titles, **columns})
+    absent = [pl.lit(None, kind).alias(name) for name, kind in ITEM_COLUMNS.items() if name not in frame.columns]
+    return frame.with_columns(absent).select(list(ITEM_COLUMNS)).cast(ITEM_COLUMNS)
+
+
+def events(rows: list[tuple[str, str, str, int]], split: str | list[str] = "train") -> pl.LazyFrame:
+    """Return events from (user, item, type, day) with a column `split`."""
+    users, items, types, days = zip(*rows, strict=True)
+    return pl.LazyFrame(
+        {
+            "user_id": list(users),
+            "item_id": list(items),
+            "event_type": list(types),
+            "timestamp": [START + day * DAY for day in days],
+            "split": [split] * len(rows) if isinstance(split, str) else split,
+        }
+    )
+
+
+def log_of(rows: list[tuple[str, str, str, int]], items: int, split: str | list[str] = "train") -> EventLog:
+    """Return the log of events on items `i0` … of a catalogue of `items`."""
+    return build_log(events(rows, split), pl.Series([f"i{row}" for row in range(items)]), 0.25)
+
+
+def write_dataset(folder: Path, **changes: Any) -> Path:
+    """Write a small valid dataset as CSV, with tables replaced or left out (None) by `changes`."""
+    tables: dict[str, str | bytes | None] = {
+        "items.csv": "item_id,title,description,price\n"
+        + "".join(f"i{row},Title number {row},About item {row},{row}.5\n" for row in range(8)),
+        "events.csv": "user_id,item_id,event_type,timestamp\n"
+        + "".join(f"u{user},i{(user + step) % 8},click,{1_700_000_000 + 60 * (8 * user + step)}\n"
+                  for user in range(6) for step in range(6)),
+        "dataset.json": json.dumps({"name": "small"}),
+    }  # fmt: skip
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in (tables | changes).items():
+        if content is not None:
+            (folder / name).write_bytes(content.encode() if isinstance(content, str) else content)
+    return folder
+
+
+def random_ranks(seed: int, requests: int = 20) -> tuple[np.ndarray, np.ndarray]:
+    """Return ranks and offsets of requests with one to four targets, some of them missed."""
+    rng = np.random.default_rng(seed)
+    counts = rng.integers(1, 5, requests)
+    parts = [rng.choice(30, count, replace=False) + 1.0 for count in counts]
+    ranks = np.concatenate(parts)
+    return np.where(ranks > 25, np.inf, ranks), np.concatenate([[0], np.cumsum(counts)])

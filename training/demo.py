@@ -1,0 +1,84 @@
+"""The demonstration: `make demo`, or `python -m training.demo [FOLDER]`.
+
+In: nothing. Out: a folder with a simulated shop, a trained and registered model, an evaluation and
+lists for all users; on stdout the tables, five example users and what to try next.
+"""
+
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import polars as pl
+from rich.console import Console
+from rich.table import Table
+
+from features.simulate import simulate
+from recsys.config import load_config
+from recsys.errors import RecsysError
+from recsys.progress import stage
+from training.compare import evaluate_model, recommend_lists
+from training.evaluate import render
+from training.pipeline import train
+
+USERS, ITEMS, SEED = 2000, 1500, 7
+EXAMPLES = 5
+SHOWN = 4
+SETTINGS = ("interest.epochs=4", "interest.patience=1", "encoder.max_tokens=48")
+"""What keeps the demonstration under ten minutes on two cores; the rest is as by default."""
+
+
+def main(folder: Path) -> None:
+    """Run every step in `folder`, which is made anew."""
+    start, out = time.monotonic(), Console()
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    os.chdir(folder)
+    shop = Path("shop")
+    with stage("simulating a shop"):
+        simulate(shop, USERS, ITEMS, SEED)
+    trained = train(shop, load_config(None, SETTINGS), "demo", seed=0, fit_on="train+valid")
+    model = f"models:/recsys/{trained.version}"
+    report = evaluate_model(shop, model, "test", with_yardsticks=True)
+    report.write(Path("evaluation.json"))
+    _, users = recommend_lists(shop, model, 20, Path("lists.parquet"), None)
+    render(report, out)
+    _show_users(shop, out)
+    out.print(f"\nlists for {users:,} users in {folder / 'lists.parquet'}; all in {time.monotonic() - start:.0f} s")
+    out.print(f"\nnext, in {folder}:")
+    for command in (
+        "../.venv/bin/recsys serve",
+        "../.venv/bin/mlflow ui --backend-store-uri sqlite:///mlflow.db",
+        "../.venv/bin/recsys train shop --set interest.epochs=8 --name longer",
+    ):
+        out.print(f"  {command}", highlight=False)
+
+
+def _show_users(shop: Path, out: Console) -> None:
+    """Print what some users bought and what they are recommended."""
+    items = pl.read_parquet(shop / "items.parquet").select("item_id", "title")
+    bought = (
+        pl.scan_parquet(shop / "events.parquet")
+        .filter(pl.col("event_type") == "purchase")
+        .sort("timestamp")
+        .collect()
+        .join(items, on="item_id", maintain_order="left")
+    )
+    lists = pl.read_parquet("lists.parquet").join(items, on="item_id", maintain_order="left")
+    users = bought.group_by("user_id", maintain_order=True).len().filter(pl.col("len") >= 3)["user_id"]
+    table = Table(title="five users", show_lines=True)
+    for column in ("user", "bought, latest first", "recommended"):
+        table.add_column(column)
+    for user in users.sort().head(EXAMPLES):
+        past = bought.filter(pl.col("user_id") == user)["title"].reverse().head(SHOWN)
+        top = lists.filter(pl.col("user_id") == user).sort("rank")["title"].head(SHOWN)
+        table.add_row(user, "\n".join(past), "\n".join(top))
+    out.print(table)
+
+
+if __name__ == "__main__":
+    try:
+        main(Path(sys.argv[1] if len(sys.argv) > 1 else "demo").resolve())
+    except RecsysError as error:
+        sys.exit(f"error: {error}")
