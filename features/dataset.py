@@ -63,7 +63,7 @@ def load_dataset(folder: Path, on_invalid: Literal["error", "quarantine"] = "err
     if errors and on_invalid == "error":
         more = f" ({len(errors) - 1} more rules are violated: `recsys data check {folder}`)" if len(errors) > 1 else ""
         raise RecsysError(f"{folder}/{errors[0].line()}{more}")
-    if errors:
+    if on_invalid == "quarantine":
         frames = _quarantine(tables, errors)
     items = frames["items"].collect()
     absent = [pl.lit(None, kind).alias(name) for name, kind in ITEM_COLUMNS.items() if name not in items.columns]
@@ -84,7 +84,6 @@ def _public(frame: pl.LazyFrame, first: list[str]) -> pl.LazyFrame:
 def _quarantine(tables: Tables, errors: list[Violation]) -> dict[str, pl.LazyFrame]:
     """Set rejected rows aside, table by table; events of rejected items go with them."""
     folder = tables.folder / QUARANTINE
-    folder.mkdir(exist_ok=True)
     frames = dict(tables.frames)
     for table in tables.frames:
         current = Tables(tables.folder, tables.info, tables.paths, frames, tables.columns)
@@ -96,6 +95,7 @@ def _quarantine(tables: Tables, errors: list[Violation]) -> dict[str, pl.LazyFra
         path = folder / f"{table}.parquet"
         path.unlink(missing_ok=True)
         if rejected.height:
+            folder.mkdir(exist_ok=True)
             temporary = path.with_suffix(".tmp")
             rejected.drop("_known_item", strict=False).write_parquet(temporary)
             os.replace(temporary, path)

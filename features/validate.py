@@ -171,7 +171,7 @@ def violations(tables: Tables, frames: dict[str, pl.LazyFrame]) -> list[Violatio
         for at, rule in enumerate(own):
             count = int(counts[str(at)][0] or 0)
             if count:
-                examples = _collect(tables, table, frame.filter(rule.broken).select(ROW, rule.shows).head(EXAMPLES))
+                examples = _collect(tables, table, frame.filter(rule.broken).select(pl.col({ROW, rule.shows})).head(EXAMPLES))
                 shown = [_example(row, rule.shows) for row in examples.iter_rows(named=True)]
                 file = tables.paths[table].name
                 found.append(Violation(rule.name, file, count, shown, rule.severity, rule.way_out))
