@@ -4,6 +4,9 @@ BIN := $(VENV)/bin
 EXTRA ?= cpu
 
 .DEFAULT_GOAL := help
+.PHONY: help install demo test test-fast check format constraints clean
+
+help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 install: $(VENV)/.installed ## make the environment in .venv (EXTRA=gpu for CUDA)

@@ -99,7 +99,9 @@ def _quarantine(tables: Tables, errors: list[Violation]) -> dict[str, pl.LazyFra
             temporary = path.with_suffix(".tmp")
             rejected.drop("_known_item", strict=False).write_parquet(temporary)
             os.replace(temporary, path)
-            console.print(f"{tables.paths[table].name}: {rejected.height:,} of {judged.height:,} rows set aside in {path}")
+            console.print(
+                f"{tables.paths[table].name}: {rejected.height:,} of {judged.height:,} rows set aside in {path}"
+            )
         frames[table] = judged.filter(pl.col("rule").is_null()).drop("rule").lazy()
     for table in ("items", "events"):
         if not frames[table].select(pl.len()).collect().item():

@@ -148,9 +148,7 @@ class EventLog:
         rows = np.flatnonzero(np.isin(self.stages, stages))
         if not len(rows):
             empty = np.empty(0, np.int64)
-            return Requests(
-                empty, empty, np.zeros(1, np.int64), np.empty(0, np.int32), np.empty(0, np.int8), empty
-            )
+            return Requests(empty, empty, np.zeros(1, np.int64), np.empty(0, np.int32), np.empty(0, np.int8), empty)
         frame = pl.DataFrame(
             {
                 "user": self.user_rows[rows],

@@ -207,7 +207,7 @@ def _examination(weights: Floats) -> Floats:
 
 def sigmoid(logits: Floats) -> Floats:
     """Return the probabilities of `logits`, which are small here."""
-    return 1 / (1 + np.exp(-logits))
+    return (1 / (1 + np.exp(-logits))).astype(np.float32)
 
 
 def blocks(rows: int, width: int) -> Iterator[slice]:

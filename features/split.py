@@ -45,11 +45,6 @@ def _leave_last(events: pl.LazyFrame) -> pl.LazyFrame:
     acted = pl.col("event_type") != "impression"
     # How many of the user's events come at or after this one: 1 for the last.
     left = acted.reverse().cum_sum().reverse().over("user_id")
-    return (
-        events.sort("user_id", "timestamp", maintain_order=True)
-        .with_columns(
-            split=pl.when(left <= 1).then(pl.lit("test")).when(left == 2).then(pl.lit("valid")).otherwise(
-                pl.lit("train")
-            )
-        )
+    return events.sort("user_id", "timestamp", maintain_order=True).with_columns(
+        split=pl.when(left <= 1).then(pl.lit("test")).when(left == 2).then(pl.lit("valid")).otherwise(pl.lit("train"))
     )

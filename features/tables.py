@@ -164,7 +164,9 @@ def _string_list(name: str, found: pl.DataType) -> pl.Expr:
     if isinstance(found, pl.List):
         return column.cast(pl.List(pl.String))
     bare = column.cast(pl.String).str.strip_chars("[] ").str.replace_all('"', "", literal=True)
-    parts = pl.when(column.cast(pl.String).str.starts_with("[")).then(bare.str.split(",")).otherwise(bare.str.split("|"))
+    parts = (
+        pl.when(column.cast(pl.String).str.starts_with("[")).then(bare.str.split(",")).otherwise(bare.str.split("|"))
+    )
     return parts.list.eval(pl.element().str.strip_chars().filter(pl.element().str.strip_chars() != "")).alias(name)
 
 

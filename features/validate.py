@@ -99,7 +99,9 @@ def rules(tables: Tables) -> list[Rule]:
     if tables.info.split == "column":
         found.append(Rule("unknown split", "events", ("split",), ~pl.col("split").is_in(SPLITS).fill_null(False),
                           "split", f"use one of {', '.join(SPLITS)}, or " + quarantine))  # fmt: skip
-    return [rule for rule in found if rule.table in tables.columns and set(rule.needs) <= set(tables.columns[rule.table])]
+    return [
+        rule for rule in found if rule.table in tables.columns and set(rule.needs) <= set(tables.columns[rule.table])
+    ]
 
 
 @dataclass(frozen=True)
@@ -171,7 +173,9 @@ def violations(tables: Tables, frames: dict[str, pl.LazyFrame]) -> list[Violatio
         for at, rule in enumerate(own):
             count = int(counts[str(at)][0] or 0)
             if count:
-                examples = _collect(tables, table, frame.filter(rule.broken).select(pl.col({ROW, rule.shows})).head(EXAMPLES))
+                examples = _collect(
+                    tables, table, frame.filter(rule.broken).select(pl.col({ROW, rule.shows})).head(EXAMPLES)
+                )
                 shown = [_example(row, rule.shows) for row in examples.iter_rows(named=True)]
                 file = tables.paths[table].name
                 found.append(Violation(rule.name, file, count, shown, rule.severity, rule.way_out))

@@ -51,7 +51,9 @@ def verify(folder: Path) -> dict[str, Any]:
         raise RecsysError(f"{path}: not a manifest ({error!r}); fetch or train the model again") from error
     if found_format != FORMAT:
         raise RecsysError(f"{path}: bundle format {found_format}, this version reads {FORMAT}; train the model again")
-    wrong = [name for name, digest in listed.items() if not (folder / name).is_file() or _digest(folder / name) != digest]
+    wrong = [
+        name for name, digest in listed.items() if not (folder / name).is_file() or _digest(folder / name) != digest
+    ]
     if wrong:
         raise RecsysError(
             f"{folder}: {len(wrong)} of {len(listed)} files differ from the manifest, for example {wrong[0]}; "

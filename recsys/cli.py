@@ -126,7 +126,13 @@ def check(dataset: Path) -> None:
 )
 @click.option("--resume", metavar="RUN", help="Go on with a run that was stopped.")
 def train(
-    dataset: Path, config: Path | None, sets: tuple[str, ...], name: str | None, seed: int, fit_on: Any, resume: str | None
+    dataset: Path,
+    config: Path | None,
+    sets: tuple[str, ...],
+    name: str | None,
+    seed: int,
+    fit_on: Any,
+    resume: str | None,
 ) -> None:
     """Fine-tune the encoder, train the ranker, evaluate on test, and register the model.
 
@@ -155,7 +161,9 @@ def train(
 @cli.command()
 @click.argument("dataset", type=Folder)
 @click.option("--model", default=MODEL, show_default=True, help="Registered model or bundle folder.")
-@click.option("--split", type=click.Choice(["valid", "test"]), default="test", show_default=True, help="What to measure on.")
+@click.option(
+    "--split", type=click.Choice(["valid", "test"]), default="test", show_default=True, help="What to measure on."
+)
 @click.option("--json", "json_file", type=File, help="Write the report to this file.")
 @click.option("--yardsticks", is_flag=True, help="Fit and measure the yardsticks as well.")
 def evaluate(dataset: Path, model: str, split: str, json_file: Path | None, yardsticks: bool) -> None:

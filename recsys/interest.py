@@ -169,9 +169,8 @@ class InterestModel(nn.Module):
 
         With `encoder_only` gradients reach the text encoder alone.
         """
-        weight, bias = self.projection.weight, self.projection.bias
-        if encoder_only:
-            weight, bias = weight.detach(), bias.detach()
+        weight: Tensor = self.projection.weight.detach() if encoder_only else self.projection.weight
+        bias: Tensor = self.projection.bias.detach() if encoder_only else self.projection.bias
         vectors = F.normalize(F.linear(F.normalize(pooled, dim=-1), weight, bias), dim=-1)
         if self.id_table is not None:
             residual = self.id_table(items)

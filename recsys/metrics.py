@@ -8,6 +8,7 @@ catalogue, D width. Ranks count from 1; `inf` is a miss; ties have their mean ra
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -144,7 +145,7 @@ def impression_metrics(scores: NDArray[np.floating], labels: NDArray[np.bool_], 
     over a list's positives.
     """
     values: dict[str, list[float]] = {"auc": [], "mrr": [], "ndcg@5": [], "ndcg@10": []}
-    for start, stop in zip(offsets[:-1], offsets[1:], strict=True):
+    for start, stop in pairwise(offsets):
         own, truth = scores[start:stop], labels[start:stop]
         ranks = target_ranks(own[None, :].astype(np.float32), np.flatnonzero(truth), np.array([0, truth.sum()]))
         one = np.array([0, len(ranks)])

@@ -73,7 +73,9 @@ class TorchRecRanker(nn.Module, Ranker):
         """Return logits `[R, C, 2]`."""
         shape = categorical.shape
         values = categorical.permute(2, 0, 1).reshape(-1)  # [G · R · C], one key after another
-        feature = KeyedJaggedTensor.from_lengths_sync(list(self.sizes), values, torch.ones_like(values, dtype=torch.int32))
+        feature = KeyedJaggedTensor.from_lengths_sync(
+            list(self.sizes), values, torch.ones_like(values, dtype=torch.int32)
+        )
         embedded = self.embeddings(feature).values().view(*shape[:2], -1)  # [R, C, G · width]
         scaled = ((dense - self.mean) / self.deviation).clamp(-5, 5)  # type: ignore[operator]
         start = torch.cat([scaled, embedded], -1)
@@ -90,7 +92,9 @@ class TorchRecRanker(nn.Module, Ranker):
 
     def save(self, folder: Path) -> None:
         """Write `ranker.safetensors` and `ranker.json`."""
-        save_file({name: tensor.contiguous() for name, tensor in self.state_dict().items()}, folder / "ranker.safetensors")
+        save_file(
+            {name: tensor.contiguous() for name, tensor in self.state_dict().items()}, folder / "ranker.safetensors"
+        )
         shape = {"config": self.config.model_dump(mode="json"), "features": self.features, "sizes": self.sizes}
         (folder / "ranker.json").write_text(json.dumps(shape, indent=1), encoding="utf-8")
 

@@ -14,7 +14,6 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from features.histories import Histories
 from recsys import __version__
-from recsys.schema import EVENT_TYPES
 from serving.loading import Bundle
 from serving.lookup import Lookup, PastEvent
 from serving.recommender import Ranking
@@ -24,7 +23,8 @@ MAX_HISTORY = 1000
 MAX_BODY_BYTES = 1 << 20
 
 Id = Annotated[str, Field(min_length=1, max_length=256)]
-ActionType = Literal[EVENT_TYPES[1:]]  # type: ignore[valid-type]
+ActionType = Literal["view", "click", "like", "share", "comment", "cart", "purchase"]
+"""Every event type but `impression`."""
 
 
 class Body(BaseModel):
@@ -160,9 +160,7 @@ def _past(event: str | Event) -> PastEvent:
     return PastEvent(event.item_id, event.event_type, time)
 
 
-def _answer(
-    lookup: Lookup, titles: list[str], model: str, body: Who, ranking: Ranking, unknown: list[str]
-) -> Answer:
+def _answer(lookup: Lookup, titles: list[str], model: str, body: Who, ranking: Ranking, unknown: list[str]) -> Answer:
     columns = (ranking.items[0], ranking.score[0], ranking.interest[0], ranking.p_click[0], ranking.p_purchase[0])
     items = [
         RankedItem(

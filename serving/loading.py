@@ -18,7 +18,15 @@ from features.histories import EventLog, Histories
 from features.ranking import ItemFacts, RankingFeatures, extend_facts
 from recsys.bundle import read_config, seal, verify
 from recsys.config import Config
-from recsys.encoder import FrozenPrefix, Tokens, encode_all, item_texts, load_encoder_folder, resolve_precision, tokenize
+from recsys.encoder import (
+    FrozenPrefix,
+    Tokens,
+    encode_all,
+    item_texts,
+    load_encoder_folder,
+    resolve_precision,
+    tokenize,
+)
 from recsys.id_table import TorchRecIdTable
 from recsys.interest import InterestModel
 from recsys.ranker import TorchRecRanker
@@ -38,9 +46,7 @@ class Bundle:
     """user_id, items (indexes), types, times: the last events of each user as of the fit."""
 
 
-def save_bundle(
-    folder: Path, recommender: Recommender, tokenizer: Any, log: EventLog, about: dict[str, Any]
-) -> None:
+def save_bundle(folder: Path, recommender: Recommender, tokenizer: Any, log: EventLog, about: dict[str, Any]) -> None:
     """Write `recommender` and the histories of `log` into the empty `folder` and seal it."""
     config, model, features = recommender.config, recommender.model, recommender.features
     model.encoder.model.save_pretrained(folder / "encoder")  # type: ignore[operator]
@@ -88,7 +94,9 @@ def load_bundle(folder: Path, catalogue: pl.DataFrame | None = None) -> Bundle:
         available = items["item_id"].is_in(catalogue["item_id"].implode()).to_numpy()
         new = catalogue.join(items, on="item_id", how="anti", maintain_order="left")
         if new.height:
-            items = pl.concat([items, new.select(pl.col(set(items.columns) & set(new.columns)))], how="diagonal_relaxed")
+            items = pl.concat(
+                [items, new.select(pl.col(set(items.columns) & set(new.columns)))], how="diagonal_relaxed"
+            )
             vectors = np.concatenate([vectors, encode_items(model, tokenizer, new, config, first=len(vectors))])
             available = np.pad(available, (0, new.height), constant_values=True)
             facts = extend_facts(facts, items, attributes)

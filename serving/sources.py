@@ -131,7 +131,7 @@ class VectorScores(Scores):
 
     def top(self, k: int) -> Ints:
         found = self.index.search(self.users.mean(1), k)
-        return np.where(self.users.any(axis=(1, 2))[:, None], found, -1)
+        return np.where(np.any(self.users, axis=(1, 2))[:, None], found, -1)
 
     def of(self, candidates: Ints) -> Floats:
         return head_scores(self.users[:, 0], self.vectors, candidates)
@@ -247,7 +247,9 @@ class LexicalSource(ItemGraphSource):
     def of_texts(cls, items: pl.DataFrame) -> Self:
         """Link every item to those that its title, brand, category and tags find."""
         count = items.height
-        words = pl.concat_str("title", "brand", "category", pl.col("tags").list.join(" "), separator=" ", ignore_nulls=True)
+        words = pl.concat_str(
+            "title", "brand", "category", pl.col("tags").list.join(" "), separator=" ", ignore_nulls=True
+        )
         query = items.select(words).to_series()
         described = pl.concat_str(words, pl.col("description").str.slice(0, 500), separator=" ", ignore_nulls=True)
         corpus = bm25s.tokenize(items.select(described).to_series().to_list(), stopwords="en", show_progress=False)

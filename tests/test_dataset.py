@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -16,7 +17,7 @@ from tests.worlds import DATA, write_dataset
 EVENTS = "user_id,item_id,event_type,timestamp\n"
 GOOD = "u1,i1,click,1700000000\nu2,i2,click,1700000001\n"
 
-BAD = {
+BAD: dict[str, tuple[dict[str, Any], list[str]]] = {
     "missing column": ({"items.csv": "item_id,name\ni1,a\n"}, ["items.csv", "'title' is missing", "--column"]),
     "duplicate item": ({"items.csv": "item_id,title\ni1,a\ni1,b\ni2,c\n", "events.csv": EVENTS + GOOD},
                        ["items.csv", "duplicate item_id", "1 row", "'i1'"]),
@@ -100,7 +101,9 @@ ROWS = st.lists(
 @given(ROWS)
 def test_quarantine_keeps_every_row_somewhere(tmp_path: Path, rows: list[tuple[str, ...]]) -> None:
     """Rows that are kept and rows that are set aside add up; only good ones are kept."""
-    folder = write_dataset(tmp_path / "mixed", **{"events.csv": EVENTS + GOOD + "".join(",".join(r) + "\n" for r in rows)})
+    folder = write_dataset(
+        tmp_path / "mixed", **{"events.csv": EVENTS + GOOD + "".join(",".join(r) + "\n" for r in rows)}
+    )
     kept = load_dataset(folder, "quarantine").events.collect()
     aside = folder / "quarantine" / "events.parquet"
     rejected = pl.read_parquet(aside).height if aside.exists() else 0
@@ -112,7 +115,9 @@ def test_quarantine_keeps_every_row_somewhere(tmp_path: Path, rows: list[tuple[s
 def test_events_of_quarantined_items_go_with_them(tmp_path: Path) -> None:
     """An item without a title takes its events along, with the rule in the file."""
     items = "item_id,title\ni1,a\ni2,\n"
-    folder = write_dataset(tmp_path / "bad", **{"items.csv": items, "events.csv": EVENTS + GOOD + "u2,i1,view,1700000003\n"})
+    folder = write_dataset(
+        tmp_path / "bad", **{"items.csv": items, "events.csv": EVENTS + GOOD + "u2,i1,view,1700000003\n"}
+    )
     dataset = load_dataset(folder, "quarantine")
     assert dataset.items["item_id"].to_list() == ["i1"]
     assert set(dataset.events.collect()["item_id"]) == {"i1"}

@@ -1,5 +1,7 @@
 """Splits, histories and requests."""
 
+from itertools import pairwise
+
 import numpy as np
 import polars as pl
 from hypothesis import given, settings
@@ -26,7 +28,7 @@ def test_time_split_keeps_order_and_loses_nothing(rows: list[tuple[str, str, str
     newest = {name: part["timestamp"].max() for (name,), part in split.group_by("split")}
     oldest = {name: part["timestamp"].min() for (name,), part in split.group_by("split")}
     order = [name for name in ("train", "valid", "test") if name in newest]
-    assert all(newest[a] < oldest[b] for a, b in zip(order, order[1:], strict=False))  # type: ignore[operator]
+    assert all(newest[a] < oldest[b] for a, b in pairwise(order))  # type: ignore[operator]
 
 
 @settings(max_examples=50, deadline=None)

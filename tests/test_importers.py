@@ -14,25 +14,29 @@ from features.dataset import load_dataset
 from features.importers import IMPORTERS, import_dataset
 from recsys.errors import RecsysError, UsageError
 
-NAMES = "unknown Action Adventure Animation".split()
+NAMES = ["unknown", "Action", "Adventure", "Animation"]
 
 
 def movielens_100k(src: Path) -> None:
     (src / "u.data").write_text("196\t242\t3\t881250949\n186\t302\t5\t891717742\n196\t302\t4\t881250950\n")
     flags = "|".join("1" if n in (1, 5) else "0" for n in range(19))
-    films = f"242|Kolya (1996)|24-Jan-1997||http://x|{flags}\n302|Café \"Müller\" (1997)|01-Jan-1997||http://y|{flags}\n"
+    films = f'242|Kolya (1996)|24-Jan-1997||http://x|{flags}\n302|Café "Müller" (1997)|01-Jan-1997||http://y|{flags}\n'
     (src / "u.item").write_bytes(films.encode("latin-1"))
     (src / "u.user").write_text("196|49|M|writer|55105\n186|39|F|executive|00000\n")
 
 
 def movielens_1m(src: Path) -> None:
     (src / "ratings.dat").write_text("1::1193::5::978300760\n2::661::3::978302109\n")
-    (src / "movies.dat").write_bytes("1193::One Flew Over (1975)::Drama\n661::Fée: 2 (1996)::Animation|Musical\n".encode("latin-1"))
+    (src / "movies.dat").write_bytes(
+        "1193::One Flew Over (1975)::Drama\n661::Fée: 2 (1996)::Animation|Musical\n".encode("latin-1")
+    )
 
 
 def movielens_latest(src: Path) -> None:
     (src / "ratings.csv").write_text("userId,movieId,rating,timestamp\n1,1,4.5,964982703\n2,3,2.0,964981247\n")
-    (src / "movies.csv").write_text('movieId,title,genres\n1,"Story, A (1995)",Comedy|Drama\n3,None,(no genres listed)\n')
+    (src / "movies.csv").write_text(
+        'movieId,title,genres\n1,"Story, A (1995)",Comedy|Drama\n3,None,(no genres listed)\n'
+    )
     (src / "tags.csv").write_text("userId,movieId,tag,timestamp\n1,1,pixar,1\n2,1,pixar,2\n2,1,fun,3\n")
 
 
@@ -255,7 +259,9 @@ def test_files_maps_names_types_and_times(tmp_path: Path) -> None:
 def test_files_without_a_required_column_shows_the_way_out(tmp_path: Path) -> None:
     """The line names file, column, what there is, and --column."""
     files(tmp_path)
-    with pytest.raises(RecsysError, match=r"interactions.jsonl: column 'user_id' is missing.*visitorid.*--column user_id="):
+    with pytest.raises(
+        RecsysError, match=r"interactions.jsonl: column 'user_id' is missing.*visitorid.*--column user_id="
+    ):
         import_dataset("files", tmp_path, tmp_path / "out")
 
 
@@ -264,10 +270,14 @@ def test_files_lists_event_types_that_it_does_not_know(tmp_path: Path) -> None:
     files(tmp_path)
     text = (tmp_path / "interactions.jsonl").read_text().replace("addtocart", "wishlist")
     (tmp_path / "interactions.jsonl").write_text(text)
-    with pytest.raises(RecsysError, match="'wishlist'.*event_mapping"):
+    with pytest.raises(RecsysError, match=r"'wishlist'.*event_mapping"):
         import_dataset("files", tmp_path, tmp_path / "out", columns={"user_id": "visitorid"})
     import_dataset(
-        "files", tmp_path, tmp_path / "out", columns={"user_id": "visitorid"}, options={"event_mapping": "wishlist=like"}
+        "files",
+        tmp_path,
+        tmp_path / "out",
+        columns={"user_id": "visitorid"},
+        options={"event_mapping": "wishlist=like"},
     )
     assert "like" in load_dataset(tmp_path / "out").events.collect()["event_type"].to_list()
 
@@ -284,15 +294,17 @@ def test_files_reads_csv_jsonl_and_parquet_alike(tmp_path: Path, titles: list[st
     import shutil
 
     items = pl.DataFrame({"item_id": [f"i{n}" for n in range(len(titles))], "title": titles})
-    events = pl.DataFrame({"user_id": ["a", "b"], "item_id": ["i0", "i1"], "event_type": ["view"] * 2, "timestamp": [1, 2]})
+    events = pl.DataFrame(
+        {"user_id": ["a", "b"], "item_id": ["i0", "i1"], "event_type": ["view"] * 2, "timestamp": [1, 2]}
+    )
     found = []
     for suffix in ("csv", "jsonl", "parquet"):
         folder = tmp_path / suffix
         shutil.rmtree(folder, ignore_errors=True)
         (folder / "src").mkdir(parents=True)
         for table, frame in (("items", items), ("events", events)):
-            write = {"csv": frame.write_csv, "jsonl": frame.write_ndjson, "parquet": frame.write_parquet}[suffix]
-            write(folder / "src" / f"{table}.{suffix}")
+            write = {"csv": "write_csv", "jsonl": "write_ndjson", "parquet": "write_parquet"}[suffix]
+            getattr(frame, write)(folder / "src" / f"{table}.{suffix}")
         import_dataset("files", folder / "src", folder / "out")
         found.append(pl.read_parquet(folder / "out" / "items.parquet")["title"].to_list())
     assert found == [titles] * 3

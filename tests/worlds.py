@@ -21,7 +21,7 @@ def catalogue(titles: list[str], **columns: list[Any]) -> pl.DataFrame:
     """Return items `i0`, `i1`, … with every column of the contract."""
     frame = pl.DataFrame({"item_id": [f"i{row}" for row in range(len(titles))], "title": titles, **columns})
     absent = [pl.lit(None, kind).alias(name) for name, kind in ITEM_COLUMNS.items() if name not in frame.columns]
-    return frame.with_columns(absent).select(list(ITEM_COLUMNS)).cast(ITEM_COLUMNS)
+    return frame.with_columns(absent).select(list(ITEM_COLUMNS)).cast(pl.Schema(ITEM_COLUMNS))
 
 
 def events(rows: list[tuple[str, str, str, int]], split: str | list[str] = "train") -> pl.LazyFrame:

@@ -11,6 +11,7 @@ from scipy import sparse
 
 from features.dataset import Dataset, load_dataset
 from features.histories import EventLog
+from features.tokens import item_tokens
 from recsys.config import EncoderConfig
 from recsys.encoder import FrozenPrefix, encode_all, load_encoder, resolve_precision
 from recsys.errors import RecsysError
@@ -21,7 +22,6 @@ from serving.loading import Bundle, load_bundle
 from serving.recommender import Recommender
 from training.evaluate import SPLIT_STAGES, Report, evaluate
 from training.pipeline import STAGES, WORK, item_counts, read_log
-from features.tokens import item_tokens
 from training.tracking import bundle_folder
 from training.yardsticks import Ease, FrozenEncoder, ItemKnn, Popularity, Yardstick
 
@@ -44,9 +44,7 @@ def evaluate_model(folder: Path, model: str, split: str, with_yardsticks: bool) 
     yardsticks, skipped = fit_yardsticks(bundle.recommender, dataset, log, fit_on) if with_yardsticks else ({}, {})
     counts = item_counts(log, fit_on, len(bundle.recommender.vectors))
     with stage(f"evaluating on {split}") as update:
-        report = evaluate(
-            bundle.recommender, log, split, dataset.info.name, counts, yardsticks, dataset.folder, update
-        )
+        report = evaluate(bundle.recommender, log, split, dataset.info.name, counts, yardsticks, dataset.folder, update)
     report.skipped.update(skipped)
     return report
 

@@ -28,10 +28,10 @@ from recsys.metrics import (
     calibration_error,
     coverage,
     hit_rate,
+    impression_metrics,
     intra_list_diversity,
     list_ranks,
     logloss,
-    impression_metrics,
     ndcg,
     novelty,
     paired_difference,
@@ -78,9 +78,7 @@ class Report:
             "split": self.split,
             "n": self.n,
             "metrics": _plain(self.metrics | self.lists),
-            "segments": {
-                name: {"n": part["n"], **_plain(part["metrics"])} for name, part in self.segments.items()
-            },
+            "segments": {name: {"n": part["n"], **_plain(part["metrics"])} for name, part in self.segments.items()},
             "yardsticks": {name: _plain(metrics) for name, metrics in self.yardsticks.items()},
             "difference": {
                 key: value.as_dict() if isinstance(value, Interval) else value for key, value in self.difference.items()
@@ -152,7 +150,9 @@ def evaluate(
     ranking = _answer(recommender, world.histories, update)
     ranks = list_ranks(ranking.items, world.requests.targets, world.requests.offsets)
     values = world.per_request(ranks)
-    rows = {name: _yardstick_values(world, scorer, recommender.exclude_seen) for name, scorer in (yardsticks or {}).items()}
+    rows = {
+        name: _yardstick_values(world, scorer, recommender.exclude_seen) for name, scorer in (yardsticks or {}).items()
+    }
     difference = _difference(values["ndcg@10"], rows, world)
     oracle = _oracle_values(world, truth_folder, recommender)
     return Report(

@@ -78,13 +78,15 @@ class InterestObjective(nn.Module):
             places = torch.searchsorted(items, batch.history.items.clamp(min=0))  # [B, L]
             users = self.model.user_vectors(vectors[places], batch.history)[predicted]  # [P, 2, D]
             fresh = self._encode(encoded)  # [U, D]
-        loss = self._catalogue_loss(users, vectors, items, len(events), batch)
-        return loss + self._encoder_loss(users.detach(), fresh, encoded, len(events), batch) if len(encoded) else loss
+        loss = self._catalogue_loss(users.float(), vectors.float(), items, len(events), batch)
+        if len(encoded):
+            loss = loss + self._encoder_loss(users.detach().float(), fresh.float(), encoded, len(events), batch)
+        return loss
 
     def _catalogue_loss(self, users: Tensor, vectors: Tensor, items: Tensor, draws: int, batch: Batch) -> Tensor:
         predicted = batch.targets >= 0
         targets = torch.searchsorted(items, batch.targets[predicted])  # [P]
-        logits = torch.einsum("phd,sd->hps", users, vectors).float() / self.model.temperature  # [2, P, S]
+        logits = torch.einsum("phd,sd->hps", users, vectors) / self.model.temperature  # [2, P, S]
         count, wanted = len(self.cache), self.config.catalogue_negatives
         missed = torch.zeros(len(items), device=items.device)
         if wanted < count:
@@ -104,7 +106,7 @@ class InterestObjective(nn.Module):
         by_event = -torch.expm1(draws * torch.log1p(-self.frequencies[encoded]))
         by_event = by_event * min(1.0, half / max(1, len(wanted.unique())))
         inclusion = 1 - (1 - by_event) * (1 - min(1.0, half / count))
-        logits = torch.einsum("phd,sd->hps", users, fresh.to(users.dtype)).float() / self.model.temperature.detach()
+        logits = torch.einsum("phd,sd->hps", users, fresh) / self.model.temperature.detach()
         return self._softmax(logits, targets, inclusion.log().float(), batch, inside)
 
     def _softmax(

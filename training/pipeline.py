@@ -250,9 +250,7 @@ def _open_run(prepared: Prepared, name: str | None, fit_on: FitOn, resume: str |
     return resume
 
 
-def _register(
-    run_id: str, recommender: Recommender, prepared: Prepared, fit_on: FitOn, report: Report | None
-) -> str:
+def _register(run_id: str, recommender: Recommender, prepared: Prepared, fit_on: FitOn, report: Report | None) -> str:
     about = {
         "dataset": prepared.dataset.info.name,
         "dataset_fingerprint": prepared.dataset.fingerprint(),

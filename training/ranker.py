@@ -132,9 +132,7 @@ def _new_ranker(data: RankingData, recommender: Recommender, seed: int) -> Torch
     return ranker
 
 
-def _epochs(
-    ranker: TorchRecRanker, data: RankingData, config: Config, epochs: int, seed: int
-) -> Iterator[None]:
+def _epochs(ranker: TorchRecRanker, data: RankingData, config: Config, epochs: int, seed: int) -> Iterator[None]:
     """Train epoch by epoch, yielding after each; rates fall with the configured epochs."""
     optimizer = torch.optim.AdamW(
         ranker.parameters(), lr=config.ranker.learning_rate, weight_decay=config.ranker.weight_decay

@@ -12,6 +12,8 @@ import logging
 import os
 import tempfile
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -80,7 +82,9 @@ def _run(settings: dict[str, Any], config: Config, folder: Path) -> InterestFit:
     trainer = TorchTrainer(
         worker_loop,
         train_loop_config=settings | {"threads": cpus},
-        scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpu, resources_per_worker={"CPU": cpus} | ({"GPU": 1} if gpu else {})),
+        scaling_config=ScalingConfig(
+            num_workers=workers, use_gpu=gpu, resources_per_worker={"CPU": cpus} | ({"GPU": 1} if gpu else {})
+        ),
         run_config=RunConfig(
             name="ray",
             storage_path=str(folder.resolve()),
@@ -189,22 +193,21 @@ def _writer(path: Path, epoch: int, total: int, history: list[dict[str, float]],
     return write
 
 
-class _watching:
+@contextmanager
+def _watching(path: Path, update: Update) -> Iterator[None]:
     """Pass what workers write to `path` on to `update` while the body runs."""
+    stop = threading.Event()
 
-    def __init__(self, path: Path, update: Update) -> None:
-        self.path, self.update, self.stop = path, update, threading.Event()
-        self.thread = threading.Thread(target=self._watch, daemon=True)
+    def watch() -> None:
+        while not stop.wait(0.5):
+            if path.exists():
+                state = json.loads(path.read_text(encoding="utf-8"))
+                update(state["share"], state["note"])
 
-    def __enter__(self) -> None:
-        self.thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self.stop.set()
-        self.thread.join()
-
-    def _watch(self) -> None:
-        while not self.stop.wait(0.5):
-            if self.path.exists():
-                state = json.loads(self.path.read_text(encoding="utf-8"))
-                self.update(state["share"], state["note"])
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()

@@ -46,7 +46,12 @@ SIGNATURE = ModelSignature(
 def connect() -> MlflowClient:
     """Point MLflow at its store, quietly, and return a client."""
     warnings.filterwarnings("ignore", module="mlflow")
-    for name in ("mlflow", "alembic", "mlflow.tracking._model_registry.client", "mlflow.tracking._model_registry.fluent"):
+    for name in (
+        "mlflow",
+        "alembic",
+        "mlflow.tracking._model_registry.client",
+        "mlflow.tracking._model_registry.fluent",
+    ):
         logging.getLogger(name).setLevel(logging.ERROR)
     if OWN_STORE:
         mlflow.set_tracking_uri(f"sqlite:///{Path('mlflow.db').resolve()}")

@@ -18,7 +18,12 @@ IMPORTERS: dict[str, type[Importer]] = {
 
 
 def import_dataset(
-    fmt: str, src: Path, out: Path, *, columns: Mapping[str, str] | None = None, options: Mapping[str, str] | None = None
+    fmt: str,
+    src: Path,
+    out: Path,
+    *,
+    columns: Mapping[str, str] | None = None,
+    options: Mapping[str, str] | None = None,
 ) -> ImportReport:
     """Read `src` in the format `fmt` and write the dataset folder `out`.
 

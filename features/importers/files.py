@@ -4,7 +4,6 @@ In: a folder with items and events (and users). Out: the same in the contract's 
 other names are named with `--column ours=theirs`, event types with `--option event_mapping=theirs=ours;...`.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +99,9 @@ class FilesImporter(Importer):
         everywhere = {name for body in TABLES.values() for name in body}
         wrong = [ours for ours in self.columns if ours not in everywhere]
         if wrong:
-            raise RecsysError(f"--column {wrong[0]}: not a column of the contract{suggest(wrong[0], sorted(everywhere))}")
+            raise RecsysError(
+                f"--column {wrong[0]}: not a column of the contract{suggest(wrong[0], sorted(everywhere))}"
+            )
         return names
 
     def _typed_events(self, events: pl.LazyFrame, src: Path) -> pl.LazyFrame:
@@ -120,12 +121,14 @@ class FilesImporter(Importer):
             )
         return events.with_columns(event_type=theirs.replace_strict(mapping, default=None, return_dtype=pl.String))
 
-    def _mapping(self) -> Mapping[str, str]:
+    def _mapping(self) -> dict[str, str]:
         options: Any = self.options
         pairs = [part.partition("=") for part in options.event_mapping.split(";") if part.strip()]
         wrong = [ours for _, _, ours in pairs if ours.strip() not in EVENT_TYPES]
         if wrong:
-            raise RecsysError(f"--option event_mapping: {wrong[0]!r} is no event type{suggest(wrong[0], list(EVENT_TYPES))}")
+            raise RecsysError(
+                f"--option event_mapping: {wrong[0]!r} is no event type{suggest(wrong[0], list(EVENT_TYPES))}"
+            )
         return {theirs.strip().lower(): ours.strip() for theirs, _, ours in pairs}
 
 

@@ -47,8 +47,9 @@ class MindImporter(Importer):
         kept = joined.filter(pl.col("known")).drop("known")
         if len(parts) == 1:
             return Imported(items, kept.drop("split").lazy(), None, INFO, notes)
-        day = kept.filter(pl.col("split") == "train")["timestamp"].max() - DAY_US
-        late = (pl.col("split") == "train") & (pl.col("timestamp") > day)
+        trained = pl.col("split") == "train"
+        newest = pl.col("timestamp").filter(trained).max()
+        late = trained & (pl.col("timestamp") > newest - DAY_US)
         split = pl.when(late).then(pl.lit("valid")).otherwise("split")
         info = INFO.model_copy(update={"split": "column"})
         return Imported(items, kept.with_columns(split=split).lazy(), None, info, notes)

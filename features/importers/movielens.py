@@ -11,10 +11,27 @@ from features.importers.base import Imported, Importer, find_file, scan_text
 from features.tables import scan
 from recsys.schema import DatasetInfo
 
-GENRES_100K = (
-    "unknown Action Adventure Animation Children's Comedy Crime Documentary Drama Fantasy Film-Noir Horror "
-    "Musical Mystery Romance Sci-Fi Thriller War Western"
-).split()
+GENRES_100K = [
+    "unknown",
+    "Action",
+    "Adventure",
+    "Animation",
+    "Children's",
+    "Comedy",
+    "Crime",
+    "Documentary",
+    "Drama",
+    "Fantasy",
+    "Film-Noir",
+    "Horror",
+    "Musical",
+    "Mystery",
+    "Romance",
+    "Sci-Fi",
+    "Thriller",
+    "War",
+    "Western",
+]
 TOP_TAGS = 10
 """Free tags kept per film of ml-latest, the most frequent ones."""
 
@@ -60,8 +77,10 @@ class MovieLensImporter(Importer):
         items = items.with_columns(genre_list=genres)
         if (src / "tags.csv").exists():
             used = scan(src / "tags.csv").group_by(pl.col("movieId").alias("item_id"), "tag").len()
-            top = used.sort("len", "tag", descending=[True, False]).group_by("item_id").agg(
-                pl.col("tag").head(TOP_TAGS).alias("free")
+            top = (
+                used.sort("len", "tag", descending=[True, False])
+                .group_by("item_id")
+                .agg(pl.col("tag").head(TOP_TAGS).alias("free"))
             )
             items = items.join(top, on="item_id", how="left", maintain_order="left")
             both = pl.concat_list(pl.col("genre_list").fill_null([]), pl.col("free").fill_null([]))

@@ -39,18 +39,19 @@ class RecBoleImporter(Importer):
         names = items.collect_schema().names()
         title = self.columns.get("title") or next((name for name in TITLES if name in names), "title")
         require(items, path, ["item_id", title])
+        columns = {
+            name: pl.col(name).cast(pl.Float64, strict=False) if types.get(name) == "float" else pl.col(name)
+            for name in names
+            if name != title
+        }
+        columns["title"] = pl.col(title)
         tags = next((name for name in TAGS if types.get(name) == "token_seq"), None)
-        shown = {"title": pl.col(title)}
         if tags:
-            shown["tags"] = pl.col(tags).fill_null("").str.split(" ").list.eval(pl.element().filter(pl.element() != ""))
-            if "category" not in names:
-                shown["category"] = shown["tags"].list.first()
-        known = [name for name in names if name not in (title, tags)]
-        numbers = [pl.col(name).cast(pl.Float64, strict=False) for name in known if types.get(name) == "float"]
-        texts = [name for name in known if types.get(name) != "float"]
-        return items.select(*texts, *(n for n in numbers if n.meta.output_name() not in shown), **shown).select(
-            pl.col(name) for name in [*(c for c in ITEM_COLUMNS if c in {*texts, *shown, *known}), *_rest(texts, numbers)]
-        )
+            words = columns.pop(tags).fill_null("").str.split(" ")
+            columns["tags"] = words.list.eval(pl.element().filter(pl.element() != ""))
+            columns.setdefault("category", columns["tags"].list.first())
+        known = [name for name in ITEM_COLUMNS if name in columns]
+        return items.select(**{name: columns[name] for name in [*known, *sorted(set(columns) - set(known))]})
 
     def _events(self, path: Path) -> pl.LazyFrame:
         events, _ = _plain(path, self.columns)
@@ -79,8 +80,3 @@ def _only(src: Path, suffix: str) -> Path | None:
     if len(found) > 1:
         raise RecsysError(f"{src}: {len(found)} files end in {suffix} ({found[0].name}, …); keep those of one dataset")
     return found[0] if found else None
-
-
-def _rest(texts: list[str], numbers: list[pl.Expr]) -> list[str]:
-    names = [*texts, *(number.meta.output_name() for number in numbers)]
-    return [name for name in names if name not in ITEM_COLUMNS]
