@@ -8,6 +8,8 @@ import numpy as np
 import polars as pl
 
 from features.histories import EventLog, build_log
+from recsys.config import EncoderConfig
+from recsys.encoder import load_encoder
 from recsys.schema import ITEM_COLUMNS
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -67,3 +69,23 @@ def random_ranks(seed: int, requests: int = 20) -> tuple[np.ndarray, np.ndarray]
     parts = [rng.choice(30, count, replace=False) + 1.0 for count in counts]
     ranks = np.concatenate(parts)
     return np.where(ranks > 25, np.inf, ranks), np.concatenate([[0], np.cumsum(counts)])
+
+
+def tiny_encoder(folder: Path, layers: int = 3) -> str:
+    """Write a randomly initialised BERT of width 32 with a real tokenizer and return its folder."""
+    import torch
+    from transformers import BertConfig, BertModel
+
+    _, tokenizer = load_encoder(EncoderConfig())
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "num_hidden_layers": layers, "num_attention_heads": 2, "intermediate_size": 64}
+    BertModel(BertConfig(vocab_size=len(tokenizer), max_position_embeddings=128, **sizes)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+def words(count: int, seed: int = 0) -> list[str]:
+    """Return `count` short texts of differing length."""
+    rng = np.random.default_rng(seed)
+    vocabulary = ["red", "blue", "steel", "wooden", "lamp", "table", "chair", "for", "kitchen", "garden", "light"]
+    return [" ".join(rng.choice(vocabulary, rng.integers(1, 12))) for _ in range(count)]

@@ -41,6 +41,20 @@ class Batch:
         return Batch(self.history.to(device), *(tensor.to(device, non_blocking=True) for tensor in rest))
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """The P predicted positions of a batch."""
+
+    items: Tensor
+    """`[P]`"""
+    types: Tensor
+    """`[P]`"""
+    weights: Tensor
+    """`[P]`"""
+    shown: Tensor
+    """`[P, W]`"""
+
+
 class InterestObjective(nn.Module):
     """The loss of a batch, over two sets of items.
 
@@ -69,81 +83,69 @@ class InterestObjective(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """Return the loss, a scalar."""
-        events = torch.cat([batch.history.items[batch.history.mask], batch.targets[batch.targets >= 0]])
-        encoded = self._choose(events.unique())  # [U]
-        items = self._items_of_step(events, batch.shown)  # [S]
+        events = torch.cat([batch.history.items, batch.targets[:, -1:]], 1)
+        events = events[events >= 0]
+        of_batch = events.unique()
+        encoded = self._choose(of_batch)  # [U]
+        items = self._items_of_step(of_batch, batch.shown)  # [S]
         predicted = batch.targets >= 0
         with autocast(items.device, self.prefix.precision):
             vectors = self.model.item_vectors(self.cache[items], items)  # [S, D]
             places = torch.searchsorted(items, batch.history.items.clamp(min=0))  # [B, L]
-            users = self.model.user_vectors(vectors[places], batch.history)[predicted]  # [P, 2, D]
+            users = self.model.user_vectors(vectors[places], batch.history)[predicted].float()  # [P, 2, D]
             fresh = self._encode(encoded)  # [U, D]
-        loss = self._catalogue_loss(users.float(), vectors.float(), items, len(events), batch)
+        wanted = Wanted(
+            *(tensor[predicted] for tensor in (batch.targets, batch.target_types, batch.weights, batch.shown))
+        )
+        logits = _logits(users, vectors.float(), self.model.temperature)  # [2, P, S]
+        loss = self._softmax(logits, items, self.log_inclusion(items, len(events)), wanted)
+        loss = loss + self.config.shown_weight * _shown_loss(logits[0], items, wanted)
         if len(encoded):
-            loss = loss + self._encoder_loss(users.detach().float(), fresh.float(), encoded, len(events), batch)
+            logits = _logits(users.detach(), fresh.float(), self.model.temperature.detach())  # [2, P, U]
+            inclusion = self.log_inclusion_encoded(encoded, len(events), len(of_batch))
+            loss = loss + self._softmax(logits, encoded, inclusion, wanted)
         return loss
 
-    def _catalogue_loss(self, users: Tensor, vectors: Tensor, items: Tensor, draws: int, batch: Batch) -> Tensor:
-        predicted = batch.targets >= 0
-        targets = torch.searchsorted(items, batch.targets[predicted])  # [P]
-        logits = torch.einsum("phd,sd->hps", users, vectors) / self.model.temperature  # [2, P, S]
-        count, wanted = len(self.cache), self.config.catalogue_negatives
-        missed = torch.zeros(len(items), device=items.device)
-        if wanted < count:
-            missed = draws * torch.log1p(-self.frequencies[items]) + wanted * np.log1p(-1 / count)
-        whole = wanted >= count
-        log_inclusion = missed if whole else torch.log(-torch.expm1(missed)).float()
-        shown = self._shown_loss(logits[0], items, targets, batch.shown[predicted], batch.weights[predicted])
-        return self._softmax(logits, targets, log_inclusion, batch) + self.config.shown_weight * shown
-
-    def _encoder_loss(self, users: Tensor, fresh: Tensor, encoded: Tensor, draws: int, batch: Batch) -> Tensor:
-        """Softmax of the targets that were encoded in this step among all that were."""
-        predicted = batch.targets >= 0
-        wanted = batch.targets[predicted]
-        targets = torch.searchsorted(encoded, wanted).clamp(max=len(encoded) - 1)
-        inside = encoded[targets] == wanted
-        half, count = self.config.encoded_per_step / 2, len(self.cache)
-        by_event = -torch.expm1(draws * torch.log1p(-self.frequencies[encoded]))
-        by_event = by_event * min(1.0, half / max(1, len(wanted.unique())))
-        inclusion = 1 - (1 - by_event) * (1 - min(1.0, half / count))
-        logits = torch.einsum("phd,sd->hps", users, fresh) / self.model.temperature.detach()
-        return self._softmax(logits, targets, inclusion.log().float(), batch, inside)
-
-    def _softmax(
-        self, logits: Tensor, targets: Tensor, log_inclusion: Tensor, batch: Batch, inside: Tensor | None = None
-    ) -> Tensor:
-        """Return both heads' sampled softmax for logits `[2, P, S]` and the targets' columns `[P]`.
+    def _softmax(self, logits: Tensor, items: Tensor, log_inclusion: Tensor, wanted: Wanted) -> Tensor:
+        """Return both heads' sampled softmax for logits `[2, P, S]` over `items` `[S]`, ascending.
 
         Dividing by each item's chance to be in the sample makes the denominator unbiased (logQ
-        correction; Yi et al. 2019). The target is in it with certainty and stays as it is.
+        correction; Yi et al. 2019). A target that is in it counts with certainty and stays as it
+        is; one that is not counts for nothing.
         """
-        predicted = batch.targets >= 0
-        weights, types = batch.weights[predicted], batch.target_types[predicted]
-        if inside is not None:
-            weights = weights * inside
-        columns = targets.expand(len(HEADS), -1).unsqueeze(2)
-        corrected = (logits - log_inclusion).scatter(2, columns, logits.gather(2, columns))
-        click = _weighted_mean(F.cross_entropy(corrected[0], targets, reduction="none"), weights)
-        bought = weights * (types == PURCHASE)
-        purchase = _weighted_mean(F.cross_entropy(corrected[1], targets, reduction="none"), bought)
+        columns = torch.searchsorted(items, wanted.items).clamp(max=len(items) - 1)  # [P]
+        weights = wanted.weights * (items[columns] == wanted.items)
+        places = columns.expand(len(HEADS), -1).unsqueeze(2)
+        corrected = (logits - log_inclusion).scatter(2, places, logits.gather(2, places))
+        click = _weighted_mean(F.cross_entropy(corrected[0], columns, reduction="none"), weights)
+        bought = weights * (wanted.types == PURCHASE)
+        purchase = _weighted_mean(F.cross_entropy(corrected[1], columns, reduction="none"), bought)
         return click + self.config.purchase_weight * purchase
 
-    def _shown_loss(self, logits: Tensor, items: Tensor, targets: Tensor, shown: Tensor, weights: Tensor) -> Tensor:
-        """Softmax of the target against the items shown beside it, `shown` `[P, W]`."""
-        if shown.shape[1] == 0:
-            return logits.new_zeros(())
-        beside = logits.gather(1, torch.searchsorted(items, shown.clamp(min=0)).clamp(max=len(items) - 1))
-        beside = beside.masked_fill(shown < 0, float("-inf"))
-        target = logits.gather(1, targets.unsqueeze(1))
-        loss = torch.logsumexp(torch.cat([target, beside], 1), 1) - target.squeeze(1)
-        return _weighted_mean(loss, weights * (shown >= 0).any(1))
-
-    def _items_of_step(self, events: Tensor, shown: Tensor) -> Tensor:
+    def log_inclusion(self, items: Tensor, draws: int) -> Tensor:
+        """Return the log chance `[S]` that each of `items` is in a step with `draws` events."""
         count, wanted = len(self.cache), self.config.catalogue_negatives
         if wanted >= count:
-            return torch.arange(count, device=events.device)
-        negatives = torch.randint(count, (wanted,), device=events.device)
-        return torch.cat([events, shown[shown >= 0], negatives]).unique()
+            return torch.zeros(len(items), device=items.device)
+        missed = draws * torch.log1p(-self.frequencies[items]) + wanted * np.log1p(-1 / count)
+        return torch.log(-torch.expm1(missed)).float()
+
+    def log_inclusion_encoded(self, items: Tensor, draws: int, distinct: int) -> Tensor:
+        """Return the log chance `[U]` that each of `items` is encoded in a step.
+
+        The step has `draws` events of `distinct` items, of which half a step's share is encoded.
+        """
+        half = self.config.encoded_per_step // 2
+        by_event = -torch.expm1(draws * torch.log1p(-self.frequencies[items])) * min(1.0, half / max(1, distinct))
+        missed = (1 - by_event) * (1 - 1 / len(self.cache)) ** half
+        return torch.log1p(-missed).float()
+
+    def _items_of_step(self, of_batch: Tensor, shown: Tensor) -> Tensor:
+        count, wanted = len(self.cache), self.config.catalogue_negatives
+        if wanted >= count:
+            return torch.arange(count, device=of_batch.device)
+        negatives = torch.randint(count, (wanted,), device=of_batch.device)
+        return torch.cat([of_batch, shown[shown >= 0], negatives]).unique()
 
     def _choose(self, of_batch: Tensor) -> Tensor:
         """Return the items `[U]` to encode: some of the batch, some of the catalogue."""
@@ -164,5 +166,20 @@ class InterestObjective(nn.Module):
         return self.model.item_vectors(pooled, items, encoder_only=True)
 
 
+def _logits(users: Tensor, vectors: Tensor, temperature: Tensor) -> Tensor:
+    return torch.einsum("phd,sd->hps", users, vectors) / temperature
+
+
 def _weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
     return (values * weights).sum() / weights.sum().clamp(min=1e-6)
+
+
+def _shown_loss(logits: Tensor, items: Tensor, wanted: Wanted) -> Tensor:
+    """Softmax of the target against the items shown beside it, from logits `[P, S]` over `items`."""
+    if not wanted.shown.shape[1]:
+        return logits.new_zeros(())
+    beside = logits.gather(1, torch.searchsorted(items, wanted.shown.clamp(min=0)).clamp(max=len(items) - 1))
+    beside = beside.masked_fill(wanted.shown < 0, float("-inf"))
+    target = logits.gather(1, torch.searchsorted(items, wanted.items).unsqueeze(1))
+    loss = torch.logsumexp(torch.cat([target, beside], 1), 1) - target.squeeze(1)
+    return _weighted_mean(loss, wanted.weights * (wanted.shown >= 0).any(1))

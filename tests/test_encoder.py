@@ -1,0 +1,106 @@
+"""The text encoder: what is cached equals what is computed; altered weights are refused."""
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from transformers import AutoModel
+
+from features.tokens import item_tokens
+from recsys import encoder as encoder_module
+from recsys.config import EncoderConfig
+from recsys.encoder import FrozenPrefix, encode_all, item_texts, load_encoder, tokenize
+from recsys.errors import RecsysError
+from tests.worlds import catalogue, tiny_encoder, words
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> EncoderConfig:
+    """Return the configuration of a tiny encoder."""
+    return EncoderConfig(name=tiny_encoder(tmp_path_factory.mktemp("encoder")), trainable_layers=1, precision="fp32")
+
+
+@pytest.mark.parametrize("limit_bytes", [0, 1 << 30], ids=["computed when asked", "kept"])
+def test_encoding_through_the_frozen_prefix_equals_the_plain_model(tiny: EncoderConfig, limit_bytes: int) -> None:
+    """Split, cached and batched by length, the vectors are those of the whole model with mean pooling."""
+    text_encoder, tokenizer = load_encoder(tiny)
+    texts = words(20)
+    prefix = FrozenPrefix(text_encoder, tokenize(texts, tokenizer, 64), "fp32", limit_bytes)
+    plain = AutoModel.from_pretrained(tiny.name).eval()
+    with torch.no_grad():
+        for row, vector in enumerate(encode_all(text_encoder, prefix)):
+            hidden = plain(**tokenizer(texts[row], return_tensors="pt")).last_hidden_state[0]
+            torch.testing.assert_close(vector, hidden.mean(0), atol=1e-5, rtol=1e-4)
+
+
+def test_only_the_top_layers_have_gradients(tiny: EncoderConfig) -> None:
+    """Frozen layers stay as they were loaded."""
+    text_encoder, tokenizer = load_encoder(tiny)
+    ids, mask = tokenize(words(4), tokenizer, 64).padded(np.arange(4))
+    text_encoder(ids, mask).sum().backward()
+    learned = {name for name, parameter in text_encoder.named_parameters() if parameter.grad is not None}
+    assert learned and all("layer.2." in name for name in learned)
+
+
+def test_texts_join_title_tags_brand_category_and_description() -> None:
+    """Absent and empty parts leave no separators behind."""
+    items = catalogue(
+        ["Lamp", "Chair"], tags=[["red", "small"], []], brand=["Acme", None], description=["Gives light.", "  "]
+    )
+    assert item_texts(items, "[SEP]", 64) == ["Lamp [SEP] red small Acme [SEP] Gives light.", "Chair"]
+
+
+def test_long_descriptions_are_cut_to_the_configured_tokens(tiny: EncoderConfig) -> None:
+    """200 KB of text cost no more than `max_tokens`."""
+    _, tokenizer = load_encoder(tiny)
+    items = catalogue(["Lamp"], description=["light " * 40_000])
+    assert tokenize(item_texts(items, "[SEP]", 16), tokenizer, 16).lengths.tolist() == [16]
+
+
+def test_tokens_are_read_back_for_the_same_texts_and_made_anew_for_others(tmp_path: Path, tiny: EncoderConfig) -> None:
+    """The cache is keyed by content."""
+    _, tokenizer = load_encoder(tiny)
+    first = item_tokens(catalogue(["Lamp", "Chair"]), tokenizer, tiny, tmp_path)
+    again = item_tokens(catalogue(["Lamp", "Chair"]), tokenizer, tiny, tmp_path)
+    np.testing.assert_array_equal(first.ids, again.ids)
+    assert len(list(tmp_path.iterdir())) == 1
+    item_tokens(catalogue(["Lamp", "Table"]), tokenizer, tiny, tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_the_packaged_encoder_tells_similar_texts_from_others() -> None:
+    """The real weights are there and mean something."""
+    text_encoder, tokenizer = load_encoder(EncoderConfig())
+    texts = ["wireless noise cancelling headphones", "bluetooth over-ear headset", "organic basmati rice"]
+    vectors = encode_all(text_encoder, FrozenPrefix(text_encoder, tokenize(texts, tokenizer, 64), "fp32"))
+    near, far = torch.nn.functional.cosine_similarity(vectors[:1], vectors[1:])
+    assert near > far + 0.3
+
+
+def test_altered_packaged_weights_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The checksum is compared at load."""
+    monkeypatch.setattr(encoder_module, "PACKAGED_SHA256", "0" * 64)
+    with pytest.raises(RecsysError, match=r"SHA-256 is 53aa51172d14….*reinstall"):
+        load_encoder(EncoderConfig())
+
+
+@pytest.mark.parametrize("name", ["/no/such/folder", "gpt"])
+def test_an_encoder_that_is_missing_or_of_another_kind_is_one_clear_line(tmp_path: Path, name: str) -> None:
+    """The message names the setting and the way out."""
+    if name == "gpt":
+        from transformers import GPT2Config, GPT2Model
+
+        _, tokenizer = load_encoder(EncoderConfig())
+        GPT2Model(GPT2Config(vocab_size=50, n_embd=8, n_layer=1, n_head=1)).save_pretrained(tmp_path)
+        tokenizer.save_pretrained(tmp_path)
+        name = str(tmp_path)
+    with pytest.raises(RecsysError, match=r"encoder\.name .*BERT-like") as raised:
+        load_encoder(EncoderConfig(name=name))
+    assert "\n" not in str(raised.value)
+
+
+def test_item_texts_never_fail_on_absent_columns_content() -> None:
+    """A catalogue of titles alone is enough."""
+    assert item_texts(catalogue(["A", "B"]).with_columns(brand=pl.lit("")), "[SEP]", 64) == ["A", "B"]

@@ -1,0 +1,296 @@
+"""The interest model and its objective, against plain formulas."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from features.histories import EARLY, LATE, VALID
+from recsys.config import Config
+from recsys.encoder import FrozenPrefix, load_encoder, tokenize
+from recsys.id_table import TorchRecIdTable
+from recsys.interest import HistoryBatch, InterestModel, UserTower, recency_buckets
+from recsys.schema import DEFAULT_EVENT_WEIGHTS, PURCHASE, TYPE_CODE
+from tests.worlds import log_of, tiny_encoder, words
+from training.interest import InterestTrainer, load_trained
+from training.interest_data import InterestData, prepare
+from training.objective import Batch, InterestObjective
+
+ITEMS = 30
+CLICK = TYPE_CODE["click"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return the folder of a tiny encoder."""
+    return tiny_encoder(tmp_path_factory.mktemp("encoder"))
+
+
+def config_of(folder: str, trainable: int = 1, **interest: Any) -> Config:
+    plain = {"dropout": 0.0, "id_dropout": 0.0, "batch_users": 4, "epochs": 3, "encoded_per_step": 16}
+    encoder = {"name": folder, "trainable_layers": trainable, "precision": "fp32"}
+    return Config.model_validate({"encoder": encoder, "interest": plain | interest})
+
+
+def data_of(config: Config) -> InterestData:
+    """Return the data of 24 users who walk along the items, the last two steps in valid."""
+    _, tokenizer = load_encoder(config.encoder)
+    rows, splits = [], []
+    for user in range(24):
+        for step in range(3 + user % 5):
+            kind = "purchase" if (user + step) % 3 == 0 else "click"
+            rows.append((f"u{user}", f"i{(user + 2 * step) % ITEMS}", kind, 10 * step + user % 10))
+            splits.append("train" if step < 2 + user % 4 else "valid")
+    log = log_of(rows, ITEMS, splits)
+    tokens = tokenize(words(ITEMS), tokenizer, 16)
+    return prepare(log, (EARLY, LATE), tokens, DEFAULT_EVENT_WEIGHTS, True, config)
+
+
+def objective_of(config: Config, seed: int = 0) -> tuple[InterestObjective, InterestData]:
+    """Return an objective whose weights are all random, so that no term is zero by construction."""
+    data = data_of(config)
+    trainer = InterestTrainer(data, config, torch.device("cpu"), seed)
+    with torch.no_grad():
+        for name, parameter in trainer.model.named_parameters():
+            if not name.startswith("encoder") and parameter.ndim:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    return trainer.objective, data
+
+
+def first_batch(data: InterestData) -> Batch:
+    return next(data.batches(0, 6, 0, 1))
+
+
+def plain_softmax(objective: InterestObjective, batch: Batch, items: list[int], log_q: Tensor) -> float:
+    """Return both heads' weighted mean losses, position by position."""
+    model = objective.model
+    vectors = model.item_vectors(objective.cache, torch.arange(len(objective.cache)))
+    users = model.user_vectors(vectors[batch.history.items.clamp(min=0)], batch.history)
+    losses: dict[int, list[tuple[float, float]]] = {0: [], 1: []}
+    for row, position in (batch.targets >= 0).nonzero().tolist():
+        target, weight = int(batch.targets[row, position]), float(batch.weights[row, position])
+        for head in (0, 1):
+            logits = users[row, position, head] @ vectors[items].T / model.temperature
+            corrected = torch.where(torch.tensor(items) == target, logits, logits - log_q)
+            loss = float(torch.logsumexp(corrected, 0) - logits[items.index(target)])
+            if head == 0 or int(batch.target_types[row, position]) == PURCHASE:
+                losses[head].append((loss, weight))
+    means = [sum(a * w for a, w in pairs) / sum(w for _, w in pairs) for pairs in losses.values()]
+    return means[0] + objective.config.purchase_weight * means[1]
+
+
+@torch.no_grad()
+def test_the_full_softmax_equals_the_plain_formula(folder: str) -> None:
+    """With the whole catalogue as negatives no correction is left."""
+    objective, data = objective_of(config_of(folder, trainable=0))
+    batch = first_batch(data)
+    wanted = plain_softmax(objective, batch, list(range(ITEMS)), torch.zeros(ITEMS))
+    assert float(objective(batch)) == pytest.approx(wanted, rel=1e-4)
+
+
+@torch.no_grad()
+def test_the_sampled_softmax_equals_the_plain_formula_with_log_q(folder: str) -> None:
+    """Every negative's logit is lowered by the log of its chance to be sampled; the target's is not."""
+    objective, data = objective_of(config_of(folder, trainable=0, catalogue_negatives=10))
+    batch = first_batch(data)
+    events = torch.cat([batch.history.items, batch.targets[:, -1:]], 1)
+    events = events[events >= 0]
+    torch.manual_seed(5)
+    items = objective._items_of_step(events.unique(), batch.shown)
+    wanted = plain_softmax(objective, batch, items.tolist(), objective.log_inclusion(items, len(events)))
+    torch.manual_seed(5)
+    assert float(objective(batch)) == pytest.approx(wanted, rel=1e-4)
+
+
+@pytest.mark.parametrize("encoded", [False, True], ids=["cached", "encoded"])
+def test_the_inclusion_chances_match_how_often_items_are_sampled(folder: str, encoded: bool) -> None:
+    """Weighted by 1 / q the sample counts every item once on average, so the denominator is unbiased."""
+    objective, _ = objective_of(config_of(folder, catalogue_negatives=6, encoded_per_step=8))
+    rng, draws, found = np.random.default_rng(0), 12, torch.zeros(ITEMS)
+    shares = objective.frequencies.numpy()
+    torch.manual_seed(0)
+    for _ in range(4000):
+        of_batch = torch.from_numpy(rng.choice(ITEMS, draws, p=shares)).unique()
+        if encoded:
+            items = objective._choose(of_batch)
+            log_q = objective.log_inclusion_encoded(items, draws, len(of_batch))
+        else:
+            items = objective._items_of_step(of_batch, torch.empty(0, 0, dtype=torch.long))
+            log_q = objective.log_inclusion(items, draws)
+        found[items] += torch.exp(-log_q)
+    assert torch.allclose(found / 4000, torch.ones(ITEMS), atol=0.15)
+    assert found.mean() / 4000 == pytest.approx(1.0, abs=0.03)
+
+
+def test_shown_items_lower_the_loss_only_when_the_target_is_above_them(folder: str) -> None:
+    """The impression loss is the softmax of the target beside what was shown."""
+    objective, data = objective_of(config_of(folder, trainable=0, shown_weight=1.0))
+    batch = first_batch(data)
+    shown = torch.full((*batch.targets.shape, 2), -1)
+    shown[..., 0] = torch.where(batch.targets >= 0, (batch.targets + 1) % ITEMS, -1)
+    beside = Batch(batch.history, batch.targets, batch.target_types, batch.weights, shown)
+    with torch.no_grad():
+        extra = float(objective(beside)) - float(objective(batch))
+        model = objective.model
+        vectors = model.item_vectors(objective.cache, torch.arange(ITEMS))
+        users = model.user_vectors(vectors[batch.history.items.clamp(min=0)], batch.history)[:, :, 0]
+    total = weight = 0.0
+    for row, position in (batch.targets >= 0).nonzero().tolist():
+        target = int(batch.targets[row, position])
+        pair = users[row, position] @ vectors[[target, (target + 1) % ITEMS]].T / model.temperature.detach()
+        own = float(batch.weights[row, position])
+        total, weight = total + own * float(torch.logsumexp(pair, 0) - pair[0]), weight + own
+    assert extra == pytest.approx(total / weight, rel=1e-3)
+
+
+def test_the_encoder_learns_from_fresh_vectors_and_the_rest_from_the_catalogue(folder: str) -> None:
+    """Each parameter has its gradient from one of the two sums: freezing the encoder changes no other gradient."""
+    grads = []
+    for trainable in (0, 1):
+        objective, data = objective_of(config_of(folder, trainable=trainable))
+        objective(first_batch(data)).backward()
+        grads.append({name: p.grad for name, p in objective.model.named_parameters() if p.grad is not None})
+    tuned = [name for name in grads[1] if name.startswith("encoder")]
+    assert tuned and all("layer.2." in name for name in tuned)
+    assert float(sum(grads[1][name].abs().sum() for name in tuned)) > 0
+    for name, grad in grads[0].items():
+        torch.testing.assert_close(grads[1][name], grad)
+
+
+def test_a_step_encodes_each_item_once_and_at_most_as_many_as_configured(folder: str) -> None:
+    """The cost of a step is bounded by the configuration."""
+    objective, data = objective_of(config_of(folder, encoded_per_step=8))
+    counts = []
+    upper = objective.model.encoder.upper
+    objective.model.encoder.upper = lambda hidden, mask: (counts.append(len(hidden)), upper(hidden, mask))[1]  # type: ignore[method-assign,func-returns-value]
+    objective(first_batch(data))
+    assert len(counts) == 1 and counts[0] <= 8
+
+
+def tower_of(width: int = 16) -> UserTower:
+    torch.manual_seed(1)
+    tower = UserTower(width, config_of("").interest).eval()
+    torch.nn.init.normal_(tower.out.weight, std=0.1)
+    return tower
+
+
+def history_of(items: list[list[int]]) -> HistoryBatch:
+    rows = torch.tensor(items)
+    return HistoryBatch(rows, torch.full_like(rows, CLICK), torch.zeros_like(rows))
+
+
+@torch.no_grad()
+def test_a_position_knows_nothing_of_later_events() -> None:
+    """Changing the last event leaves all earlier predictions as they were."""
+    tower, table = tower_of(), torch.nn.functional.normalize(torch.randn(9, 16), dim=-1)
+    first, second = history_of([[1, 2, 3, 4]]), history_of([[1, 2, 3, 8]])
+    one, other = tower(table[first.items], first), tower(table[second.items], second)
+    torch.testing.assert_close(one[:, :3], other[:, :3])
+    assert not torch.allclose(one[:, 3], other[:, 3])
+
+
+@torch.no_grad()
+def test_padding_changes_nothing() -> None:
+    """A history has the same vector in a short and in a long batch."""
+    tower, table = tower_of(), torch.nn.functional.normalize(torch.randn(9, 16), dim=-1)
+    short, long = history_of([[1, 2, 3]]), history_of([[-1, -1, 1, 2, 3]])
+    one = tower(table[short.items], short)[:, -1]
+    torch.testing.assert_close(one, tower(table[long.items.clamp(min=0)], long)[:, -1])
+
+
+@torch.no_grad()
+def test_before_training_a_user_is_the_decayed_mean_of_the_history() -> None:
+    """Training starts from a content-based recommender, not from noise."""
+    tower = UserTower(16, config_of("").interest).eval()
+    table = torch.nn.functional.normalize(torch.randn(9, 16), dim=-1)
+    history = history_of([[1, 2, 3]])
+    wanted = torch.nn.functional.normalize(0.49 * table[1] + 0.7 * table[2] + table[3], dim=0)
+    for head in (0, 1):
+        torch.testing.assert_close(tower(table[history.items], history)[0, -1, head], wanted)
+
+
+def test_recency_buckets_are_logarithms_of_the_gap_in_seconds() -> None:
+    """0 without an event before, then 1 + floor(log2(1 + seconds))."""
+    times = torch.tensor([[0, 5, 5, 8]]) * 1_000_000
+    mask = torch.tensor([[False, True, True, True]])
+    assert recency_buckets(times, mask, True).tolist() == [[0, 0, 1, 3]]
+    assert recency_buckets(times, mask, False).tolist() == [[0, 0, 0, 0]]
+
+
+def test_items_without_events_have_their_text_vector_alone(folder: str) -> None:
+    """The ID residual is zero for unknown items and for those beyond the fitted catalogue."""
+    text_encoder, tokenizer = load_encoder(config_of(folder).encoder)
+    table = TorchRecIdTable(torch.tensor([True, False]), text_encoder.width)
+    torch.nn.init.normal_(next(table.parameters()))
+    assert table(torch.tensor([0])).abs().sum() > 0
+    assert table(torch.tensor([1, 2, 99])).abs().sum() == 0
+    model = InterestModel(text_encoder, config_of(folder).interest, table).eval()
+    prefix = FrozenPrefix(text_encoder, tokenize(["lamp"], tokenizer, 8), "fp32")
+    pooled = text_encoder.upper(*prefix.rows(np.array([0])))
+    torch.testing.assert_close(
+        model.item_vectors(pooled, torch.tensor([5])), torch.nn.functional.normalize(pooled, dim=-1)
+    )
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_an_epoch_visits_every_sequence_once_over_all_workers(folder: str, world: int) -> None:
+    """Workers share the sequences; none is read twice."""
+    data = data_of(config_of(folder))
+    targets = [batch.targets for rank in range(world) for batch in data.batches(3, 2, rank, world)]
+    seen = sorted(target for batch in targets for target in batch[batch >= 0].tolist())
+    whole = data.items[:, 1:][data.items[:, :-1] >= 0]
+    assert seen == sorted(whole.tolist())
+    assert sum(1 for _ in data.batches(3, 2, 0, world)) == data.steps_per_epoch(2, world)
+
+
+def test_long_histories_are_cut_into_pieces_that_predict_every_event_once(folder: str) -> None:
+    """Pieces overlap by one event, which is history in the second and target in the first."""
+    config = config_of(folder, max_history=4)
+    rows = [("a", f"i{step}", "click", step) for step in range(11)] + [("b", "i0", "click", 0), ("b", "i1", "click", 9)]
+    log = log_of([*rows, ("b", "i2", "click", 20)], ITEMS, ["train"] * 13 + ["valid"])
+    _, tokenizer = load_encoder(config.encoder)
+    data = prepare(log, (EARLY, LATE), tokenize(words(ITEMS), tokenizer, 8), DEFAULT_EVENT_WEIGHTS, True, config)
+    predicted = data.items[:, 1:][data.items[:, :-1] >= 0]
+    assert sorted(predicted.tolist()) == sorted([*range(1, 11), 1])
+    assert len(log.requests(VALID)) == len(data.valid_items) == 1
+
+
+def test_saved_data_are_read_back_the_same(folder: str, tmp_path: Path) -> None:
+    """Workers read what the driver wrote."""
+    data = data_of(config_of(folder))
+    data.save(tmp_path / "data.npz")
+    again = InterestData.load(tmp_path / "data.npz")
+    for name, array in vars(data).items():
+        np.testing.assert_array_equal(getattr(again, name), array)
+
+
+def test_training_lowers_the_loss_and_the_same_seed_gives_the_same_model(folder: str) -> None:
+    """Losses fall, and two runs agree to the bit."""
+    config, losses = config_of(folder, learning_rate=3e-3), []
+    for _ in range(2):
+        trainer = InterestTrainer(data_of(config), config, torch.device("cpu"), seed=3)
+        losses.append([trainer.fit_epoch(epoch) for epoch in range(3)])
+    assert losses[0] == losses[1]
+    assert losses[0][2] < losses[0][0]
+
+
+def test_resuming_from_a_checkpoint_equals_an_uninterrupted_run(folder: str, tmp_path: Path) -> None:
+    """A run that was stopped after an epoch ends with the same weights, and they can be loaded."""
+    config, device = config_of(folder), torch.device("cpu")
+    data = data_of(config)
+    whole = InterestTrainer(data, config, device, seed=3)
+    whole.fit_epoch(0)
+    whole.save(tmp_path)
+    whole.fit_epoch(1)
+    resumed = InterestTrainer(data, config, device, seed=99)
+    resumed.seed = 3
+    resumed.restore(tmp_path)
+    resumed.fit_epoch(1)
+    for name, tensor in whole.model.state_dict().items():
+        torch.testing.assert_close(resumed.model.state_dict()[name], tensor, msg=name)
+    resumed.save(tmp_path)
+    loaded = load_trained(tmp_path, config, torch.from_numpy(data.frequencies() > 0))
+    torch.testing.assert_close(loaded.projection.weight, whole.model.projection.weight)
