@@ -61,13 +61,13 @@ class InterestConfig(Section):
     """Add a learned vector per known item to its text vector; unseen items have text alone."""
     id_dropout: float = Field(0.3, ge=0, le=1)
     """Share of items per step whose ID residual is dropped, so that text alone keeps working."""
-    epochs: int = Field(8, ge=1)
+    epochs: int = Field(4, ge=1)
     """Most passes over the training sequences; early stopping may end it sooner."""
     patience: int = Field(2, ge=1)
     """Epochs without a better validation ndcg@10 before training stops."""
     batch_users: int = Field(32, ge=1)
     """User sequences per step and worker."""
-    encoded_per_step: int = Field(128, ge=1)
+    encoded_per_step: int = Field(96, ge=1)
     """Most items per step that are encoded with gradients; others come from the cache of vectors."""
     catalogue_negatives: int = Field(4096, ge=0)
     """Negatives per step drawn uniformly from the catalogue; at least N of them make the softmax full."""
@@ -77,7 +77,7 @@ class InterestConfig(Section):
     """Weight of the purchase head's loss beside that of the next interaction."""
     learning_rate: float = Field(1e-4, gt=0)
     """Peak learning rate of the user tower, projection and ID residual."""
-    encoder_learning_rate: float = Field(3e-5, gt=0)
+    encoder_learning_rate: float = Field(2e-5, gt=0)
     """Peak learning rate of the text encoder's layers."""
     weight_decay: float = Field(0.1, ge=0)
     """AdamW's weight decay."""

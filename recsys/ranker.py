@@ -64,10 +64,16 @@ class TorchRecRanker(nn.Module, Ranker):
             nn.init.normal_(cross.weight, std=0.01)  # type: ignore[arg-type]
             nn.init.zeros_(cross.bias)  # type: ignore[arg-type]
 
-    def normalise(self, dense: Tensor) -> None:
-        """Take mean and deviation of each feature from candidates `[n, F]`."""
+    @torch.no_grad()
+    def start_from(self, dense: Tensor, labels: Tensor) -> None:
+        """Take each feature's mean and deviation from candidates `[n, F]`, the heads' base rates from `[n, 2]`.
+
+        The listwise loss does not see the level of the logits, so that starting at 0 would leave
+        the probabilities of a short training near a half.
+        """
         self.mean.copy_(dense.mean(0))  # type: ignore[operator]
         self.deviation.copy_(dense.std(0).clamp(min=1e-3))  # type: ignore[operator]
+        self.linear.bias.copy_(torch.logit(labels.mean(0).clamp(1e-6, 0.5)))
 
     def forward(self, dense: Tensor, categorical: Tensor) -> Tensor:
         """Return logits `[R, C, 2]`."""

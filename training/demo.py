@@ -25,7 +25,7 @@ from training.pipeline import train
 USERS, ITEMS, SEED = 2000, 1500, 7
 EXAMPLES = 5
 SHOWN = 4
-SETTINGS = ("interest.epochs=4", "interest.patience=1", "encoder.max_tokens=48")
+SETTINGS = ("encoder.max_tokens=48",)
 """What keeps the demonstration under ten minutes on two cores; the rest is as by default."""
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -49,8 +50,6 @@ LIST_LENGTH = 100
 
 SPLIT_STAGES = {"valid": VALID, "test": TEST}
 HISTORY_BINS = ((0, 0, "no history"), (1, 2, "history 1-2"), (3, 9, "history 3-9"), (10, 1 << 30, "history 10+"))
-
-type_names = EVENT_TYPES
 
 
 @dataclass(frozen=True)
@@ -222,7 +221,7 @@ def _segments(world: Evaluation, ranks: NDArray[np.float64], counts: NDArray[np.
     length = (world.histories.items >= 0).sum(1)
     targets = {"cold items": counts[requests.targets] == 0, "known items": counts[requests.targets] > 0}
     for code in np.unique(requests.types):
-        targets[type_names[code]] = requests.types == code
+        targets[EVENT_TYPES[code]] = requests.types == code
     owners = np.repeat(np.arange(len(requests)), np.diff(requests.offsets))
     for low, high, name in HISTORY_BINS:
         targets[name] = ((length >= low) & (length <= high))[owners]
@@ -289,16 +288,13 @@ def _scores_in_order(recommender: Recommender, histories: Histories, candidates:
 
 def render(report: Report, console: Console) -> None:
     """Print the report as tables."""
-    table = Table(title=f"{report.dataset}, split {report.split}, {report.n:,} requests, full ranking, 95 % intervals")
-    names = ("hr@10", "ndcg@10", "recall@50", "mrr@100")
-    table.add_column("")
-    for name in names:
-        table.add_column(name, justify="right")
+    title = f"{report.dataset}, split {report.split}, {report.n:,} requests, full ranking, 95 % intervals"
+    names = ("hr@10", "ndcg@10", "recall@50")
+    table = _table(title, "", *names)
     table.add_row("[bold]this model[/]", *(f"[bold]{_show(report.metrics[name])}[/]" for name in names))
     ordered = sorted(report.yardsticks.items(), key=lambda row: -row[1]["ndcg@10"].value)
     for name, metrics in ordered:
-        label = "oracle (knows the truth)" if name == "oracle" else name
-        table.add_row(label, *(_show(metrics[metric]) for metric in names))
+        table.add_row(name, *(_show(metrics[metric]) for metric in names))
     console.print(table)
     for name, reason in report.skipped.items():
         console.print(f"{name} left out: {reason}")
@@ -311,20 +307,29 @@ def render(report: Report, console: Console) -> None:
 
 
 def _render_rest(report: Report, console: Console) -> None:
-    segments = Table(title="by kind of target and of history")
-    for column in ("", "requests", "hr@10", "ndcg@10"):
-        segments.add_column(column, justify="left" if not column else "right")
+    segments = _table("by kind of target and of history", "", "requests", "hr@10", "ndcg@10")
     for name, part in report.segments.items():
         segments.add_row(name, f"{part['n']:,}", _show(part["metrics"]["hr@10"]), _show(part["metrics"]["ndcg@10"]))
     console.print(segments)
-    rest = {name: value for name, value in report.metrics.items() if name.startswith(("shown_", "click_"))}
-    console.print("; ".join(f"{name} {_show(value)}" for name, value in (rest | report.lists).items()))
+    rest = _table("other figures of this model", "", "this model")
+    for name, interval in (report.metrics | report.lists).items():
+        if name not in ("hr@10", "ndcg@10", "recall@50"):
+            rest.add_row(name, _show(interval))
+    console.print(rest)
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    for place, column in enumerate(columns):
+        table.add_column(column, justify="right" if place else "left", no_wrap=True)
+    return table
 
 
 def _show(interval: Interval) -> str:
     if interval.low == interval.high:
         return f"{interval.value:.4f}"
-    return f"{interval.value:.4f} [{interval.low:.4f}, {interval.high:.4f}]"
+    low, high = (f"{bound:.3f}".replace("0.", ".", 1) for bound in (interval.low, interval.high))
+    return f"{interval.value:.4f} \\[{low}, {high}]"
 
 
 def _plain(metrics: dict[str, Interval]) -> dict[str, dict[str, float]]:

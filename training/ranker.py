@@ -128,7 +128,8 @@ def _new_ranker(data: RankingData, recommender: Recommender, seed: int) -> Torch
     ranker = TorchRecRanker(
         recommender.config.ranker, recommender.features.names, dict(zip(CATEGORICAL, sizes, strict=True))
     )
-    ranker.normalise(data.dense[data.candidates >= 0])
+    present = data.candidates >= 0
+    ranker.start_from(data.dense[present], data.labels[present])
     return ranker
 
 

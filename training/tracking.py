@@ -135,12 +135,13 @@ def register(run_id: str, bundle: Path) -> str:
             artifacts={"bundle": str(bundle.resolve())},
             signature=SIGNATURE,
             pip_requirements=[f"recsys-text=={__version__}"],
-            registered_model_name=MODEL_NAME,
         )
-    version = str(logged.registered_model_version)
+    if not client.search_registered_models(f"name = '{MODEL_NAME}'"):
+        client.create_registered_model(MODEL_NAME)
+    created = client.create_model_version(MODEL_NAME, logged.model_uri, run_id, model_id=logged.model_id)
     if CHAMPION not in client.get_registered_model(MODEL_NAME).aliases:
-        client.set_registered_model_alias(MODEL_NAME, CHAMPION, version)
-    return version
+        client.set_registered_model_alias(MODEL_NAME, CHAMPION, created.version)
+    return str(created.version)
 
 
 def bundle_folder(model: str) -> Path:
