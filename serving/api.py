@@ -103,8 +103,16 @@ class Health(BaseModel):
     users: int
 
 
-def create_app(bundle: Bundle, model: str) -> FastAPI:
-    """Return the application that answers from `bundle`; `model` is the name it reports."""
+def wall_clock() -> int:
+    """Return the microseconds since the epoch."""
+    return int(datetime.now(UTC).timestamp() * 1e6)
+
+
+def create_app(bundle: Bundle, model: str, clock: Callable[[], int] = wall_clock) -> FastAPI:
+    """Return the application that answers from `bundle`; `model` is the name it reports.
+
+    `clock` is asked for the moment of each request where the dataset has a clock.
+    """
     app = FastAPI(title="recsys", version=__version__, description="Personalised recommendations from item texts.")
     lookup = Lookup(bundle)
     titles = bundle.recommender.items["title"].to_list()
@@ -128,13 +136,13 @@ def create_app(bundle: Bundle, model: str) -> FastAPI:
     @app.post("/v1/recommend")
     def recommend(body: RecommendBody) -> Answer:
         """Return the k best items for a user, a history, or (with neither) anyone."""
-        histories, unknown = _histories(lookup, body)
+        histories, unknown = _histories(lookup, body, clock)
         return _answer(lookup, titles, model, body, lookup.recommender.recommend(histories, body.k), unknown)
 
     @app.post("/v1/rank")
     def rank(body: RankBody) -> Answer:
         """Return the candidates in order of value; those that the model lacks are listed apart."""
-        histories, unknown = _histories(lookup, body)
+        histories, unknown = _histories(lookup, body, clock)
         rows = [lookup.rows[item] for item in body.candidates if item in lookup.rows]
         unknown += [item for item in body.candidates if item not in lookup.rows]
         if not rows:
@@ -145,9 +153,9 @@ def create_app(bundle: Bundle, model: str) -> FastAPI:
     return app
 
 
-def _histories(lookup: Lookup, body: Who) -> tuple[Histories, list[str]]:
+def _histories(lookup: Lookup, body: Who, clock: Callable[[], int]) -> tuple[Histories, list[str]]:
     history = None if body.history is None else [_past(event) for event in body.history]
-    now = int(datetime.now(UTC).timestamp() * 1e6) if lookup.recommender.has_clock else None
+    now = clock() if lookup.recommender.has_clock else None
     return lookup.histories([(body.user_id, history)], now), lookup.unknown(history or [])
 
 

@@ -8,9 +8,15 @@ import numpy as np
 import polars as pl
 
 from features.histories import EventLog, build_log
-from recsys.config import EncoderConfig
+from features.ranking import RankingFeatures, fit_facts
+from recsys.config import Config, EncoderConfig
 from recsys.encoder import load_encoder
-from recsys.schema import ITEM_COLUMNS
+from recsys.ranker import TorchRecRanker
+from recsys.schema import EVENT_TYPES, ITEM_COLUMNS
+from serving.loading import encode_items, feature_sources, save_bundle
+from serving.recommender import Recommender
+from serving.sources import SOURCES, FitContext
+from training.interest import build_model
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 """Real data beside the repository, where there is any."""
@@ -89,3 +95,35 @@ def words(count: int, seed: int = 0) -> list[str]:
     rng = np.random.default_rng(seed)
     vocabulary = ["red", "blue", "steel", "wooden", "lamp", "table", "chair", "for", "kitchen", "garden", "light"]
     return [" ".join(rng.choice(vocabulary, rng.integers(1, 12))) for _ in range(count)]
+
+
+def tiny_recommender(folder: Path, items: int = 40) -> tuple[Recommender, EventLog, Any]:
+    """Return a recommender of every real part, untrained, with its log and tokenizer."""
+    import torch
+
+    encoder = {"name": tiny_encoder(folder), "trainable_layers": 1, "precision": "fp32", "max_tokens": 16}
+    lists = {"exclude_seen": "never"}
+    config = Config.model_validate({"encoder": encoder, "interest": {"max_history": 6}, "lists": lists})
+    brands = [f"brand {row % 3}" for row in range(items)]
+    shop = catalogue(words(items), brand=brands, price=[1.0 + row for row in range(items)])
+    steps = [(user, step) for user in range(12) for step in range(5)]
+    log = log_of([(f"u{u}", f"i{(3 * u + s * s) % (items - 5)}", "click", 5 * s + u % 5) for u, s in steps], items)
+    known = torch.from_numpy(np.bincount(log.items, minlength=items) > 0)
+    model = build_model(config, known).eval()
+    torch.nn.init.normal_(model.user_tower.out.weight, std=0.05)
+    _, tokenizer = load_encoder(config.encoder)
+    vectors = encode_items(model, tokenizer, shop, config, first=0)
+    context = FitContext(shop, log, vectors, np.ones(len(EVENT_TYPES), np.float32), True)
+    sources = [source.fit(context) for source in SOURCES.values()]
+    features = RankingFeatures(fit_facts(shop, log, ()), True, feature_sources(list(SOURCES)), ())
+    ranker = TorchRecRanker(config.ranker, features.names, {"brand": 4, "category": 1, "last_type": 9})
+    return Recommender(config, shop, model, vectors, sources, features, ranker.eval(), False), log, tokenizer
+
+
+def tiny_bundle(folder: Path) -> Path:
+    """Write the bundle of `tiny_recommender` and return its folder."""
+    recommender, log, tokenizer = tiny_recommender(folder / "encoder")
+    about = {"dataset": "tiny", "dataset_fingerprint": "-", "fit_on": "train", "metrics": {}}
+    (folder / "bundle").mkdir()
+    save_bundle(folder / "bundle", recommender, tokenizer, log, about)
+    return folder / "bundle"

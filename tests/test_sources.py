@@ -1,0 +1,160 @@
+"""Every candidate source passes the same suite; a new one enters it by standing in `SOURCES`."""
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from features.histories import EventLog, Histories
+from recsys.config import Config
+from recsys.schema import DEFAULT_EVENT_WEIGHTS, EVENT_TYPES
+from serving.index import VectorIndex
+from serving.sources import SOURCES, CandidateSource, FitContext, RequestBatch
+from tests.worlds import catalogue, log_of
+
+COUNT = 12
+TITLES = [f"{color} {thing}" for color in ("red", "blue", "green") for thing in ("lamp", "chair", "table", "rug")]
+WEIGHTS = np.array([DEFAULT_EVENT_WEIGHTS[name] for name in EVENT_TYPES], np.float32)
+EVENTS = [(f"u{u}", f"i{(u + 2 * s) % 10}", "click", 3 * s + u) for u in range(6) for s in range(5)]
+
+
+def context_of(log: EventLog | None = None) -> FitContext:
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(COUNT, 8)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return FitContext(catalogue(TITLES), log or log_of(EVENTS, COUNT), vectors, WEIGHTS, True)
+
+
+def batch_of(histories: list[list[int]], vectors: np.ndarray) -> RequestBatch:
+    items = np.array(histories, np.int32)
+    users = np.where((items >= 0).any(1)[:, None, None], vectors[items[:, -1]][:, None, :].repeat(2, 1), 0)
+    zeros = np.zeros(items.shape, np.int64)
+    return RequestBatch(Histories(items, zeros.astype(np.int8), zeros, np.zeros(len(items), np.int64)), users)
+
+
+@pytest.fixture(params=SOURCES.values(), ids=SOURCES.keys())
+def kind(request: pytest.FixtureRequest) -> type[CandidateSource]:
+    """Return each kind of source in turn."""
+    return request.param
+
+
+@pytest.fixture
+def batch() -> RequestBatch:
+    """Return three requests, one without history."""
+    return batch_of([[-1, 3, 1], [-1, -1, -1], [0, 2, 4]], context_of().vectors)
+
+
+def test_the_quota_of_every_source_is_configured_by_its_name(kind: type[CandidateSource]) -> None:
+    """A source without a key in the configuration could not be turned off."""
+    assert kind.name in Config().sources.model_dump()
+
+
+def test_top_items_are_distinct_and_no_other_item_scores_more(kind: type[CandidateSource], batch: RequestBatch) -> None:
+    """`top` and `of` speak of the same scores."""
+    scores = kind.fit(context_of()).open(batch)
+    top = scores.top(4)
+    assert top.shape == (3, 4)
+    every = scores.of(np.tile(np.arange(COUNT), (3, 1)))
+    for row, best in enumerate(top):
+        chosen = best[best >= 0]
+        assert len(set(chosen.tolist())) == len(chosen)
+        if len(chosen):
+            rest = np.setdiff1d(np.arange(COUNT), chosen)
+            limit = every[row, chosen].min() if len(chosen) == 4 else 0
+            assert every[row, rest].max() <= limit + 1e-6
+            assert (np.diff(every[row, chosen]) <= 1e-6).all()
+
+
+def test_a_batch_equals_its_requests_alone(kind: type[CandidateSource], batch: RequestBatch) -> None:
+    """Who else asks changes nothing."""
+    source = kind.fit(context_of())
+    everything = np.tile(np.arange(COUNT), (3, 1))
+    whole, whole_top = source.open(batch).of(everything), source.open(batch).top(5)
+    for row in range(3):
+        alone = source.open(RequestBatch(batch.histories.rows(slice(row, row + 1)), batch.users[row : row + 1]))
+        np.testing.assert_allclose(alone.of(everything[:1])[0], whole[row], rtol=1e-5)
+        np.testing.assert_array_equal(alone.top(5)[0], whole_top[row])
+
+
+def test_a_saved_source_is_read_back_the_same(kind: type[CandidateSource], batch: RequestBatch, tmp_path: Path) -> None:
+    """Scores and order survive the bundle."""
+    source = kind.fit(context_of())
+    source.save(tmp_path)
+    again = kind.load(tmp_path)
+    everything = np.tile(np.arange(COUNT), (3, 1))
+    np.testing.assert_array_equal(source.open(batch).top(6), again.open(batch).top(6))
+    np.testing.assert_array_equal(source.open(batch).of(everything), again.open(batch).of(everything))
+
+
+def test_fitting_twice_gives_the_same(kind: type[CandidateSource], batch: RequestBatch) -> None:
+    """No source draws lots."""
+    one, other = (kind.fit(context_of()).open(batch).top(6) for _ in range(2))
+    np.testing.assert_array_equal(one, other)
+
+
+def test_padding_and_unknown_items_score_nothing(kind: type[CandidateSource], batch: RequestBatch) -> None:
+    """-1 is no item."""
+    assert (kind.fit(context_of()).open(batch).of(np.full((3, 2), -1)) == 0).all()
+
+
+def test_a_grown_catalogue_keeps_old_scores_and_has_room_for_new_items(
+    kind: type[CandidateSource], batch: RequestBatch
+) -> None:
+    """New items stand at the end; what was known stays as it was, but for words that are shared."""
+    context = context_of()
+    items = pl.concat([context.items, catalogue(["red sofa"]).with_columns(item_id=pl.lit("new"))])
+    vectors = np.concatenate([context.vectors, context.vectors[:1]])
+    grown = kind.fit(context).extended(items, vectors).open(batch)
+    assert grown.top(COUNT + 1).max(initial=-1) <= COUNT
+    everything = np.tile(np.arange(COUNT + 1), (3, 1))
+    assert np.isfinite(grown.of(everything)).all()
+    if kind.name != "lexical":
+        np.testing.assert_allclose(
+            grown.of(everything)[:, :COUNT], kind.fit(context).open(batch).of(everything[:, :COUNT]), rtol=1e-5
+        )
+
+
+def test_a_log_without_events_is_no_error(kind: type[CandidateSource], batch: RequestBatch) -> None:
+    """A source that learnt nothing proposes what it can."""
+    empty = log_of(EVENTS, COUNT).in_stages()
+    top = kind.fit(context_of(empty)).open(batch).top(3)
+    assert top.shape == (3, 3)
+
+
+def test_covisitation_leads_to_where_users_went_next() -> None:
+    """The way forward counts more than the way back, and nearer more than further."""
+    log = log_of([(user, item, "click", day) for user in "abc" for day, item in enumerate(("i0", "i1", "i2"))], COUNT)
+    scores = SOURCES["covisitation"].fit(context_of(log)).open(batch_of([[0], [1]], context_of().vectors))
+    near, far = scores.of(np.array([[1, 2], [1, 2]]))[0]
+    assert near > far > 0
+    forward, backward = scores.of(np.array([[2, 0], [2, 0]]))[1]
+    assert forward > backward > 0
+
+
+def test_lexical_finds_items_that_share_words() -> None:
+    """A red lamp leads to red things and to lamps."""
+    top = SOURCES["lexical"].fit(context_of()).open(batch_of([[0]], context_of().vectors)).top(20)[0]
+    assert set(top[top >= 0].tolist()) == {1, 2, 3, 4, 8}
+
+
+def test_popular_prefers_recent_events_where_there_is_a_clock() -> None:
+    """Old glory fades with the configured half-life."""
+    log = log_of(
+        [("a", "i0", "click", 0), ("b", "i0", "click", 0), ("a", "i1", "click", 60), ("b", "i2", "click", 0)], 12
+    )
+    assert SOURCES["popular"].fit(context_of(log)).open(batch_of([[0]], context_of().vectors)).top(2)[0].tolist() == [
+        1,
+        0,
+    ]
+
+
+def test_the_index_finds_exactly_the_largest_inner_products(tmp_path: Path) -> None:
+    """Flat search equals sorting all products, before and after saving."""
+    vectors = context_of().vectors
+    index = VectorIndex.build(vectors)
+    wanted = np.argsort(-(vectors @ vectors.T), axis=1)[:, :5]
+    np.testing.assert_array_equal(index.search(vectors, 5), wanted)
+    index.save(tmp_path / "index")
+    np.testing.assert_array_equal(VectorIndex.load(tmp_path / "index").search(vectors, 5), wanted)
+    assert (index.search(vectors, COUNT + 2)[:, COUNT:] == -1).all()
