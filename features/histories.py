@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from recsys.schema import EVENT_TYPES, IMPRESSION, SPLITS
+from recsys.events import EVENT_TYPES, IMPRESSION, SPLITS
 
 EARLY, LATE, VALID, TEST = range(4)
 """Stages of the log in time; `EARLY` and `LATE` are the two parts of the split `train`."""

@@ -15,7 +15,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from features.histories import EventLog, Histories, Ints, offsets_of
-from recsys.schema import DAY_US, PURCHASE
+from recsys.events import DAY_US, PURCHASE
 
 Floats = NDArray[np.float32]
 

@@ -41,7 +41,7 @@ from features.simulate_truth import (
     sigmoid,
 )
 from recsys.errors import RecsysError
-from recsys.schema import DAY_US
+from recsys.events import DAY_US
 
 __all__ = ["Truth", "load_truth", "oracle_scores", "simulate"]
 

@@ -12,7 +12,19 @@ import numpy as np
 import polars as pl
 
 from recsys.config import EncoderConfig
-from recsys.encoder import Tokens, item_texts, tokenize
+from recsys.encoder import Tokens, tokenize
+
+
+def item_texts(items: pl.DataFrame, separator: str, max_tokens: int) -> list[str]:
+    """Return `title [SEP] tags brand category [SEP] description` of every row of `items`.
+
+    Descriptions are cut to 16 characters a token first: no tokenizer looks further.
+    """
+    middle = pl.concat_str(pl.col("tags").list.join(" "), "brand", "category", separator=" ", ignore_nulls=True)
+    description = pl.col("description").str.slice(0, 16 * max_tokens)
+    parts = [pl.col("title"), middle.str.strip_chars(), description.str.strip_chars()]
+    kept = [pl.when(part != "").then(part) for part in parts]
+    return items.select(pl.concat_str(kept, separator=f" {separator} ", ignore_nulls=True)).to_series().to_list()
 
 
 def item_tokens(items: pl.DataFrame, tokenizer: Any, config: EncoderConfig, cache: Path) -> Tokens:

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from features.tables import ROW, Tables, read_tables, unreadable
 from recsys.errors import RecsysError
-from recsys.schema import DAY_US, EVENT_TYPES, SPLITS
+from recsys.events import DAY_US, EVENT_TYPES, SPLITS
 
 EXAMPLES = 3
 LONG_DESCRIPTION = 100_000

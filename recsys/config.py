@@ -10,8 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from recsys.errors import RecsysError, UsageError, suggest
-from recsys.schema import first_problem
+from recsys.errors import RecsysError, UsageError, first_problem, suggest
 
 
 class Section(BaseModel):

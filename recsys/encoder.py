@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -34,18 +33,6 @@ PACKAGED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d
 
 TOKENS_PER_BATCH = 8192
 """Padded tokens that one forward pass takes when many items are encoded."""
-
-
-def item_texts(items: pl.DataFrame, separator: str, max_tokens: int) -> list[str]:
-    """Return `title [SEP] tags brand category [SEP] description` of every row of `items`.
-
-    Descriptions are cut to 16 characters a token first: no tokenizer looks further.
-    """
-    middle = pl.concat_str(pl.col("tags").list.join(" "), "brand", "category", separator=" ", ignore_nulls=True)
-    description = pl.col("description").str.slice(0, 16 * max_tokens)
-    parts = [pl.col("title"), middle.str.strip_chars(), description.str.strip_chars()]
-    kept = [pl.when(part != "").then(part) for part in parts]
-    return items.select(pl.concat_str(kept, separator=f" {separator} ", ignore_nulls=True)).to_series().to_list()
 
 
 @dataclass(frozen=True)

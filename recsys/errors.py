@@ -1,5 +1,10 @@
 """The one exception that users see as a message instead of a traceback."""
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
 
 class RecsysError(Exception):
     """Something the user can mend.
@@ -23,3 +28,10 @@ def suggest(unknown: str, known: list[str]) -> str:
 
     near = get_close_matches(unknown, known, n=1, cutoff=0.5)
     return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
+
+
+def first_problem(error: "ValidationError") -> str:
+    """Return the first problem of a pydantic error as `key: message (got value)`."""
+    problem = error.errors()[0]
+    where = ".".join(str(part) for part in problem["loc"])
+    return f"{where}: {problem['msg']} (got {problem['input']!r})"

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from recsys.config import InterestConfig
 from recsys.encoder import TextEncoder
-from recsys.schema import EVENT_TYPES
+from recsys.events import EVENT_TYPES
 
 HEADS = ("click", "purchase")
 """`click` is the next interaction of any kind, `purchase` the next purchase."""

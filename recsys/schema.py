@@ -11,30 +11,8 @@ from typing import Literal
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from recsys.errors import RecsysError, suggest
-
-EVENT_TYPES = ("impression", "view", "click", "like", "share", "comment", "cart", "purchase")
-"""Weakest to strongest; the place in this tuple is the type's code."""
-
-TYPE_CODE = {name: code for code, name in enumerate(EVENT_TYPES)}
-IMPRESSION = TYPE_CODE["impression"]
-PURCHASE = TYPE_CODE["purchase"]
-
-DEFAULT_EVENT_WEIGHTS = {
-    "impression": 0.0,
-    "view": 0.5,
-    "click": 1.0,
-    "like": 1.5,
-    "share": 2.0,
-    "comment": 2.0,
-    "cart": 2.0,
-    "purchase": 3.0,
-}
-
-SPLITS = ("train", "valid", "test")
-
-DAY_US = 86_400_000_000
-"""Microseconds a day: the unit of every clock timestamp after reading."""
+from recsys.errors import RecsysError, first_problem, suggest
+from recsys.events import DEFAULT_EVENT_WEIGHTS, EVENT_TYPES
 
 ITEM_COLUMNS: dict[str, pl.DataType] = {
     "item_id": pl.String(),
@@ -115,10 +93,3 @@ def read_info(folder: Path) -> DatasetInfo:
             "event_weights": DEFAULT_EVENT_WEIGHTS | info.event_weights,
         }
     )
-
-
-def first_problem(error: ValidationError) -> str:
-    """Return the first problem of a pydantic error as `key: message (got value)`."""
-    problem = error.errors()[0]
-    where = ".".join(str(part) for part in problem["loc"])
-    return f"{where}: {problem['msg']} (got {problem['input']!r})"

@@ -3,12 +3,13 @@
 In: JSON requests with a user id or a history. Out: ranked items. `GET /docs` shows it all.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 
 import numpy as np
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -21,6 +22,8 @@ from serving.recommender import Ranking
 MAX_CANDIDATES = 1000
 MAX_HISTORY = 1000
 MAX_BODY_BYTES = 1 << 20
+MAX_TIME = 1 << 60
+"""Microseconds; differences of two times stay within 64 bits."""
 
 Id = Annotated[str, Field(min_length=1, max_length=256)]
 ActionType = Literal["view", "click", "like", "share", "comment", "cart", "purchase"]
@@ -38,7 +41,7 @@ class Event(Body):
 
     item_id: Id
     event_type: ActionType = "click"
-    timestamp: datetime | int | None = None
+    timestamp: datetime | Annotated[int, Field(ge=-MAX_TIME, le=MAX_TIME)] | None = None
     """ISO time (UTC where it names no zone), or the dataset's ordinal; now by default."""
 
 
@@ -113,20 +116,22 @@ def create_app(bundle: Bundle, model: str, clock: Callable[[], int] = wall_clock
 
     `clock` is asked for the moment of each request where the dataset has a clock.
     """
-    app = FastAPI(title="recsys", version=__version__, description="Personalised recommendations from item texts.")
+    app = FastAPI(
+        title="recsys",
+        version=__version__,
+        description="Personalised recommendations from item texts.",
+        max_body_size=MAX_BODY_BYTES,
+    )
     lookup = Lookup(bundle)
     titles = bundle.recommender.items["title"].to_list()
     # The first ranking of a process is slow; users should not meet it.
     bundle.recommender.recommend(lookup.histories([(None, [lookup.ids[0]])]), k=1)
 
-    @app.middleware("http")
-    async def limit_body(request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
-        size = request.headers.get("content-length")
-        if request.method == "POST" and (size is None or not size.isdigit()):
-            return JSONResponse({"detail": "Content-Length is needed"}, status_code=411)
-        if size and int(size) > MAX_BODY_BYTES:
-            return JSONResponse({"detail": f"body larger than {MAX_BODY_BYTES} bytes"}, status_code=413)
-        return await answer(request)
+    @app.exception_handler(RequestValidationError)
+    def refuse(request: Request, error: RequestValidationError) -> JSONResponse:
+        # The default answer repeats what was sent, and fails where that is not text.
+        detail = [{key: part[key] for key in ("type", "loc", "msg")} for part in error.errors()]
+        return JSONResponse({"detail": detail}, status_code=422)
 
     @app.get("/healthz")
     def healthz() -> Health:

@@ -16,13 +16,13 @@ from safetensors.torch import load_file, save_file
 
 from features.histories import EventLog, Histories
 from features.ranking import ItemFacts, RankingFeatures, extend_facts
+from features.tokens import item_texts
 from recsys.bundle import read_config, seal, verify
 from recsys.config import Config
 from recsys.encoder import (
     FrozenPrefix,
     Tokens,
     encode_all,
-    item_texts,
     load_encoder_folder,
     resolve_precision,
     tokenize,

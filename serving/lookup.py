@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from features.histories import Histories, Ints
-from recsys.schema import TYPE_CODE
+from recsys.events import TYPE_CODE
 from serving.loading import Bundle, user_histories
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from features.histories import EventLog, Histories, Ints
-from recsys.schema import DAY_US
+from recsys.events import DAY_US
 from serving.index import VectorIndex
 
 Floats = NDArray[np.float32]

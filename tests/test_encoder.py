@@ -8,10 +8,10 @@ import pytest
 import torch
 from transformers import AutoModel
 
-from features.tokens import item_tokens
+from features.tokens import item_texts, item_tokens
 from recsys import encoder as encoder_module
 from recsys.config import EncoderConfig
-from recsys.encoder import FrozenPrefix, encode_all, item_texts, load_encoder, tokenize
+from recsys.encoder import FrozenPrefix, encode_all, load_encoder, tokenize
 from recsys.errors import RecsysError
 from tests.worlds import catalogue, tiny_encoder, words
 

@@ -62,7 +62,7 @@ def test_events_of_a_request_become_one_request_with_distinct_targets() -> None:
     frame = events([("u0", "i1", "click", 1), ("u0", "i1", "purchase", 1), ("u0", "i2", "click", 1)])
     frame = frame.with_columns(request_id=pl.lit("r1"))
     from features.histories import build_log
-    from recsys.schema import PURCHASE
+    from recsys.events import PURCHASE
 
     requests = build_log(frame, pl.Series(["i0", "i1", "i2"]), 0.25).requests(EARLY, LATE, VALID, TEST)
     assert len(requests) == 1

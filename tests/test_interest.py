@@ -11,13 +11,14 @@ from torch import Tensor
 from features.histories import EARLY, LATE, VALID
 from recsys.config import Config
 from recsys.encoder import FrozenPrefix, load_encoder, tokenize
+from recsys.events import DEFAULT_EVENT_WEIGHTS, PURCHASE, TYPE_CODE
 from recsys.id_table import TorchRecIdTable
 from recsys.interest import HistoryBatch, InterestModel, UserTower, recency_buckets
-from recsys.schema import DEFAULT_EVENT_WEIGHTS, PURCHASE, TYPE_CODE
 from tests.worlds import log_of, tiny_encoder, words
 from training.interest import InterestTrainer, load_trained
-from training.interest_data import InterestData, prepare
+from training.interest_data import InterestData
 from training.objective import Batch, InterestObjective
+from training.sequences import prepare
 
 ITEMS = 30
 CLICK = TYPE_CODE["click"]

@@ -8,7 +8,7 @@ import pytest
 
 from features.histories import EventLog, Histories
 from recsys.config import Config
-from recsys.schema import DEFAULT_EVENT_WEIGHTS, EVENT_TYPES
+from recsys.events import DEFAULT_EVENT_WEIGHTS, EVENT_TYPES
 from serving.index import VectorIndex
 from serving.sources import SOURCES, CandidateSource, FitContext, RequestBatch
 from tests.worlds import catalogue, log_of
@@ -33,7 +33,7 @@ def batch_of(histories: list[list[int]], vectors: np.ndarray) -> RequestBatch:
     return RequestBatch(Histories(items, zeros.astype(np.int8), zeros, np.zeros(len(items), np.int64)), users)
 
 
-@pytest.fixture(params=SOURCES.values(), ids=SOURCES.keys())
+@pytest.fixture(params=list(SOURCES.values()), ids=list(SOURCES))
 def kind(request: pytest.FixtureRequest) -> type[CandidateSource]:
     """Return each kind of source in turn."""
     return request.param

@@ -11,8 +11,9 @@ from features.histories import EventLog, build_log
 from features.ranking import RankingFeatures, fit_facts
 from recsys.config import Config, EncoderConfig
 from recsys.encoder import load_encoder
+from recsys.events import EVENT_TYPES
 from recsys.ranker import TorchRecRanker
-from recsys.schema import EVENT_TYPES, ITEM_COLUMNS
+from recsys.schema import ITEM_COLUMNS
 from serving.loading import encode_items, feature_sources, save_bundle
 from serving.recommender import Recommender
 from serving.sources import SOURCES, FitContext

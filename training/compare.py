@@ -15,8 +15,8 @@ from features.tokens import item_tokens
 from recsys.config import EncoderConfig
 from recsys.encoder import FrozenPrefix, encode_all, load_encoder, resolve_precision
 from recsys.errors import RecsysError
+from recsys.events import EVENT_TYPES
 from recsys.progress import console, stage
-from recsys.schema import EVENT_TYPES
 from serving.batch import read_users, write_lists
 from serving.loading import Bundle, load_bundle
 from serving.recommender import Recommender

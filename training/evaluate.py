@@ -21,6 +21,7 @@ from rich.table import Table
 
 from features.histories import TEST, VALID, EventLog, Histories, Requests, offsets_of, spans
 from features.simulate import load_truth, oracle_scores
+from recsys.events import EVENT_TYPES
 from recsys.metrics import (
     Interval,
     auc,
@@ -41,7 +42,6 @@ from recsys.metrics import (
     reciprocal_rank,
     target_ranks,
 )
-from recsys.schema import EVENT_TYPES
 from serving.recommender import BLOCK, Ranking, Recommender
 from training.yardsticks import Yardstick, exclude
 

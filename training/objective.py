@@ -16,8 +16,8 @@ from torch.nn import functional as F
 
 from recsys.config import InterestConfig
 from recsys.encoder import FrozenPrefix, autocast, encode_all
+from recsys.events import PURCHASE
 from recsys.interest import HEADS, HistoryBatch, InterestModel
-from recsys.schema import PURCHASE
 
 
 @dataclass(frozen=True)

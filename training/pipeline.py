@@ -27,19 +27,19 @@ from features.tokens import item_tokens
 from recsys.config import Config
 from recsys.encoder import Tokens, load_encoder
 from recsys.errors import RecsysError
+from recsys.events import EVENT_TYPES
 from recsys.interest import InterestModel
 from recsys.progress import console, stage
 from recsys.ranker import Ranker
-from recsys.schema import EVENT_TYPES
 from serving.loading import encode_tokens, feature_sources, save_bundle
 from serving.recommender import Recommender
 from serving.sources import SOURCES, FitContext
 from training import tracking
 from training.evaluate import Report, evaluate
 from training.interest import load_trained
-from training.interest_data import latest, prepare
 from training.ranker import fit_ranker, ranking_data
 from training.ray_fit import InterestFit, fit_interest
+from training.sequences import latest, prepare
 
 FitOn = Literal["train", "train+valid", "all"]
 
@@ -180,7 +180,8 @@ def _fit_interest(
     data = prepare(prepared.log, stages, prepared.tokens, prepared.weights, has_clock, prepared.config)
     with stage(title) as update:
         result = fit_interest(data, prepared.config, prepared.seed, folder, epochs, update)
-        update(1.0, f"{result.epochs} epochs, ndcg@10 on valid {result.metric:.4f}")
+        found = "" if result.metric is None else f", ndcg@10 on valid {result.metric:.4f}"
+        update(1.0, f"{result.epochs} epochs{found}")
     return result
 
 

@@ -16,9 +16,9 @@ from torch.nn import functional as F
 from features.histories import EventLog, Requests, spans
 from features.ranking import CATEGORICAL
 from recsys.config import Config
+from recsys.events import EVENT_TYPES, PURCHASE
 from recsys.metrics import list_ranks, ndcg
 from recsys.ranker import TorchRecRanker, value
-from recsys.schema import EVENT_TYPES, PURCHASE
 from serving.recommender import BLOCK, Recommender
 
 HOLDOUT_SHARE = 0.2

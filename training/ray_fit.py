@@ -36,10 +36,10 @@ class InterestFit:
 
     epochs: int
     """Passes that gave the kept weights."""
-    metric: float
-    """Validation ndcg@10 of the interest model alone."""
+    metric: float | None
+    """Validation ndcg@10 of the interest model alone; None where valid was not looked at."""
     history: list[dict[str, float]]
-    """Per epoch: loss and ndcg@10."""
+    """Per epoch: loss and, where valid was looked at, ndcg@10."""
     checkpoint: str
     """Folder of the kept weights."""
 
@@ -50,7 +50,8 @@ def fit_interest(
     """Fit on `data` in the stage `folder`.
 
     With `epochs` None the best epoch on validation is kept and `patience` ends the fit; with a
-    number that many epochs are run and the last is kept.
+    number that many epochs are run and the last is kept, without a look at valid, which may be
+    among what is fitted.
     """
     result = folder / RESULT
     if result.exists():
@@ -100,7 +101,7 @@ def _run(settings: dict[str, Any], config: Config, folder: Path) -> InterestFit:
         raise RecsysError(f"training failed in a worker: {reason} (log: {folder / 'ray'})") from error
     best = max(outcome.best_checkpoints, key=lambda pair: pair[1]["score"])
     metrics = best[1]
-    return InterestFit(int(metrics["epoch"]), metrics["ndcg@10"], metrics["history"], best[0].path)
+    return InterestFit(int(metrics["epoch"]), metrics.get("ndcg@10"), metrics["history"], best[0].path)
 
 
 def worker_loop(settings: dict[str, Any]) -> None:
@@ -133,7 +134,7 @@ def worker_loop(settings: dict[str, Any]) -> None:
         if not fixed and _stalled(history, config.interest.patience):
             break
         loss = trainer.fit_epoch(epoch, _writer(folder / PROGRESS, epoch, total, history, rank))
-        history.append({"epoch": epoch + 1, "loss": loss, "ndcg@10": trainer.evaluate()})
+        history.append({"epoch": epoch + 1, "loss": loss} | ({} if fixed else {"ndcg@10": trainer.evaluate()}))
         with tempfile.TemporaryDirectory() as saved:
             if rank == 0:
                 trainer.save(Path(saved))
@@ -181,7 +182,7 @@ def _stalled(history: list[dict[str, float]], patience: int) -> bool:
 
 def _writer(path: Path, epoch: int, total: int, history: list[dict[str, float]], rank: int) -> Any:
     """Return a callback that notes the progress of rank 0 where the driver looks for it."""
-    best = max((past["ndcg@10"] for past in history), default=None)
+    best = max((past["ndcg@10"] for past in history if "ndcg@10" in past), default=None)
     note = f"epoch {epoch + 1} of at most {total}" + (f", best ndcg@10 {best:.4f}" if best is not None else "")
 
     def write(done: int, of: int) -> None:

@@ -17,8 +17,8 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from features.tables import check_utf8, typed, unreadable
-from recsys.errors import RecsysError, suggest
-from recsys.schema import DatasetInfo, first_problem
+from recsys.errors import RecsysError, first_problem, suggest
+from recsys.schema import DatasetInfo
 
 
 class Options(BaseModel):

@@ -12,7 +12,8 @@ import polars as pl
 from features.importers.base import Imported, Importer, Options, require
 from features.tables import scan, unreadable
 from recsys.errors import RecsysError, suggest
-from recsys.schema import EVENT_TYPES, REQUIRED, TABLES, read_info
+from recsys.events import EVENT_TYPES
+from recsys.schema import REQUIRED, TABLES, read_info
 
 FILES = {
     "items": ("items", "item", "products", "movies", "news", "articles", "catalog", "catalogue"),

@@ -13,7 +13,8 @@ import polars as pl
 
 from features.importers.base import Imported, Importer, find_file, scan_text
 from recsys.errors import RecsysError
-from recsys.schema import DAY_US, DatasetInfo
+from recsys.events import DAY_US
+from recsys.schema import DatasetInfo
 
 NEWS = ["item_id", "category", "subcategory", "title", "description", "url", "title_entities", "abstract_entities"]
 BEHAVIORS = ["impression", "user_id", "time", "history", "shown"]

@@ -1,0 +1,24 @@
+"""Event types, their weights, splits and the unit of time: what both models and tables speak of."""
+
+EVENT_TYPES = ("impression", "view", "click", "like", "share", "comment", "cart", "purchase")
+"""Weakest to strongest; the place in this tuple is the type's code."""
+
+TYPE_CODE = {name: code for code, name in enumerate(EVENT_TYPES)}
+IMPRESSION = TYPE_CODE["impression"]
+PURCHASE = TYPE_CODE["purchase"]
+
+DEFAULT_EVENT_WEIGHTS = {
+    "impression": 0.0,
+    "view": 0.5,
+    "click": 1.0,
+    "like": 1.5,
+    "share": 2.0,
+    "comment": 2.0,
+    "cart": 2.0,
+    "purchase": 3.0,
+}
+
+SPLITS = ("train", "valid", "test")
+
+DAY_US = 86_400_000_000
+"""Microseconds a day: the unit of every clock timestamp after reading."""

@@ -1,0 +1,46 @@
+"""What several test files share: one small shop, trained once by the real pipeline."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from features.simulate import simulate
+from recsys.config import Config, load_config
+from training.pipeline import Trained, train
+
+SETTINGS = ("interest.epochs=2", "encoder.max_tokens=48", "interest.batch_users=16")
+
+
+@dataclass(frozen=True)
+class Shop:
+    """A working directory with the dataset `shop` and a registered model."""
+
+    folder: Path
+    dataset: Path
+    config: Config
+    trained: Trained
+
+    @property
+    def model(self) -> str:
+        """The model's name."""
+        return f"models:/recsys/{self.trained.version}"
+
+
+@pytest.fixture(scope="session")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
+    """Simulate a shop, train and register a model in a folder of its own."""
+    folder = tmp_path_factory.mktemp("work")
+    simulate(folder / "shop", users=700, items=300, seed=11)
+    config = load_config(None, SETTINGS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        yield Shop(folder, folder / "shop", config, train(folder / "shop", config, "test", 0, "train+valid"))
+
+
+@pytest.fixture
+def inside(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> Shop:
+    """Return the trained shop with its folder as the working directory."""
+    monkeypatch.chdir(shop.folder)
+    return shop

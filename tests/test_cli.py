@@ -1,0 +1,130 @@
+"""The command line: quick help, exit codes, one clear line for what a person can mend."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from tests.command_line import run
+from tests.worlds import write_dataset
+
+
+def test_help_needs_no_heavy_package() -> None:
+    """Asking for help imports neither torch nor polars nor mlflow nor ray."""
+    code = "import sys, recsys.cli; sys.exit(bool({'torch', 'polars', 'mlflow', 'ray', 'numpy'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        [],
+        ["data"],
+        ["data", "import"],
+        ["data", "simulate"],
+        ["data", "check"],
+        ["train"],
+        ["evaluate"],
+        ["recommend"],
+        ["serve"],
+    ],
+    ids=" ".join,
+)
+def test_every_command_has_help(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """With examples, but for the group."""
+    code, out, _ = run(capsys, *command, "--help")
+    assert code == 0
+    assert "Example" in out or command == ["data"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["trian"],
+        ["train"],
+        ["train", "x", "--seed", "-1"],
+        ["train", "x", "--fit-on", "test"],
+        ["train", "x", "--set", "epochs=3"],
+        ["recommend", "x"],
+        ["recommend", "x", "--out", "y", "--k", "0"],
+        ["serve", "--port", "99999"],
+        ["data", "simulate", "--out", "x", "--users", "0"],
+        ["data", "import", "files", "x", "--out", "y", "--column", "user_id"],
+        ["data", "import", "csv", "x", "--out", "y"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_exits_with_2(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before anything is read or written."""
+    monkeypatch.chdir(tmp_path)
+    code, _, errors = run(capsys, *arguments)
+    assert code == 2
+    assert "Traceback" not in errors and errors.strip()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [
+        (["train", "nowhere"], "nowhere"),
+        (["data", "check", "nowhere"], "nowhere"),
+        (["evaluate", "nowhere", "--model", "no/bundle"], "no/bundle"),
+        (["data", "import", "mind", "nowhere", "--out", "y"], "nowhere"),
+        (["train", "x", "--set", "interest.epoch=3"], "did you mean 'epochs'"),
+        (["train", "x", "--config", "nowhere.toml"], "nowhere.toml: no such file"),
+        (["serve", "--model", "no/bundle"], "no/bundle"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_bad_input_exits_with_1_and_one_line(
+    arguments: list[str],
+    wanted: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The line names what is wrong; nothing is left behind."""
+    monkeypatch.chdir(tmp_path)
+    code, _, errors = run(capsys, *arguments)
+    assert code == 1
+    lines = [line for line in errors.splitlines() if line.startswith("error:")]
+    assert len(lines) == 1 and wanted in lines[0]
+    assert "Traceback" not in errors
+    assert {path.name for path in tmp_path.iterdir()} <= {"mlflow.db"}
+
+
+def test_check_reports_and_exits_with_1_only_when_a_rule_is_violated(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The report goes to stdout."""
+    good = write_dataset(tmp_path / "good")
+    bad = write_dataset(tmp_path / "bad", **{"items.csv": "item_id,title\ni1,a\ni1,b\n"})
+    assert run(capsys, "data", "check", str(good))[0] == 0
+    code, out, _ = run(capsys, "data", "check", str(bad))
+    assert code == 1
+    assert "i1" in out
+
+
+def test_import_simulate_and_check_work_from_the_command_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A simulated shop exported as CSV and imported again is the same shop."""
+    assert run(capsys, "data", "simulate", "--out", str(tmp_path / "shop"), "--users", "60", "--items", "60")[0] == 0
+    (tmp_path / "csv").mkdir()
+    for table in ("items", "events", "users"):
+        frame = pl.read_parquet(tmp_path / "shop" / f"{table}.parquet")
+        if table == "items":
+            frame = frame.with_columns(pl.col("tags").list.join("|"))
+        frame.write_csv(tmp_path / "csv" / f"{table}.csv")
+    out = str(tmp_path / "again")
+    code, printed, errors = run(capsys, "data", "import", "files", str(tmp_path / "csv"), "--out", out)
+    assert code == 0, errors
+    assert "60 items" in printed and f"next: recsys data check {out}" in printed
+    assert run(capsys, "data", "check", out)[0] == 0
+    events = [pl.read_parquet(tmp_path / name / "events.parquet") for name in ("shop", "again")]
+    assert events[0]["item_id"].equals(events[1]["item_id"])
+    assert run(capsys, "data", "import", "files", str(tmp_path / "csv"), "--out", out)[0] == 1

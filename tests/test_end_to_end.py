@@ -1,0 +1,204 @@
+"""From raw events to served lists, on a small simulated shop, with nothing replaced."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+from fastapi.testclient import TestClient
+
+from features.dataset import load_dataset
+from features.histories import EARLY, LATE, TEST, VALID
+from recsys.errors import RecsysError
+from serving.api import create_app
+from serving.batch import histories_of
+from serving.loading import load_bundle
+from serving.lookup import Lookup
+from tests.command_line import run
+from tests.conftest import SETTINGS, Shop
+from training import tracking
+from training.compare import evaluate_model, recommend_lists
+from training.pipeline import read_log, train
+from training.ranker import fit_ranker
+
+pytestmark = pytest.mark.slow
+
+
+def test_the_model_learns_what_text_and_events_tell(inside: Shop) -> None:
+    """Clearly above every yardstick, below the oracle; noise cannot produce the margin."""
+    report = evaluate_model(inside.dataset, inside.model, "test", with_yardsticks=True)
+    ours = report.metrics["ndcg@10"]
+    assert set(report.yardsticks) == {"popularity", "item-knn", "ease", "frozen encoder", "oracle"}
+    assert report.difference["ndcg@10"].low > 0, report.difference
+    for name in ("frozen encoder", "popularity"):
+        assert ours.value > 1.2 * report.yardsticks[name]["ndcg@10"].value
+    assert ours.value < report.yardsticks["oracle"]["ndcg@10"].value
+
+
+def test_what_training_reported_is_what_evaluation_measures(inside: Shop) -> None:
+    """The registered model is the one that was evaluated, to the last digit, and MLflow has the figures."""
+    assert inside.trained.report is not None
+    again = evaluate_model(inside.dataset, inside.model, "test", with_yardsticks=False)
+    for name, interval in inside.trained.report.metrics.items():
+        assert again.metrics[name].value == pytest.approx(interval.value, abs=1e-6), name
+    logged = tracking.find_run(inside.trained.run_id).data
+    assert logged.metrics["test_ndcg_at_10"] == pytest.approx(again.metrics["ndcg@10"].value)
+    assert logged.metrics["test_ndcg_at_10_low"] <= logged.metrics["test_ndcg_at_10"]
+    assert {"choose_loss", "choose_ndcg_at_10", "refit_loss"} <= set(logged.metrics)
+    assert len(logged.metrics) < 60
+    assert logged.params["interest.epochs"] == "2" and logged.tags["dataset.fingerprint"]
+
+
+def test_batch_api_and_evaluation_give_the_same_lists(inside: Shop, tmp_path: Path) -> None:
+    """For the same user and the same moment."""
+    recommend_lists(inside.dataset, inside.model, 10, tmp_path / "lists.parquet", None)
+    batch = pl.read_parquet(tmp_path / "lists.parquet")
+    dataset = load_dataset(inside.dataset)
+    bundle = load_bundle(tracking.bundle_folder(inside.model), dataset.items)
+    log = read_log(dataset, inside.config)
+    now = int(log.times.max()) + 1
+    client = TestClient(create_app(bundle, inside.model, clock=lambda: now))
+    items = dataset.items["item_id"]
+    for row in range(0, len(log.user_ids), 97):
+        user = log.user_ids[row]
+        evaluated = bundle.recommender.recommend(histories_of(bundle.recommender, log, [row], now), 10)
+        wanted = [items[item] for item in evaluated.items[0].tolist()]
+        assert batch.filter(pl.col("user_id") == user).sort("rank")["item_id"].to_list() == wanted
+        own = slice(log.offsets[row], log.offsets[row + 1])
+        names = ("view", "click", "like", "share", "comment", "cart", "purchase")
+        history = [
+            {"item_id": items[item], "event_type": names[kind - 1], "timestamp": time}
+            for item, kind, time in zip(
+                log.items[own].tolist(), log.types[own].tolist(), log.times[own].tolist(), strict=True
+            )
+        ]
+        answer = client.post("/v1/recommend", json={"history": history, "k": 10}).json()
+        assert [item["item_id"] for item in answer["items"]] == wanted
+
+
+def test_the_registered_pyfunc_gives_the_same_lists_without_pickle(
+    inside: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow's own interface loads it with pickle forbidden."""
+    monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+    bundle = load_bundle(tracking.bundle_folder(inside.model))
+    lookup = Lookup(bundle)
+    users = [*bundle.users["user_id"][:3], "nobody"]
+    answers = tracking.predict(inside.model, pd.DataFrame({"user_id": users}), k=7)
+    wanted = lookup.recommender.recommend(lookup.histories([(user, None) for user in users]), 7)
+    assert answers["items"].to_list() == lookup.item_ids(wanted.items)
+    folder = tracking.bundle_folder(inside.model).parents[1]
+    assert not [path for path in folder.rglob("*") if path.suffix in {".pkl", ".pickle", ".pt", ".bin"}]
+    past = lookup.ids[:2]
+    sent = tracking.predict(inside.model, pd.DataFrame({"user_id": [None], "history": [past]}), k=5)
+    direct = lookup.recommender.recommend(lookup.histories([(None, past)]), 5)
+    assert sent["items"][0] == lookup.item_ids(direct.items)[0]
+
+
+def test_an_unseen_item_is_recommended_from_its_text(inside: Shop, tmp_path: Path) -> None:
+    """The twin of a well-liked item enters the lists of those who like such items, without retraining."""
+    dataset = load_dataset(inside.dataset)
+    log = read_log(dataset, inside.config)
+    liked = int(np.bincount(log.items).argmax())
+    twin = dataset.items[liked].with_columns(item_id=pl.lit("twin"))
+    grown = load_bundle(tracking.bundle_folder(inside.model), pl.concat([dataset.items, twin])).recommender
+    place = grown.items["item_id"].to_list().index("twin")
+    lists = grown.recommend(histories_of(grown, log, list(range(len(log.user_ids))), int(log.times.max()) + 1), 50)
+    assert (lists.items == place).any(1).sum() > 10
+
+
+def test_every_user_has_a_full_list_of_distinct_items(inside: Shop, tmp_path: Path) -> None:
+    """Also those without events."""
+    (tmp_path / "users.txt").write_text("u000001\nstranger\n")
+    rows, users = recommend_lists(inside.dataset, inside.model, 12, tmp_path / "lists.parquet", None)
+    lists = pl.read_parquet(tmp_path / "lists.parquet")
+    assert (users, rows) == (700, 8400) == (lists["user_id"].n_unique(), lists.height)
+    assert not lists.select("user_id", "item_id").is_duplicated().any()
+    assert recommend_lists(inside.dataset, inside.model, 3, tmp_path / "two.parquet", tmp_path / "users.txt") == (6, 2)
+
+
+def test_the_first_version_is_champion_and_stays_it(inside: Shop) -> None:
+    """A later version has to be promoted by a person."""
+    assert tracking.bundle_folder("models:/recsys@champion") == tracking.bundle_folder("models:/recsys/1")
+
+
+def test_fitted_splits_are_not_measured(inside: Shop) -> None:
+    """Who fitted valid cannot be measured on it."""
+    with pytest.raises(RecsysError, match=r"--split valid: the model was fitted on it .*--fit-on train to"):
+        evaluate_model(inside.dataset, inside.model, "valid", with_yardsticks=False)
+
+
+def test_the_json_report_has_the_documented_form(inside: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+    """dataset, split, n, metrics with intervals, segments, yardsticks."""
+    run(capsys, "evaluate", str(inside.dataset), "--json", "report.json", "--yardsticks")
+    report = json.loads(Path("report.json").read_text())
+    assert {"dataset", "split", "n", "metrics", "segments", "yardsticks"} <= set(report)
+    assert set(report["metrics"]["ndcg@10"]) == {"value", "low", "high"}
+    assert report["yardsticks"]["popularity"]["ndcg@10"]["value"] > 0
+    assert report["segments"]["cold items"]["n"] > 0
+
+
+def test_a_stopped_run_goes_on_where_it_was(tmp_path: Path, inside: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--resume` keeps the finished stages, refuses other options, and ends with a registered model."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(inside.dataset, tmp_path / "shop")
+    config = inside.config.model_copy(update={"interest": inside.config.interest.model_copy(update={"epochs": 1})})
+
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("training.pipeline.fit_ranker", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            train(Path("shop"), config, None, 0, "train")
+    run_id = next((tmp_path / ".recsys" / "runs").iterdir()).name
+    kept = tmp_path / ".recsys" / "runs" / run_id / "choose" / "result.json"
+    before = kept.stat().st_mtime_ns
+    with pytest.raises(RecsysError, match="seed differ"):
+        train(Path("shop"), config, None, 1, "train", resume=run_id)
+    seen: list[int] = []
+
+    def watched(*arguments: Any) -> Any:
+        seen.append(kept.stat().st_mtime_ns)
+        return fit_ranker(*arguments)
+
+    monkeypatch.setattr("training.pipeline.fit_ranker", watched)
+    trained = train(Path("shop"), config, None, 0, "train", resume=run_id)
+    assert seen == [before]
+    assert (trained.run_id, trained.version) == (run_id, "1")
+    assert tracking.find_run(run_id).info.status == "FINISHED"
+
+
+def test_commands_end_with_what_to_do_next(inside: Shop, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Lists are written by the command line as by the function."""
+    out = tmp_path / "lists.parquet"
+    code, printed, _ = run(capsys, "recommend", str(inside.dataset), "--k", "3", "--out", str(out))
+    assert (code, pl.read_parquet(out).height) == (0, 2100)
+    assert "2,100 rows, lists for 700 users" in printed
+
+
+def test_a_model_that_is_not_registered_is_one_clear_line(
+    inside: Shop, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 1, the name, and what to run; nothing is written."""
+    out = tmp_path / "lists.parquet"
+    for model in ("models:/nope@champion", "models:/recsys/99", "no/folder"):
+        code, _, errors = run(capsys, "recommend", str(inside.dataset), "--model", model, "--out", str(out))
+        lines = [line for line in errors.splitlines() if line.startswith("error:")]
+        assert code == 1 and len(lines) == 1 and model in lines[0]
+        assert "Traceback" not in errors
+    assert os.listdir(tmp_path) == []
+
+
+def test_stages_are_apart_in_time(inside: Shop) -> None:
+    """The ranker learns from what comes after the first interest model's events, and test comes last."""
+    log = read_log(load_dataset(inside.dataset), inside.config)
+    newest = [log.times[log.stages == stage].max() for stage in (EARLY, LATE, VALID)]
+    oldest = [log.times[log.stages == stage].min() for stage in (LATE, VALID, TEST)]
+    assert all(before < after for before, after in zip(newest, oldest, strict=True))
+    assert SETTINGS

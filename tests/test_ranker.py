@@ -1,0 +1,171 @@
+"""Every ranker passes the same suite; the value formula, and features that cannot know the future."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from features.histories import VALID, EventLog, Requests
+from features.leakage import leaking, refuse_leakage
+from features.ranking import Floats, RankingFeatures, extend_facts, fit_facts
+from recsys.config import RankerConfig, ValueConfig
+from recsys.errors import RecsysError
+from recsys.ranker import Ranker, TorchRecRanker, value
+from tests.worlds import DAY, START, catalogue, log_of
+from training.ranker import RankingData, ranking_loss
+
+NAMES, SIZES = ["a", "b", "c"], {"brand": 5, "category": 3}
+
+
+def new_ranker(seed: int = 0) -> TorchRecRanker:
+    torch.manual_seed(seed)
+    ranker = TorchRecRanker(RankerConfig(dropout=0.0), NAMES, SIZES)
+    ranker.start_from(torch.randn(50, 3), torch.rand(50, 2) * 0.2)
+    return ranker.eval()
+
+
+RANKERS = {"torchrec": new_ranker}
+
+
+@pytest.fixture(params=list(RANKERS.values()), ids=list(RANKERS))
+def ranker(request: pytest.FixtureRequest) -> Ranker:
+    """Return each kind of ranker in turn."""
+    return request.param()
+
+
+def inputs() -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    dense = torch.randn(4, 6, 3, generator=generator)
+    return dense, torch.randint(0, 3, (4, 6, 2), generator=generator)
+
+
+def test_probabilities_are_probabilities(ranker: Ranker) -> None:
+    """Two heads, each between 0 and 1."""
+    chances = ranker.probabilities(*inputs())
+    assert chances.shape == (4, 6, 2)
+    assert ((chances > 0) & (chances < 1)).all()
+
+
+def test_a_batch_equals_its_requests_and_its_candidates_alone(ranker: Ranker) -> None:
+    """Neither other requests nor other candidates change a probability."""
+    dense, codes = inputs()
+    whole = ranker.probabilities(dense, codes)
+    for row in range(4):
+        torch.testing.assert_close(ranker.probabilities(dense[row : row + 1], codes[row : row + 1])[0], whole[row])
+    torch.testing.assert_close(ranker.probabilities(dense[:, 2:3], codes[:, 2:3]), whole[:, 2:3])
+
+
+def test_a_saved_ranker_is_read_back_the_same(ranker: Ranker, tmp_path: Path) -> None:
+    """Weights, configuration and scaling survive the bundle."""
+    ranker.save(tmp_path)
+    torch.testing.assert_close(type(ranker).load(tmp_path).probabilities(*inputs()), ranker.probabilities(*inputs()))
+
+
+def test_the_same_seed_gives_the_same_ranker() -> None:
+    """And another seed another one."""
+    one, same, other = (new_ranker(seed).probabilities(*inputs()) for seed in (0, 0, 1))
+    torch.testing.assert_close(one, same)
+    assert not torch.allclose(one, other)
+
+
+def test_the_value_formula_is_as_documented() -> None:
+    """click · p(click) + purchase · p(purchase) · price^power."""
+    chances, price = torch.tensor([[[0.3, 0.1]]]), torch.tensor([[20.0]])
+    worth = value(chances, price, ValueConfig(click=2.0, purchase=3.0, price_power=0.5))
+    assert worth.item() == pytest.approx(2 * 0.3 + 3 * 0.1 * math.sqrt(20))
+    assert value(chances, price, ValueConfig()).item() == pytest.approx(0.3 + 2 * 0.1)
+
+
+def test_padded_candidates_do_not_touch_the_loss() -> None:
+    """A wider block of candidates gives the same loss."""
+    dense, codes = inputs()
+    labels = torch.zeros(4, 6, 2)
+    labels[:, 1] = 1
+    data = RankingData(torch.arange(24).view(4, 6), dense, codes, labels, torch.ones(4, 6))
+    wide = RankingData(*(torch.cat([tensor, torch.zeros_like(tensor[:, :2])], 1) for tensor in vars(data).values()))
+    wide.candidates[:, 6:] = -1
+    torch.testing.assert_close(ranking_loss(new_ranker(), wide), ranking_loss(new_ranker(), data))
+
+
+FEATURES = RankingFeatures(fit_facts(catalogue(["x"]), None, ()), True, (), ())
+LOG = log_of(
+    [
+        (f"u{u}", f"i{(u + s) % 6}", "purchase" if s in (2, 5) else "click", 4 * s + u)
+        for u in range(5)
+        for s in range(6)
+    ],
+    6,
+    (["train"] * 4 + ["valid"] * 2) * 5,
+)
+ITEMS = catalogue(
+    [f"item {row}" for row in range(6)], brand=["A", "B", None, "A", "", "C"], price=[1, 2, None, 4, 5, 6]
+)
+
+
+def features_at(log: EventLog, requests: Requests) -> Floats:
+    """Return honest features of all items, from the events of `log` before each request."""
+    before = log.only(log.times < requests.times.min())
+    built = RankingFeatures(fit_facts(ITEMS, before, ()), True, (), ())
+    histories = log.histories(requests.users, requests.times, 5)
+    return built.dense(histories, np.tile(np.arange(6), (len(requests), 1)), {}, np.eye(6, dtype=np.float32))
+
+
+def test_honest_features_leak_nothing() -> None:
+    """Taking the future away changes none of them."""
+    assert leaking(features_at, FEATURES.names, LOG, LOG.requests(VALID)) == []
+
+
+def test_a_planted_leak_is_caught_and_named() -> None:
+    """A popularity that counts later events is found out."""
+
+    def planted(log: EventLog, requests: Requests) -> Floats:
+        dense = features_at(log, requests)
+        dense[:, :, FEATURES.names.index("purchases")] = np.bincount(log.items, minlength=6)
+        return dense
+
+    assert leaking(planted, FEATURES.names, LOG, LOG.requests(VALID)) == ["purchases"]
+
+
+def test_facts_of_events_after_the_request_stop_training() -> None:
+    """The pipeline's own check refuses facts fitted on the requests' future."""
+    requests = LOG.requests(VALID)
+    refuse_leakage(FEATURES, ITEMS, LOG.only(LOG.times < requests.times.min()), LOG, requests)
+    with pytest.raises(RecsysError, match=r"leakage: .* for example purchases"):
+        refuse_leakage(FEATURES, ITEMS, LOG, LOG, requests)
+
+
+def test_features_have_the_known_values_of_a_small_history() -> None:
+    """Counts, ages and shares as one computes them by hand."""
+    log = log_of([("a", "i0", "click", 0), ("a", "i3", "click", 2), ("b", "i0", "click", 1)], 6)
+    built = RankingFeatures(fit_facts(ITEMS, log, ()), True, (), ())
+    now = np.array([START + 3 * DAY])
+    dense = built.dense(log.histories(np.array([0]), now, 4), np.array([[0, 3, 1]]), {}, np.eye(6, dtype=np.float32))
+    found = dict(zip(built.names, dense[0].T, strict=True))
+    np.testing.assert_allclose(found["popularity"], np.log1p([2, 1, 0]), rtol=1e-6)
+    np.testing.assert_allclose(found["popularity_1d"], np.log1p([0, 1, 0]), rtol=1e-6)
+    np.testing.assert_allclose(found["seen"], np.log1p([1, 1, 0]), rtol=1e-6)
+    np.testing.assert_allclose(found["seen_back"], [1 / 2, 1, 1 / 5], rtol=1e-6)
+    np.testing.assert_allclose(found["seen_age"], np.log1p([3, 1, 365]), rtol=1e-6)
+    np.testing.assert_allclose(found["similarity_last"], [0, 1, 0])
+    np.testing.assert_allclose(found["brand_share"], [1, 1, 0])
+    np.testing.assert_allclose(found["history_length"], np.log1p([2, 2, 2]), rtol=1e-6)
+
+
+def test_an_ordinal_time_gives_no_feature_of_a_clock() -> None:
+    """Ages, windows and hours are left out."""
+    names = RankingFeatures(FEATURES.facts, False, ("interest",), ()).names
+    assert "popularity" in names and "score_interest" in names
+    assert not [name for name in names if "age" in name.split("_") or "hour" in name or name.endswith("d")]
+
+
+def test_new_items_have_facts_of_their_own_and_leave_the_others_alone() -> None:
+    """Brands that only new items have stay unknown, as the ranker never saw them."""
+    facts = fit_facts(ITEMS, LOG, ())
+    new = catalogue(["new", "newer"], brand=["A", "Z"], price=[3.0, None]).with_columns(item_id=np.array(["n1", "n2"]))
+    grown = extend_facts(facts, ITEMS.vstack(new), ())
+    for name in ("price", "purchases", "brand", "created", "text_length"):
+        np.testing.assert_array_equal(getattr(grown, name)[:6], getattr(facts, name), err_msg=name)
+    assert grown.brand[6:].tolist() == [facts.brand[0], 0]
+    assert grown.count_before(np.array([6]), np.array([START + 99 * DAY])).tolist() == [0]
