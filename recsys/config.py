@@ -4,6 +4,7 @@ In: `recsys.toml` and `section.key=value` strings. Out: `Config`, whose resolved
 the bundle. An unknown key is an error that names the nearest known one.
 """
 
+import json
 import tomllib
 from pathlib import Path
 from typing import Any, Literal
@@ -215,3 +216,31 @@ def _refuse_unknown(raw: dict[str, Any], where: str) -> None:
             if key not in model.model_fields:
                 known = list(model.model_fields)
                 raise RecsysError(f"{where}: unknown key {section}.{key}{suggest(key, known)}")
+
+
+def reference() -> str:
+    """Return every key with its default and meaning as Markdown, the text of `docs/configuration.md`."""
+    lines = [
+        "# Configuration",
+        "",
+        "Every key with its default. Give a TOML file (`--config recsys.toml`), single keys",
+        "(`--set interest.epochs=2`), or both: `--set` wins. An unknown key is an error.",
+        "Written by `python -m recsys.config > docs/configuration.md`.",
+    ]
+    for name, body in Config():
+        lines += [
+            "",
+            f"## {name}",
+            "",
+            (type(body).__doc__ or "").strip(),
+            "",
+            "| key | default | meaning |",
+            "|---|---|---|",
+        ]
+        for key, field in type(body).model_fields.items():
+            lines.append(f"| `{key}` | `{json.dumps(getattr(body, key))}` | {field.description} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(reference())

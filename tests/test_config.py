@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from recsys.config import Config, load_config
+from recsys.config import Config, load_config, reference
 from recsys.errors import RecsysError, UsageError
 
 
@@ -66,3 +66,9 @@ def test_a_file_that_is_missing_or_broken_is_named(tmp_path: Path, content: byte
         path.write_bytes(content)
     with pytest.raises(RecsysError, match=rf"c\.toml.*{wanted}"):
         load_config(path)
+
+
+def test_the_documentation_lists_every_key_as_it_is() -> None:
+    """`docs/configuration.md` is what the code says."""
+    page = Path(__file__).parents[1] / "docs" / "configuration.md"
+    assert page.read_text(encoding="utf-8") == reference() + "\n"

@@ -28,7 +28,7 @@ def context_of(log: EventLog | None = None) -> FitContext:
 
 def batch_of(histories: list[list[int]], vectors: np.ndarray) -> RequestBatch:
     items = np.array(histories, np.int32)
-    users = np.where((items >= 0).any(1)[:, None, None], vectors[items[:, -1]][:, None, :].repeat(2, 1), 0)
+    users = np.where(np.any(items >= 0, axis=1)[:, None, None], vectors[items[:, -1]][:, None, :].repeat(2, 1), 0)
     zeros = np.zeros(items.shape, np.int64)
     return RequestBatch(Histories(items, zeros.astype(np.int8), zeros, np.zeros(len(items), np.int64)), users)
 

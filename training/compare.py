@@ -12,6 +12,7 @@ from scipy import sparse
 from features.dataset import Dataset, load_dataset
 from features.histories import EventLog
 from features.tokens import item_tokens
+from recsys.bundle import read_config, verify
 from recsys.config import EncoderConfig
 from recsys.encoder import FrozenPrefix, encode_all, load_encoder, resolve_precision
 from recsys.errors import RecsysError
@@ -96,8 +97,9 @@ def frozen_vectors(recommender: Recommender) -> np.ndarray:
 
 def _open(folder: Path, model: str) -> tuple[Dataset, Bundle, EventLog]:
     bundle_path = bundle_folder(model)
+    verify(bundle_path)
     with stage("reading the data"):
-        dataset = load_dataset(folder)
+        dataset = load_dataset(folder, read_config(bundle_path).data.on_invalid)
     with stage(f"loading {model}"):
         bundle = load_bundle(bundle_path, dataset.items)
     recommender = bundle.recommender
