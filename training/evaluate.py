@@ -319,7 +319,7 @@ def _render_rest(report: Report, console: Console) -> None:
 
 
 def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", padding=0)
     for place, column in enumerate(columns):
         table.add_column(column, justify="right" if place else "left", no_wrap=True)
     return table
@@ -328,7 +328,7 @@ def _table(title: str, *columns: str) -> Table:
 def _show(interval: Interval) -> str:
     if interval.low == interval.high:
         return f"{interval.value:.4f}"
-    low, high = (f"{bound:.3f}".replace("0.", ".", 1) for bound in (interval.low, interval.high))
+    low, high = (f"{bound:.3f}".removeprefix("0") for bound in (interval.low, interval.high))
     return f"{interval.value:.4f} \\[{low}, {high}]"
 
 
