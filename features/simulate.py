@@ -76,6 +76,8 @@ def simulate(out: Path, users: int = 2000, items: int = 1500, seed: int = 7) -> 
     try:
         _write(partial, users, items, seed)
         os.replace(partial, out)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise RecsysError(f"{out}: cannot be written ({error}); nothing was left behind") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

@@ -19,6 +19,13 @@ Folder = click.Path(path_type=Path, file_okay=False)
 File = click.Path(path_type=Path, dir_okay=False)
 
 
+def _in_a_folder(ctx: click.Context, option: click.Parameter, path: Path | None) -> Path | None:
+    """Refuse a file whose folder is missing before any work is done for it."""
+    if path and not path.absolute().parent.is_dir():
+        raise click.BadParameter(f"the folder {path.parent} does not exist; make it first")
+    return path
+
+
 class Commands(click.Group):
     """A group that keeps examples as they are written and lists commands in their order."""
 
@@ -164,7 +171,7 @@ def train(
 @click.option(
     "--split", type=click.Choice(["valid", "test"]), default="test", show_default=True, help="What to measure on."
 )
-@click.option("--json", "json_file", type=File, help="Write the report to this file.")
+@click.option("--json", "json_file", type=File, callback=_in_a_folder, help="Write the report to this file.")
 @click.option("--yardsticks", is_flag=True, help="Fit and measure the yardsticks as well.")
 def evaluate(dataset: Path, model: str, split: str, json_file: Path | None, yardsticks: bool) -> None:
     """Measure a model's lists on DATASET, with 95 % intervals.
@@ -188,7 +195,7 @@ def evaluate(dataset: Path, model: str, split: str, json_file: Path | None, yard
 @click.argument("dataset", type=Folder)
 @click.option("--model", default=MODEL, show_default=True, help="Registered model or bundle folder.")
 @click.option("--k", default=20, show_default=True, type=click.IntRange(1, 1000), help="Items per list.")
-@click.option("--out", type=File, required=True, help="Parquet file to write.")
+@click.option("--out", type=File, required=True, callback=_in_a_folder, help="Parquet file to write.")
 @click.option("--users", type=File, help="File of user ids (.parquet, .csv or one a line); all users by default.")
 def recommend(dataset: Path, model: str, k: int, out: Path, users: Path | None) -> None:
     """Write a ranked list for every user of DATASET, complete or not at all.

@@ -47,7 +47,7 @@ def write_lists(recommender: Recommender, log: EventLog, users: list[str], k: in
     try:
         rows.write_parquet(temporary)
         os.replace(temporary, out)
-    except OSError as error:
+    except (OSError, pl.exceptions.PolarsError) as error:
         raise RecsysError(f"{out}: cannot be written ({error}); nothing was left behind") from error
     finally:
         temporary.unlink(missing_ok=True)

@@ -10,7 +10,7 @@ from features.simulate import simulate
 from recsys.config import Config, load_config
 from training.pipeline import Trained, train
 
-SETTINGS = ("interest.epochs=2", "encoder.max_tokens=48", "interest.batch_users=16")
+SETTINGS = ("interest.epochs=2", "encoder.max_tokens=48", "interest.batch_users=16", "interest.encoded_per_step=48")
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Shop:
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
     """Simulate a shop, train and register a model in a folder of its own."""
     folder = tmp_path_factory.mktemp("work")
-    simulate(folder / "shop", users=700, items=300, seed=11)
+    simulate(folder / "shop", users=1500, items=250, seed=11)
     config = load_config(None, SETTINGS)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)

@@ -48,6 +48,8 @@ def test_every_command_has_help(command: list[str], capsys: pytest.CaptureFixtur
         ["train", "x", "--fit-on", "test"],
         ["train", "x", "--set", "epochs=3"],
         ["recommend", "x"],
+        ["recommend", "x", "--out", "no/folder/lists.parquet"],
+        ["evaluate", "x", "--json", "no/folder/report.json"],
         ["recommend", "x", "--out", "y", "--k", "0"],
         ["serve", "--port", "99999"],
         ["data", "simulate", "--out", "x", "--users", "0"],

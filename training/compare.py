@@ -3,6 +3,7 @@
 In: a dataset folder and a model's name. Out: a `Report`, or a file of lists.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -46,8 +47,7 @@ def evaluate_model(folder: Path, model: str, split: str, with_yardsticks: bool) 
     counts = item_counts(log, fit_on, len(bundle.recommender.vectors))
     with stage(f"evaluating on {split}") as update:
         report = evaluate(bundle.recommender, log, split, dataset.info.name, counts, yardsticks, dataset.folder, update)
-    report.skipped.update(skipped)
-    return report
+    return replace(report, skipped=skipped)
 
 
 def recommend_lists(folder: Path, model: str, k: int, out: Path, users_file: Path | None) -> tuple[int, int]:

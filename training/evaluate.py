@@ -65,8 +65,8 @@ class Report:
     """Properties of the lists themselves: coverage, novelty, diversity, popularity share."""
     segments: dict[str, dict[str, Any]]
     yardsticks: dict[str, dict[str, Interval]]
-    difference: dict[str, Any] = field(default_factory=dict)
-    """ndcg@10 above the best yardstick (the oracle is none), paired over users."""
+    differences: dict[str, Interval]
+    """ndcg@10 above each yardstick (the oracle is none), paired over users."""
     skipped: dict[str, str] = field(default_factory=dict)
     """Yardsticks that could not be fitted, and why."""
 
@@ -79,9 +79,7 @@ class Report:
             "metrics": _plain(self.metrics | self.lists),
             "segments": {name: {"n": part["n"], **_plain(part["metrics"])} for name, part in self.segments.items()},
             "yardsticks": {name: _plain(metrics) for name, metrics in self.yardsticks.items()},
-            "difference": {
-                key: value.as_dict() if isinstance(value, Interval) else value for key, value in self.difference.items()
-            },
+            "differences": _plain(self.differences),
             "skipped": self.skipped,
         }
 
@@ -149,10 +147,8 @@ def evaluate(
     ranking = _answer(recommender, world.histories, update)
     ranks = list_ranks(ranking.items, world.requests.targets, world.requests.offsets)
     values = world.per_request(ranks)
-    rows = {
-        name: _yardstick_values(world, scorer, recommender.exclude_seen) for name, scorer in (yardsticks or {}).items()
-    }
-    difference = _difference(values["ndcg@10"], rows, world)
+    rows = {name: _yardstick_values(world, scorer) for name, scorer in (yardsticks or {}).items()}
+    ours, users = values["ndcg@10"], world.requests.users
     oracle = _oracle_values(world, truth_folder, recommender)
     return Report(
         dataset=dataset,
@@ -162,7 +158,7 @@ def evaluate(
         lists=_list_metrics(ranking, recommender, counts, world),
         segments=_segments(world, ranks, counts),
         yardsticks={name: world.intervals(row) for name, row in (rows | oracle).items()},
-        difference=difference,
+        differences={name: paired_difference(ours, row["ndcg@10"], users) for name, row in rows.items()},
     )
 
 
@@ -174,13 +170,17 @@ def _answer(recommender: Recommender, histories: Histories, update: Callable[[fl
     return Ranking.join(parts)
 
 
-def _yardstick_values(world: Evaluation, yardstick: Yardstick, exclude_seen: bool) -> dict[str, NDArray[np.float64]]:
-    def scores_of(rows: slice) -> NDArray[np.float32]:
-        past = world.histories.items[rows]
-        scores = yardstick.scores(past)
-        return exclude(scores, past) if exclude_seen else scores
+def _yardstick_values(world: Evaluation, yardstick: Yardstick) -> dict[str, NDArray[np.float64]]:
+    """Return the yardstick's metrics with seen items kept or left out, whichever serves it better here."""
 
-    return world.per_request(world.ranks_of(scores_of))
+    def kept(rows: slice) -> NDArray[np.float32]:
+        return yardstick.scores(world.histories.items[rows])
+
+    def left_out(rows: slice) -> NDArray[np.float32]:
+        return exclude(kept(rows), world.histories.items[rows])
+
+    both = [world.per_request(world.ranks_of(scores_of)) for scores_of in (kept, left_out)]
+    return max(both, key=lambda values: float(values["ndcg@10"].mean()))
 
 
 def _oracle_values(
@@ -192,14 +192,6 @@ def _oracle_values(
         return {}
     ids = [world.log.request_ids[key] for key in world.requests.keys]
     return {"oracle": world.per_request(world.ranks_of(lambda rows: oracle_scores(truth, ids[rows])))}
-
-
-def _difference(ours: NDArray[np.float64], rows: dict[str, dict[str, Any]], world: Evaluation) -> dict[str, Any]:
-    if not rows:
-        return {}
-    best = max(rows, key=lambda name: float(rows[name]["ndcg@10"].mean()))
-    gap = paired_difference(ours, rows[best]["ndcg@10"], world.requests.users)
-    return {"best_yardstick": best, "ndcg@10": gap}
 
 
 def _list_metrics(
@@ -298,8 +290,9 @@ def render(report: Report, console: Console) -> None:
     console.print(table)
     for name, reason in report.skipped.items():
         console.print(f"{name} left out: {reason}")
-    if report.difference:
-        gap, best = report.difference["ndcg@10"], report.difference["best_yardstick"]
+    if report.differences:
+        best = min(report.differences, key=lambda name: report.differences[name].value)
+        gap = report.differences[best]
         colour = "green" if gap.low > 0 else "red"
         verdict = "above" if gap.low > 0 else "not above"
         console.print(f"[{colour}]ndcg@10 is {verdict} the best yardstick, {best}: difference {_show(gap)}[/]")

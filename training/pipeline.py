@@ -10,6 +10,7 @@ run's folder, so that `--resume` goes on where a run was stopped.
 
 import json
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -96,16 +97,17 @@ def train(
         prepared = prepare_dataset(dataset, config, seed)
     run_id = _open_run(prepared, name, fit_on, resume)
     console.print(f"MLflow run {run_id}; resume it with --resume {run_id}", soft_wrap=True)
-    finished = False
     try:
         recommender, fits = fit(prepared, fit_on, WORK / "runs" / run_id)
         for prefix, result in fits.items():
             tracking.log_epochs(run_id, prefix, result.history)
         report = _report(recommender, prepared, fit_on)
         version = _register(run_id, recommender, prepared, fit_on, report)
-        finished = True
-    finally:
-        tracking.end_run(run_id, finished)
+    except BaseException:
+        with suppress(RecsysError):  # what stopped the run matters more than a store that cannot note it
+            tracking.end_run(run_id, finished=False)
+        raise
+    tracking.end_run(run_id, finished=True)
     shutil.rmtree(WORK / "runs" / run_id, ignore_errors=True)
     return Trained(run_id, version, report)
 

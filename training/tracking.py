@@ -8,6 +8,8 @@ directory.
 import logging
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +20,11 @@ OWN_STORE = "MLFLOW_TRACKING_URI" not in os.environ  # before mlflow sets it its
 import mlflow
 import pandas as pd
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.entities import Metric, Param, Run
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types.schema import Array, ColSpec, DataType, ParamSchema, ParamSpec, Schema
+from sqlalchemy.exc import SQLAlchemyError
 
 from recsys import __version__
 from recsys.errors import RecsysError
@@ -52,16 +55,27 @@ def connect() -> MlflowClient:
         "mlflow.tracking._model_registry.client",
         "mlflow.tracking._model_registry.fluent",
     ):
-        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     if OWN_STORE:
         mlflow.set_tracking_uri(f"sqlite:///{Path('mlflow.db').resolve()}")
     return MlflowClient()
 
 
+@contextmanager
+def answering() -> Iterator[MlflowClient]:
+    """Give the body a client; what MLflow's store refuses becomes one clear line."""
+    try:
+        yield connect()
+    except (MlflowException, SQLAlchemyError) as error:
+        raise RecsysError(
+            f"MLflow at {mlflow.get_tracking_uri()} refused: {_first_line(error)}; "
+            "see that it is reachable (MLFLOW_TRACKING_URI) and that its disk has room"
+        ) from error
+
+
 def start_run(name: str | None, params: dict[str, Any], tags: dict[str, str]) -> str:
     """Open a run and return its id; it stays open until `end_run`."""
-    client = connect()
-    try:
+    with answering() as client:
         experiment = client.get_experiment_by_name(EXPERIMENT)
         if experiment is None:
             place = Path("mlartifacts").resolve().as_uri() if OWN_STORE else None
@@ -69,10 +83,7 @@ def start_run(name: str | None, params: dict[str, Any], tags: dict[str, str]) ->
         else:
             experiment_id = experiment.experiment_id
         run = client.create_run(experiment_id, run_name=name, tags=tags)
-        batch = [Param(key, str(value)[:500]) for key, value in params.items()]
-        client.log_batch(run.info.run_id, params=batch)
-    except MlflowException as error:
-        raise RecsysError(f"MLflow at {mlflow.get_tracking_uri()} does not answer: {_first_line(error)}") from error
+        client.log_batch(run.info.run_id, params=[Param(key, str(value)[:500]) for key, value in params.items()])
     return str(run.info.run_id)
 
 
@@ -92,12 +103,14 @@ def find_run(run_id: str) -> Run:
 
 def end_run(run_id: str, finished: bool) -> None:
     """Close a run as finished or failed."""
-    connect().set_terminated(run_id, "FINISHED" if finished else "FAILED")
+    with answering() as client:
+        client.set_terminated(run_id, "FINISHED" if finished else "FAILED")
 
 
 def reopen_run(run_id: str) -> None:
     """Mark a run as running again."""
-    connect().update_run(run_id, "RUNNING")
+    with answering() as client:
+        client.update_run(run_id, "RUNNING")
 
 
 def log_epochs(run_id: str, prefix: str, history: list[dict[str, float]]) -> None:
@@ -108,18 +121,20 @@ def log_epochs(run_id: str, prefix: str, history: list[dict[str, float]]) -> Non
         for key, value in epoch.items()
         if key != "epoch"
     ]
-    connect().log_batch(run_id, metrics=metrics)
+    with answering() as client:
+        client.log_batch(run_id, metrics=metrics)
 
 
-def log_metrics(run_id: str, metrics: dict[str, float], tags: dict[str, str] | None = None) -> None:
+def log_metrics(run_id: str, metrics: dict[str, float]) -> None:
     """Log final metrics; `@` becomes `_at_`, since MLflow's names lack it."""
-    batch = [Metric(key.replace("@", "_at_"), value, 0, 0) for key, value in metrics.items()]
-    connect().log_batch(run_id, metrics=batch, tags=[RunTag(key, value) for key, value in (tags or {}).items()])
+    with answering() as client:
+        client.log_batch(run_id, [Metric(key.replace("@", "_at_"), value, 0, 0) for key, value in metrics.items()])
 
 
 def log_text(run_id: str, text: str, name: str) -> None:
     """Keep `text` as an artifact of the run."""
-    connect().log_text(run_id, text, name)
+    with answering() as client:
+        client.log_text(run_id, text, name)
 
 
 def register(run_id: str, bundle: Path) -> str:
@@ -127,20 +142,20 @@ def register(run_id: str, bundle: Path) -> str:
 
     The first version of all becomes `champion`.
     """
-    client = connect()
-    with mlflow.start_run(run_id=run_id):
-        logged = mlflow.pyfunc.log_model(
-            name="bundle",
-            python_model=str(Path(__file__).with_name("pyfunc_model.py")),
-            artifacts={"bundle": str(bundle.resolve())},
-            signature=SIGNATURE,
-            pip_requirements=[f"recsys-text=={__version__}"],
-        )
-    if not client.search_registered_models(f"name = '{MODEL_NAME}'"):
-        client.create_registered_model(MODEL_NAME)
-    created = client.create_model_version(MODEL_NAME, logged.model_uri, run_id, model_id=logged.model_id)
-    if CHAMPION not in client.get_registered_model(MODEL_NAME).aliases:
-        client.set_registered_model_alias(MODEL_NAME, CHAMPION, created.version)
+    with answering() as client:
+        with mlflow.start_run(run_id=run_id):
+            logged = mlflow.pyfunc.log_model(
+                name="bundle",
+                python_model=str(Path(__file__).with_name("pyfunc_model.py")),
+                artifacts={"bundle": str(bundle.resolve())},
+                signature=SIGNATURE,
+                pip_requirements=[f"recsys-text=={__version__}"],
+            )
+        if not client.search_registered_models(f"name = '{MODEL_NAME}'"):
+            client.create_registered_model(MODEL_NAME)
+        created = client.create_model_version(MODEL_NAME, logged.model_uri, run_id, model_id=logged.model_id)
+        if CHAMPION not in client.get_registered_model(MODEL_NAME).aliases:
+            client.set_registered_model_alias(MODEL_NAME, CHAMPION, created.version)
     return str(created.version)
 
 
