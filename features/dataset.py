@@ -4,7 +4,6 @@ In: a dataset folder. Out: `Dataset`, or an error that names the first violated 
 """
 
 import hashlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,6 +12,7 @@ import polars as pl
 
 from features.tables import Tables, read_tables
 from features.validate import Violation, rules, violations, with_known_items
+from recsys.aside import file_aside
 from recsys.errors import RecsysError
 from recsys.progress import console
 from recsys.schema import EVENT_COLUMNS, ITEM_COLUMNS, DatasetInfo
@@ -96,9 +96,8 @@ def _quarantine(tables: Tables, errors: list[Violation]) -> dict[str, pl.LazyFra
         path.unlink(missing_ok=True)
         if rejected.height:
             folder.mkdir(exist_ok=True)
-            temporary = path.with_suffix(".tmp")
-            rejected.drop("_known_item", strict=False).write_parquet(temporary)
-            os.replace(temporary, path)
+            with file_aside(path) as temporary:
+                rejected.drop("_known_item", strict=False).write_parquet(temporary)
             console.print(
                 f"{tables.paths[table].name}: {rejected.height:,} of {judged.height:,} rows set aside in {path}"
             )

@@ -12,8 +12,6 @@ requests.
 """
 
 import json
-import os
-import shutil
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -40,6 +38,7 @@ from features.simulate_truth import (
     policy,
     sigmoid,
 )
+from recsys.aside import folder_aside
 from recsys.errors import RecsysError
 from recsys.events import DAY_US
 
@@ -68,18 +67,11 @@ def simulate(out: Path, users: int = 2000, items: int = 1500, seed: int = 7) -> 
     """
     if users < 1 or items < MIN_ITEMS:
         raise RecsysError(f"simulate: got {users} users and {items} items; at least 1 and {MIN_ITEMS} are needed")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise RecsysError(f"{out}: exists and is not an empty folder; name another or remove it first")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.resolve().with_name(f".{out.resolve().name}.{os.getpid()}.partial")
-    partial.mkdir()
     try:
-        _write(partial, users, items, seed)
-        os.replace(partial, out)
+        with folder_aside(out) as folder:
+            _write(folder, users, items, seed)
     except (OSError, pl.exceptions.PolarsError) as error:
         raise RecsysError(f"{out}: cannot be written ({error}); nothing was left behind") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _write(folder: Path, users: int, items: int, seed: int) -> None:

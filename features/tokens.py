@@ -4,13 +4,13 @@ In: the catalogue, a tokenizer. Out: `Tokens`; a second call with the same texts
 """
 
 import hashlib
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
+from recsys.aside import file_aside
 from recsys.config import EncoderConfig
 from recsys.encoder import Tokens, tokenize
 
@@ -39,7 +39,6 @@ def item_tokens(items: pl.DataFrame, tokenizer: Any, config: EncoderConfig, cach
             return Tokens(arrays["ids"], arrays["offsets"])
     tokens = tokenize(texts, tokenizer, config.max_tokens)
     cache.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.stem}.{os.getpid()}.tmp.npz")
-    np.savez(temporary, allow_pickle=False, ids=tokens.ids, offsets=tokens.offsets)
-    os.replace(temporary, path)
+    with file_aside(path) as temporary:
+        np.savez(temporary, allow_pickle=False, ids=tokens.ids, offsets=tokens.offsets)
     return tokens

@@ -5,13 +5,13 @@ Parquet file with a row per place (`user_id, rank, item_id, score, interest, p_c
 complete or not there at all.
 """
 
-import os
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
 from features.histories import EventLog, Histories, Ints
+from recsys.aside import file_aside
 from recsys.errors import RecsysError
 from recsys.progress import Update
 from serving.recommender import BLOCK, Ranking, Recommender
@@ -36,7 +36,6 @@ def write_lists(recommender: Recommender, log: EventLog, users: list[str], k: in
     known = {user: row for row, user in enumerate(log.user_ids)}
     now = int(log.times.max(initial=0)) + 1
     ids = np.array(recommender.items["item_id"].to_list())
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     tables = []
     for start in range(0, len(users), BLOCK):
         part = users[start : start + BLOCK]
@@ -45,12 +44,10 @@ def write_lists(recommender: Recommender, log: EventLog, users: list[str], k: in
         update(min(1.0, (start + BLOCK) / len(users)), "")
     rows = pl.concat(tables) if tables else pl.DataFrame(schema=SCHEMA)
     try:
-        rows.write_parquet(temporary)
-        os.replace(temporary, out)
+        with file_aside(out) as temporary:
+            rows.write_parquet(temporary)
     except (OSError, pl.exceptions.PolarsError) as error:
         raise RecsysError(f"{out}: cannot be written ({error}); nothing was left behind") from error
-    finally:
-        temporary.unlink(missing_ok=True)
     return rows.height
 
 

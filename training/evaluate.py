@@ -7,7 +7,6 @@ competes. Intervals are 95 % bootstrap over users.
 """
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +20,7 @@ from rich.table import Table
 
 from features.histories import TEST, VALID, EventLog, Histories, Requests, offsets_of, spans
 from features.simulate import load_truth, oracle_scores
+from recsys.aside import file_aside
 from recsys.events import EVENT_TYPES
 from recsys.metrics import (
     Interval,
@@ -85,9 +85,8 @@ class Report:
 
     def write(self, path: Path) -> None:
         """Write the report as JSON, aside and renamed into place."""
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        temporary.write_text(json.dumps(self.as_dict(), indent=1) + "\n", encoding="utf-8")
-        os.replace(temporary, path)
+        with file_aside(path) as temporary:
+            temporary.write_text(json.dumps(self.as_dict(), indent=1) + "\n", encoding="utf-8")
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 
+from recsys.aside import file_aside
 from recsys.config import Config
 from recsys.errors import RecsysError
 from recsys.progress import Update
@@ -66,9 +67,8 @@ def fit_interest(
     }
     with _watching(folder / PROGRESS, update):
         fit = _run(settings, config, folder)
-    temporary = result.with_suffix(".tmp")
-    temporary.write_text(json.dumps(asdict(fit)), encoding="utf-8")
-    os.replace(temporary, result)
+    with file_aside(result) as temporary:
+        temporary.write_text(json.dumps(asdict(fit)), encoding="utf-8")
     return fit
 
 
@@ -187,9 +187,9 @@ def _writer(path: Path, epoch: int, total: int, history: list[dict[str, float]],
 
     def write(done: int, of: int) -> None:
         if rank == 0:
-            temporary = path.with_suffix(".tmp")
-            temporary.write_text(json.dumps({"share": (epoch + done / of) / total, "note": note}), encoding="utf-8")
-            os.replace(temporary, path)
+            with file_aside(path) as temporary:
+                state = {"share": (epoch + done / of) / total, "note": note}
+                temporary.write_text(json.dumps(state), encoding="utf-8")
 
     return write
 

@@ -5,8 +5,6 @@ In: files in some format. Out: `Imported`, lazy frames in the contract's columns
 """
 
 import json
-import os
-import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,6 +15,7 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from features.tables import check_utf8, typed, unreadable
+from recsys.aside import folder_aside
 from recsys.errors import RecsysError, first_problem, suggest
 from recsys.schema import DatasetInfo
 
@@ -158,27 +157,24 @@ def write_dataset(imported: Imported, out: Path) -> ImportReport:
     Raises:
         RecsysError: `out` is not empty, or the source turns out unreadable on the way.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise RecsysError(f"{out}: exists and is not an empty folder; name another or remove it first")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.resolve().with_name(f".{out.resolve().name}.{os.getpid()}.partial")
-    partial.mkdir()
+    counts = {}
+    frames = {"items": imported.items, "events": imported.events, "users": imported.users}
     try:
-        counts = {}
-        frames = {"items": imported.items, "events": imported.events, "users": imported.users}
-        for table, frame in frames.items():
-            if frame is not None:
-                path = partial / f"{table}.parquet"
-                ready = typed(frame, table, imported.info)
-                kept = [name for name in ready.collect_schema().names() if not name.startswith("_raw_")]
-                ready.select(kept).sink_parquet(path)
-                counts[table] = pl.scan_parquet(path).select(pl.len()).collect().item()
-        info = imported.info.model_dump(exclude_defaults=True)
-        (partial / "dataset.json").write_text(json.dumps(info, indent=1) + "\n", encoding="utf-8")
-        os.replace(partial, out)
+        with folder_aside(out) as folder:
+            for table, frame in frames.items():
+                if frame is not None:
+                    counts[table] = _write_table(frame, table, imported.info, folder / f"{table}.parquet")
+            info = imported.info.model_dump(exclude_defaults=True)
+            (folder / "dataset.json").write_text(json.dumps(info, indent=1) + "\n", encoding="utf-8")
     except pl.exceptions.PolarsError as error:
         reason = (str(error).splitlines() or [repr(error)])[0]
         raise RecsysError(f"import into {out} stopped: {reason}; nothing was written") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return ImportReport(counts["items"], counts["events"], counts.get("users", 0), imported.notes)
+
+
+def _write_table(frame: pl.LazyFrame, table: str, info: DatasetInfo, path: Path) -> int:
+    """Write a table in the contract's types and return its number of rows."""
+    ready = typed(frame, table, info)
+    kept = [name for name in ready.collect_schema().names() if not name.startswith("_raw_")]
+    ready.select(kept).sink_parquet(path)
+    return int(pl.scan_parquet(path).select(pl.len()).collect().item())
