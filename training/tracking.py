@@ -19,6 +19,7 @@ OWN_STORE = "MLFLOW_TRACKING_URI" not in os.environ  # before mlflow sets it its
 
 import mlflow
 import pandas as pd
+from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run
 from mlflow.exceptions import MlflowException
@@ -58,6 +59,8 @@ def connect() -> MlflowClient:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     if OWN_STORE:
         mlflow.set_tracking_uri(f"sqlite:///{Path('mlflow.db').resolve()}")
+        with FileLock("mlflow.db.lock"):  # two first runs at once would both make the tables
+            MlflowClient().search_experiments(max_results=1)
     return MlflowClient()
 
 
