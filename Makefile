@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 EXTRA ?= cpu
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast check format constraints clean
+.PHONY: help install demo benchmark-quality test test-fast check format constraints clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -24,6 +24,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 demo: install ## simulate a shop, train, evaluate, recommend (under 10 minutes on 2 cores)
 	$(BIN)/python -m training.demo demo
+
+DATA ?= ../shared/data/amazon-industrial
+benchmark-quality: install ## train with 3 seeds and write docs/quality.md (DATA=folder; at most 3 hours)
+	$(BIN)/python -m benchmarks.quality $(DATA) --fresh
 
 test: install ## all tests (under 10 minutes on 2 cores)
 	$(BIN)/python -m pytest

@@ -128,7 +128,7 @@ class RankingFeatures:
     @property
     def names(self) -> list[str]:
         """The names of the dense features, in order."""
-        scores = [f"{part}_{name}" for name in self.sources for part in ("score", "relative", "rank")]
+        scores = [f"{part}_{name}" for name in self.sources for part in ("relative", "rank")]
         item = ["popularity", "purchases", "price", "text_length", *self.attributes]
         user = ["history_length", "distinct_share", "price_level"]
         pair = ["price_gap", "seen", "seen_back", "similarity_last", "similarity_mean", "similarity_best"]
@@ -160,7 +160,11 @@ class RankingFeatures:
 
     def _item(self, items: Ints, now: Ints) -> list[NDArray[np.float32]]:
         facts = self.facts
-        popularity = np.log1p(facts.count_before(items, np.broadcast_to(now[:, None], items.shape)))
+        if self.has_clock:
+            counts = facts.count_before(items, np.broadcast_to(now[:, None], items.shape))
+        else:  # ordinal times of different users do not compare
+            counts = np.diff(facts.event_offsets)[items]
+        popularity = np.log1p(counts)
         attributes = [facts.attributes[items, column] for column in range(len(self.attributes))]
         return [popularity, facts.purchases[items], facts.price[items], facts.text_length[items], *attributes]
 
@@ -226,7 +230,10 @@ class RankingFeatures:
 
 
 def _score_columns(scores: Floats, present: NDArray[np.bool_]) -> list[Floats]:
-    """Return the score, its z-score among the request's candidates, and its reciprocal rank."""
+    """Return the score's z-score among the request's candidates, and its reciprocal rank.
+
+    The score itself is left out: its level shifts with every fit of the source.
+    """
     count = np.maximum(present.sum(1, keepdims=True), 1)
     kept = np.where(present, scores, 0)
     mean = kept.sum(1, keepdims=True) / count
@@ -236,7 +243,7 @@ def _score_columns(scores: Floats, present: NDArray[np.bool_]) -> list[Floats]:
     ranks = np.empty_like(order)
     np.put_along_axis(ranks, order, np.arange(order.shape[1])[None, :], axis=1)
     # Items that a source does not know score 0 and share its last place.
-    return [kept, relative, np.where(kept != 0, 1 / (1 + ranks), 0)]
+    return [relative, np.where(kept != 0, 1 / (1 + ranks), 0)]
 
 
 def _codes(column: pl.Series) -> Ints:

@@ -61,13 +61,13 @@ class InterestConfig(Section):
     """Add a learned vector per known item to its text vector; unseen items have text alone."""
     id_dropout: float = Field(0.3, ge=0, le=1)
     """Share of items per step whose ID residual is dropped, so that text alone keeps working."""
-    epochs: int = Field(4, ge=1)
+    epochs: int = Field(3, ge=1)
     """Most passes over the training sequences; early stopping may end it sooner."""
     patience: int = Field(2, ge=1)
     """Epochs without a better validation ndcg@10 before training stops."""
     batch_users: int = Field(32, ge=1)
     """User sequences per step and worker."""
-    encoded_per_step: int = Field(96, ge=1)
+    encoded_per_step: int = Field(64, ge=1)
     """Most items per step that are encoded with gradients; others come from the cache of vectors."""
     catalogue_negatives: int = Field(4096, ge=0)
     """Negatives per step drawn uniformly from the catalogue; at least N of them make the softmax full."""
@@ -96,11 +96,17 @@ class SourcesConfig(Section):
     """Items whose words match those of the user's latest items (BM25)."""
     popular: int = Field(40, ge=0)
     """Items with the most weighted events, the latest counting most."""
+    related: int = Field(20, ge=0)
+    """Popular items of the brand or category of the user's latest items."""
+    new: int = Field(20, ge=0)
+    """Nearest items to the user's vector among those with hardly an event."""
 
 
 class RankerConfig(Section):
-    """The ranker over candidates (TorchRec embeddings, DCN-v2 crosses, two heads)."""
+    """The ranker over candidates: two heads, p(click) and p(purchase)."""
 
+    kind: Literal["torchrec", "lightgbm", "blend"] = "blend"
+    """`torchrec`: embeddings and DCN-v2 crosses; `lightgbm`: LambdaRank trees; `blend`: the mean of their logits."""
     cross_layers: int = Field(2, ge=0)
     """DCN-v2 cross layers over the dense input."""
     hidden: int = Field(64, ge=1)
@@ -109,12 +115,16 @@ class RankerConfig(Section):
     """Width of each categorical embedding."""
     dropout: float = Field(0.1, ge=0, lt=1)
     """Dropout before the heads."""
+    leaves: int = Field(7, ge=2)
+    """Leaves of each tree."""
+    trees: int = Field(400, ge=1)
+    """Most trees; early stopping may end it sooner."""
     epochs: int = Field(12, ge=1)
     """Most passes over the ranking requests; early stopping may end it sooner."""
     batch_requests: int = Field(64, ge=1)
     """Requests per step."""
-    learning_rate: float = Field(2e-3, gt=0)
-    """Peak learning rate."""
+    learning_rate: float = Field(5e-4, gt=0)
+    """Peak learning rate of the network."""
     weight_decay: float = Field(1e-2, ge=0)
     """AdamW's weight decay."""
     slice_share: float = Field(0.25, gt=0, lt=1)

@@ -77,8 +77,12 @@ class TextEncoder(nn.Module):
         self.model = model
         depth = len(_layers(model))
         self.split = depth - min(trainable_layers, depth)
-        for module in [model.embeddings, *_layers(model)[: self.split]]:
+        for module in self.fixed():
             module.requires_grad_(False)
+
+    def fixed(self) -> list[nn.Module]:
+        """Return the parts that stay as they were loaded: the token embeddings and the lower layers."""
+        return [self.model.embeddings, *_layers(self.model)[: self.split]]  # type: ignore[list-item]
 
     @property
     def width(self) -> int:
@@ -87,8 +91,8 @@ class TextEncoder(nn.Module):
 
     @property
     def trainable(self) -> bool:
-        """Whether any layer is fine-tuned."""
-        return self.split < len(_layers(self.model))
+        """Whether any layer is being fine-tuned."""
+        return any(parameter.requires_grad for parameter in _layers(self.model).parameters())
 
     def lower(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Return the hidden states `[U, T, H]` below the trainable layers for ids, mask `[U, T]`."""

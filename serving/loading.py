@@ -5,7 +5,7 @@ the fit (`users.parquet`).
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from recsys.encoder import (
 )
 from recsys.id_table import TorchRecIdTable
 from recsys.interest import InterestModel
-from recsys.ranker import TorchRecRanker
+from recsys.rankers import RANKERS
 from serving.recommender import Recommender
 from serving.sources import SOURCES, Floats
 
@@ -85,28 +85,47 @@ def load_bundle(folder: Path, catalogue: pl.DataFrame | None = None) -> Bundle:
     serving = json.loads((folder / SERVING).read_text(encoding="utf-8"))
     items = pl.read_parquet(folder / "items.parquet")
     model, tokenizer = _load_model(folder, config)
-    vectors = load_file(folder / "vectors.safetensors")["vectors"].numpy()
-    facts = ItemFacts.load(folder / "facts.npz")
-    sources = [SOURCES[name].load(folder) for name in serving["sources"]]
     attributes = tuple(serving["attributes"])
-    available = np.ones(items.height, bool)
-    if catalogue is not None:
-        available = items["item_id"].is_in(catalogue["item_id"].implode()).to_numpy()
-        new = catalogue.join(items, on="item_id", how="anti", maintain_order="left")
-        if new.height:
-            items = pl.concat(
-                [items, new.select(pl.col(set(items.columns) & set(new.columns)))], how="diagonal_relaxed"
-            )
-            vectors = np.concatenate([vectors, encode_items(model, tokenizer, new, config, first=len(vectors))])
-            available = np.pad(available, (0, new.height), constant_values=True)
-            facts = extend_facts(facts, items, attributes)
-            sources = [source.extended(items, vectors) for source in sources]
-    features = RankingFeatures(facts, serving["has_clock"], feature_sources(serving["sources"]), attributes)
-    ranker = TorchRecRanker.load(folder)
     recommender = Recommender(
-        config, items, model, vectors, sources, features, ranker, serving["exclude_seen"], available
+        config,
+        items,
+        model,
+        load_file(folder / "vectors.safetensors")["vectors"].numpy(),
+        [SOURCES[name].load(folder) for name in serving["sources"]],
+        RankingFeatures(
+            ItemFacts.load(folder / "facts.npz"), serving["has_clock"], feature_sources(serving["sources"]), attributes
+        ),
+        RANKERS[config.ranker.kind].load(folder),
+        serving["exclude_seen"],
     )
+    if catalogue is not None:
+        recommender.available = items["item_id"].is_in(catalogue["item_id"].implode()).to_numpy()
+        new = catalogue.join(items, on="item_id", how="anti", maintain_order="left")
+        recommender = with_items(recommender, tokenizer, new) if new.height else recommender
     return Bundle(recommender, manifest, pl.read_parquet(folder / "users.parquet"))
+
+
+def with_items(recommender: Recommender, tokenizer: Any, new: pl.DataFrame, listed: bool = True) -> Recommender:
+    """Return the recommender for a catalogue with the items `new` at its end, known by their texts alone.
+
+    Items that are not `listed` may stand in histories and never in lists, as a typed sentence does.
+    """
+    old, model, features = recommender.items, recommender.model, recommender.features
+    shared = new.select(column for column in old.columns if column in new.columns)
+    items = pl.concat([old, shared], how="diagonal_relaxed")
+    added = encode_items(model, tokenizer, items.tail(new.height), recommender.config, first=old.height)
+    vectors = np.concatenate([recommender.vectors, added])
+    return Recommender(
+        recommender.config,
+        items,
+        model,
+        vectors,
+        [source.extended(items, vectors) for source in recommender.sources],
+        replace(features, facts=extend_facts(features.facts, items, features.attributes)),
+        recommender.ranker,
+        recommender.exclude_seen,
+        np.pad(recommender.available, (0, new.height), constant_values=listed),
+    )
 
 
 def feature_sources(names: list[str]) -> tuple[str, ...]:

@@ -17,8 +17,9 @@ from features.histories import Histories, Ints
 from features.ranking import RankingFeatures
 from recsys.config import Config
 from recsys.interest import HistoryBatch, InterestModel, recency_buckets
-from recsys.ranker import Ranker, value
-from serving.sources import CandidateSource, Floats, RequestBatch, head_scores
+from recsys.rankers import Ranker, value
+from serving.sources import CandidateSource, Floats, RequestBatch, Scores
+from serving.sources.vectors import head_scores
 
 BLOCK = 256
 """Requests that are ranked at once."""
@@ -98,19 +99,32 @@ class Recommender:
     def candidates(self, batch: RequestBatch, k: int) -> tuple[Ints, dict[str, Floats]]:
         """Return the union of the sources' proposals `[R, C]` and each source's scores of it."""
         opened = {source.name: source.open(batch) for source in self.sources}
-        quotas = self.config.sources.model_dump()
-        seen = batch.histories.items.shape[1]
-        # The popular items alone must fill a list, also when all that may not be shown is taken out.
-        spare = seen * self.exclude_seen + int((~self.available).sum())
-        quotas["popular"] = max(quotas["popular"], k + spare)
-        proposed = [scores.top(min(quotas[name], len(self.vectors))) for name, scores in opened.items()]
-        union = np.concatenate(proposed, axis=1)
-        candidates = distinct(np.where(self.available[union], union, -1))
-        if self.exclude_seen:
-            past = batch.histories.items
-            dropped = (candidates[:, :, None] == past[:, None, :]).any(2)
-            candidates = distinct(np.where(dropped, -1, candidates))
+        past = batch.histories.items
+        candidates = self._usable(np.concatenate(list(self._proposed(opened).values()), axis=1), past)
+        short = (candidates >= 0).sum(1) < min(k, len(self.vectors))
+        if short.any() and "popular" in opened:
+            # Popular items fill a list also when all that may not be shown is taken out.
+            spare = past.shape[1] * self.exclude_seen + int((~self.available).sum())
+            fill = opened["popular"].top(min(k + spare, len(self.vectors)))
+            fill = np.where(short[:, None], fill, -1)
+            candidates = self._usable(np.concatenate([candidates, fill], axis=1), past)
         return candidates, {name: scores.of(candidates) for name, scores in opened.items()}
+
+    def proposals(self, batch: RequestBatch) -> dict[str, Ints]:
+        """Return what each source proposes at its quota, `[R, quota]`."""
+        return self._proposed({source.name: source.open(batch) for source in self.sources})
+
+    def _proposed(self, opened: dict[str, Scores]) -> dict[str, Ints]:
+        quotas = self.config.sources.model_dump()
+        return {name: scores.top(min(quotas[name], len(self.vectors))) for name, scores in opened.items()}
+
+    def _usable(self, proposed: Ints, past: NDArray[np.int32]) -> Ints:
+        """Return the distinct items of `proposed` that may stand in a list after the history `past`."""
+        candidates = distinct(np.where(self.available[proposed], proposed, -1))
+        if not self.exclude_seen:
+            return candidates
+        seen = (candidates[:, :, None] == past[:, None, :]).any(2)
+        return distinct(np.where(seen, -1, candidates))
 
     def inputs(self, batch: RequestBatch, candidates: Ints, scores: dict[str, Floats]) -> tuple[Floats, Ints]:
         """Return the ranker's input: dense `[R, C, F]` and categorical `[R, C, G]`."""

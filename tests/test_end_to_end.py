@@ -33,7 +33,7 @@ def test_the_model_learns_what_text_and_events_tell(inside: Shop) -> None:
     """Above the frozen encoder and popularity by more than the paired interval, below the oracle."""
     report = evaluate_model(inside.dataset, inside.model, "test", with_yardsticks=True)
     ours = report.metrics["ndcg@10"]
-    assert set(report.yardsticks) == {"popularity", "item-knn", "ease", "frozen encoder", "oracle"}
+    assert set(report.yardsticks) == {"popularity", "item-knn", "als", "bm25", "ease", "frozen encoder", "oracle"}
     for name in ("frozen encoder", "popularity"):
         assert report.differences[name].low > 0.05 * ours.value, report.differences
     assert ours.value < report.yardsticks["oracle"]["ndcg@10"].value

@@ -12,9 +12,11 @@ from features.leakage import leaking, refuse_leakage
 from features.ranking import Floats, RankingFeatures, extend_facts, fit_facts
 from recsys.config import RankerConfig, ValueConfig
 from recsys.errors import RecsysError
-from recsys.ranker import Ranker, TorchRecRanker, value
+from recsys.rankers import BlendRanker, LightGbmRanker, Ranker, TorchRecRanker, value
 from tests.worlds import DAY, START, catalogue, log_of
-from training.ranker import RankingData, ranking_loss
+from training.ranker import ranking_loss
+from training.ranker_trees import fit_trees
+from training.ranking_data import RankingData
 
 NAMES, SIZES = ["a", "b", "c"], {"brand": 5, "category": 3}
 
@@ -26,7 +28,25 @@ def new_ranker(seed: int = 0) -> TorchRecRanker:
     return ranker.eval()
 
 
-RANKERS = {"torchrec": new_ranker}
+def some_data(seed: int, purchases: bool = True) -> RankingData:
+    """Return requests whose first candidates with a large first feature are clicked."""
+    generator = torch.Generator().manual_seed(seed)
+    dense = torch.randn(60, 6, 3, generator=generator)
+    clicked = (dense[..., 0] == dense[..., 0].max(1, keepdim=True).values).float()
+    labels = torch.stack([clicked, clicked * purchases], -1)
+    codes = torch.randint(0, 3, (60, 6, 2), generator=generator)
+    return RankingData(torch.arange(6).expand(60, 6), dense, codes, labels, torch.ones(60, 6))
+
+
+def new_trees(seed: int = 0) -> LightGbmRanker:
+    return fit_trees(some_data(seed), some_data(seed + 100), RankerConfig(trees=20), seed)
+
+
+RANKERS = {
+    "torchrec": new_ranker,
+    "lightgbm": new_trees,
+    "blend": lambda: BlendRanker(new_ranker(), new_trees()),
+}
 
 
 @pytest.fixture(params=list(RANKERS.values()), ids=list(RANKERS))
@@ -68,6 +88,22 @@ def test_the_same_seed_gives_the_same_ranker() -> None:
     one, same, other = (new_ranker(seed).probabilities(*inputs()) for seed in (0, 0, 1))
     torch.testing.assert_close(one, same)
     assert not torch.allclose(one, other)
+
+
+def test_trees_learn_what_was_clicked_and_their_probabilities_have_its_level() -> None:
+    """One of six candidates is clicked, the one with the largest first feature."""
+    chances = new_trees().probabilities(some_data(7).dense, some_data(7).categorical)[..., 0]
+    clicked = some_data(7).labels[..., 0]
+    assert (chances.argmax(1) == clicked.argmax(1)).float().mean() > 0.8
+    assert chances.mean().item() == pytest.approx(1 / 6, abs=0.05)
+
+
+def test_a_head_without_positives_gets_its_base_rate() -> None:
+    """Data without purchases are no error, and no purchase is promised."""
+    early, late = some_data(0, purchases=False), some_data(1, purchases=False)
+    trees = fit_trees(early, late, RankerConfig(trees=5), seed=0)
+    bought = trees.probabilities(early.dense, early.categorical)[..., 1]
+    assert (bought < 1e-3).all()
 
 
 def test_the_value_formula_is_as_documented() -> None:
@@ -156,7 +192,7 @@ def test_features_have_the_known_values_of_a_small_history() -> None:
 def test_an_ordinal_time_gives_no_feature_of_a_clock() -> None:
     """Ages, windows and hours are left out."""
     names = RankingFeatures(FEATURES.facts, False, ("interest",), ()).names
-    assert "popularity" in names and "score_interest" in names
+    assert "popularity" in names and "relative_interest" in names
     assert not [name for name in names if "age" in name.split("_") or "hour" in name or name.endswith("d")]
 
 

@@ -12,7 +12,7 @@ from features.ranking import RankingFeatures, fit_facts
 from recsys.config import Config, EncoderConfig
 from recsys.encoder import load_encoder
 from recsys.events import EVENT_TYPES
-from recsys.ranker import TorchRecRanker
+from recsys.rankers import TorchRecRanker
 from recsys.schema import ITEM_COLUMNS
 from serving.loading import encode_items, feature_sources, save_bundle
 from serving.recommender import Recommender
@@ -104,7 +104,8 @@ def tiny_recommender(folder: Path, items: int = 40) -> tuple[Recommender, EventL
 
     encoder = {"name": tiny_encoder(folder), "trainable_layers": 1, "precision": "fp32", "max_tokens": 16}
     lists = {"exclude_seen": "never"}
-    config = Config.model_validate({"encoder": encoder, "interest": {"max_history": 6}, "lists": lists})
+    small = {"interest": {"max_history": 6}, "ranker": {"kind": "torchrec"}}
+    config = Config.model_validate({"encoder": encoder, "lists": lists} | small)
     brands = [f"brand {row % 3}" for row in range(items)]
     shop = catalogue(words(items), brand=brands, price=[1.0 + row for row in range(items)])
     steps = [(user, step) for user in range(12) for step in range(5)]

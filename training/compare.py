@@ -25,7 +25,7 @@ from serving.recommender import Recommender
 from training.evaluate import SPLIT_STAGES, Report, evaluate
 from training.pipeline import STAGES, WORK, item_counts, read_log
 from training.tracking import bundle_folder
-from training.yardsticks import Ease, FrozenEncoder, ItemKnn, Popularity, Yardstick
+from training.yardsticks import Als, Ease, FrozenEncoder, Popularity, Yardstick, bm25, item_knn
 
 
 def evaluate_model(folder: Path, model: str, split: str, with_yardsticks: bool) -> Report:
@@ -74,7 +74,9 @@ def fit_yardsticks(
     with stage("fitting yardsticks"):
         yardsticks: dict[str, Yardstick] = {
             "popularity": Popularity(interactions),
-            "item-knn": ItemKnn(interactions),
+            "item-knn": item_knn(interactions),
+            "als": Als(interactions),
+            "bm25": bm25(recommender.items),
             "frozen encoder": FrozenEncoder(frozen_vectors(recommender)),
         }
         skipped = {}

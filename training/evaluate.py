@@ -8,7 +8,7 @@ competes. Intervals are 95 % bootstrap over users.
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,17 @@ HISTORY_BINS = ((0, 0, "no history"), (1, 2, "history 1-2"), (3, 9, "history 3-9
 
 
 @dataclass(frozen=True)
+class SourceRecall:
+    """What a candidate source proposes at its quota."""
+
+    quota: int
+    recall: float
+    """Share of the targets that it proposes."""
+    alone: float
+    """Share of the targets that no other source proposes."""
+
+
+@dataclass(frozen=True)
 class Report:
     """Everything that one evaluation found."""
 
@@ -67,6 +78,8 @@ class Report:
     yardsticks: dict[str, dict[str, Interval]]
     differences: dict[str, Interval]
     """ndcg@10 above each yardstick (the oracle is none), paired over users."""
+    sources: dict[str, SourceRecall]
+    """What each candidate source brings, and `all of them`."""
     skipped: dict[str, str] = field(default_factory=dict)
     """Yardsticks that could not be fitted, and why."""
 
@@ -80,6 +93,7 @@ class Report:
             "segments": {name: {"n": part["n"], **_plain(part["metrics"])} for name, part in self.segments.items()},
             "yardsticks": {name: _plain(metrics) for name, metrics in self.yardsticks.items()},
             "differences": _plain(self.differences),
+            "sources": {name: asdict(source) for name, source in self.sources.items()},
             "skipped": self.skipped,
         }
 
@@ -157,6 +171,7 @@ def evaluate(
         lists=_list_metrics(ranking, recommender, counts, world),
         segments=_segments(world, ranks, counts),
         yardsticks={name: world.intervals(row) for name, row in (rows | oracle).items()},
+        sources=source_recall(recommender, world),
         differences={name: paired_difference(ours, row["ndcg@10"], users) for name, row in rows.items()},
     )
 
@@ -204,6 +219,25 @@ def _list_metrics(
         "diversity@10": bootstrap_interval(intra_list_diversity(top, recommender.vectors), world.requests.users),
         "popularity_share@10": bootstrap_interval(popularity_share(top, counts), world.requests.users),
     }
+
+
+def source_recall(recommender: Recommender, world: Evaluation) -> dict[str, SourceRecall]:
+    """Return how many targets each source proposes, and how many it alone."""
+    offsets, blocks = world.requests.offsets, []
+    for start in range(0, len(world.requests), BLOCK):
+        rows = slice(start, min(start + BLOCK, len(world.requests)))
+        proposed = recommender.proposals(recommender.batch(world.histories.rows(rows)))
+        owners = np.repeat(np.arange(rows.stop - start), np.diff(offsets[start : rows.stop + 1]))
+        targets = world.requests.targets[offsets[start] : offsets[rows.stop]]
+        blocks.append(np.stack([(items[owners] == targets[:, None]).any(1) for items in proposed.values()]))
+    found = np.concatenate(blocks, axis=1)  # [sources, T]
+    others = found.sum(0) - found
+    quotas = recommender.config.sources.model_dump()
+    rows_of = {
+        source.name: SourceRecall(quotas[source.name], float(hit.mean()), float((hit & (rest == 0)).mean()))
+        for source, hit, rest in zip(recommender.sources, found, others, strict=True)
+    }
+    return rows_of | {"all of them": SourceRecall(sum(quotas.values()), float(found.any(0).mean()), 0.0)}
 
 
 def _segments(world: Evaluation, ranks: NDArray[np.float64], counts: NDArray[np.int64]) -> dict[str, dict[str, Any]]:
@@ -303,6 +337,10 @@ def _render_rest(report: Report, console: Console) -> None:
     for name, part in report.segments.items():
         segments.add_row(name, f"{part['n']:,}", _show(part["metrics"]["hr@10"]), _show(part["metrics"]["ndcg@10"]))
     console.print(segments)
+    sources = _table("candidate sources", "", "quota", "recall at quota", "found by no other")
+    for name, source in report.sources.items():
+        sources.add_row(name, f"{source.quota}", f"{source.recall:.4f}", f"{source.alone:.4f}")
+    console.print(sources)
     rest = _table("other figures of this model", "", "this model")
     for name, interval in (report.metrics | report.lists).items():
         if name not in ("hr@10", "ndcg@10", "recall@50"):

@@ -37,13 +37,20 @@ class InterestTrainer:
         rank: int = 0,
         world: int = 1,
         wrap: Callable[[nn.Module], nn.Module] = lambda module: module,
+        encoder_from: Path | None = None,
     ) -> None:
-        """`wrap` makes the objective data-parallel (DDP) where there are several workers."""
+        """`wrap` makes the objective data-parallel (DDP) where there are several workers.
+
+        With `encoder_from`, a checkpoint's folder, the text encoder is that one's and stays as it is.
+        """
         torch.manual_seed(seed)
         self.data, self.config, self.device = data, config, device
         self.seed, self.rank, self.world = seed, rank, world
         frequencies = data.frequencies()
         self.model = build_model(config, torch.from_numpy(frequencies > 0)).to(device)
+        if encoder_from:
+            self.model.load_state_dict(_encoder_state(encoder_from), strict=False)
+            self.model.encoder.requires_grad_(False)
         precision = resolve_precision(config.encoder.precision, device)
         prefix = FrozenPrefix(self.model.encoder.eval(), data.tokens, precision)
         self.objective = InterestObjective(self.model, prefix, frequencies, config.interest).to(device)
@@ -69,7 +76,8 @@ class InterestTrainer:
             self.schedule.step()
             total += loss.item()
             on_step(done, self.steps)
-        self.objective.refresh()
+        if self.model.encoder.trainable:
+            self.objective.refresh()
         return total / self.steps
 
     @torch.no_grad()
@@ -120,8 +128,14 @@ def build_model(config: Config, known: Tensor) -> InterestModel:
 
 def trained_state(model: InterestModel) -> dict[str, Tensor]:
     """Return the model's state without what stays as it was loaded (frozen layers, token embeddings)."""
-    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
-    return {name: tensor.detach().cpu() for name, tensor in model.state_dict().items() if name not in frozen}
+    fixed = {id(parameter) for part in model.encoder.fixed() for parameter in part.parameters()}
+    left_out = {name for name, parameter in model.named_parameters() if id(parameter) in fixed}
+    return {name: tensor.detach().cpu() for name, tensor in model.state_dict().items() if name not in left_out}
+
+
+def _encoder_state(folder: Path) -> dict[str, Tensor]:
+    state: dict[str, Any] = torch.load(folder / "state.pt", weights_only=True, map_location="cpu")
+    return {name: tensor for name, tensor in state["model"].items() if name.startswith("encoder.")}
 
 
 def load_trained(folder: Path, config: Config, known: Tensor) -> InterestModel:

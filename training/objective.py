@@ -58,15 +58,20 @@ class Wanted:
 class InterestObjective(nn.Module):
     """The loss of a batch, over two sets of items.
 
+    Negatives are items with events: that nobody chose an item which was perhaps not yet there says
+    nothing against it, and pushing it away would spoil new items.
+
     The user tower, projection and ID residual learn from a softmax over the catalogue (or a sample
     of it), whose pooled vectors come from `cache` `[N, H]` without gradients. The text encoder
     alone learns from a softmax over the items that this step encodes anew, each once: half of them
-    items of the batch, half drawn from the catalogue. Were fresh targets set against cached
+    items of the batch, half drawn from those with events. Were fresh targets set against cached
     negatives, the encoder would learn to tell fresh from stale and forget what the texts say.
     """
 
     cache: Tensor
     frequencies: Tensor
+    known: Tensor
+    """`[K]` items with events, ascending."""
 
     def __init__(
         self, model: InterestModel, prefix: FrozenPrefix, frequencies: NDArray[np.float64], config: InterestConfig
@@ -75,6 +80,7 @@ class InterestObjective(nn.Module):
         super().__init__()
         self.model, self.prefix, self.config = model, prefix, config
         self.register_buffer("frequencies", torch.from_numpy(frequencies), persistent=False)
+        self.register_buffer("known", torch.from_numpy(np.flatnonzero(frequencies)), persistent=False)
         self.register_buffer("cache", torch.zeros(len(frequencies), model.encoder.width), persistent=False)
 
     def refresh(self) -> None:
@@ -124,7 +130,7 @@ class InterestObjective(nn.Module):
 
     def log_inclusion(self, items: Tensor, draws: int) -> Tensor:
         """Return the log chance `[S]` that each of `items` is in a step with `draws` events."""
-        count, wanted = len(self.cache), self.config.catalogue_negatives
+        count, wanted = len(self.known), self.config.catalogue_negatives
         if wanted >= count:
             return torch.zeros(len(items), device=items.device)
         missed = draws * torch.log1p(-self.frequencies[items]) + wanted * np.log1p(-1 / count)
@@ -137,15 +143,17 @@ class InterestObjective(nn.Module):
         """
         half = self.config.encoded_per_step // 2
         by_event = -torch.expm1(draws * torch.log1p(-self.frequencies[items])) * min(1.0, half / max(1, distinct))
-        missed = (1 - by_event) * (1 - 1 / len(self.cache)) ** half
+        missed = (1 - by_event) * (1 - 1 / len(self.known)) ** half
         return torch.log1p(-missed).float()
 
     def _items_of_step(self, of_batch: Tensor, shown: Tensor) -> Tensor:
-        count, wanted = len(self.cache), self.config.catalogue_negatives
-        if wanted >= count:
-            return torch.arange(count, device=of_batch.device)
-        negatives = torch.randint(count, (wanted,), device=of_batch.device)
+        count, wanted = len(self.known), self.config.catalogue_negatives
+        negatives = self.known if wanted >= count else self._draw(wanted)
         return torch.cat([of_batch, shown[shown >= 0], negatives]).unique()
+
+    def _draw(self, count: int) -> Tensor:
+        """Draw `count` items with events uniformly, with replacement."""
+        return self.known[torch.randint(len(self.known), (count,), device=self.known.device)]
 
     def _choose(self, of_batch: Tensor) -> Tensor:
         """Return the items `[U]` to encode: some of the batch, some of the catalogue."""
@@ -153,8 +161,7 @@ class InterestObjective(nn.Module):
             return of_batch[:0]
         half = self.config.encoded_per_step // 2
         chosen = of_batch[torch.randperm(len(of_batch), device=of_batch.device)[:half]]
-        drawn = torch.randint(len(self.cache), (half,), device=of_batch.device)
-        return torch.cat([chosen, drawn]).unique()
+        return torch.cat([chosen, self._draw(half)]).unique()
 
     def _encode(self, items: Tensor) -> Tensor:
         """Return the vectors `[U, D]` of `items`, encoded with gradients, and keep them in the cache."""

@@ -11,7 +11,7 @@ run's folder, so that `--resume` goes on where a run was stopped.
 import json
 import shutil
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,14 +31,15 @@ from recsys.errors import RecsysError
 from recsys.events import EVENT_TYPES
 from recsys.interest import InterestModel
 from recsys.progress import console, stage
-from recsys.ranker import Ranker
+from recsys.rankers import Ranker
 from serving.loading import encode_tokens, feature_sources, save_bundle
 from serving.recommender import Recommender
 from serving.sources import SOURCES, FitContext
 from training import tracking
 from training.evaluate import Report, evaluate
 from training.interest import load_trained
-from training.ranker import fit_ranker, ranking_data
+from training.ranker import fit_ranker
+from training.ranking_data import ranking_data
 from training.ray_fit import InterestFit, fit_interest
 from training.sequences import latest, prepare
 
@@ -129,35 +130,54 @@ def read_log(dataset: Dataset, config: Config, item_ids: pl.Series | None = None
 
 def fit(prepared: Prepared, fit_on: FitOn, folder: Path) -> tuple[Recommender, dict[str, InterestFit]]:
     """Fit everything in the stage folder `folder`; return the recommender and how the fits went."""
-    log, config = prepared.log, prepared.config
     first, slice_stage, last = STAGES[fit_on]
-    requests = latest(log.requests(slice_stage), config.ranker.max_requests)
-    _check_enough(log, first, requests, fit_on)
-    choosing = _fit_interest(prepared, first, folder / "choose", None, "choosing the interest model")
+    requests = latest(prepared.log.requests(slice_stage), prepared.config.ranker.max_requests)
+    _check_enough(prepared.log, first, requests, fit_on)
     exclude_seen = _exclude_seen(prepared, requests)
+    choosing = _fit_interest(prepared, first, folder / "choose", "choosing the interest model")
     early = assemble(prepared, first, _load(prepared, first, choosing), None, exclude_seen)
     if prepared.dataset.info.split == "time" and prepared.dataset.has_clock:
+        log = prepared.log
         refuse_leakage(early.features, prepared.dataset.items, log.in_stages(*first), log, requests)
+    ranker = _fit_ranker(prepared, early, requests)
+    final = _fit_interest(prepared, last, folder / "refit", "fitting the interest model", choosing)
+    recommender = assemble(prepared, last, _load(prepared, last, final), ranker, exclude_seen)
+    return recommender, {"choose": choosing, "refit": final}
+
+
+def refit_ranker(prepared: Prepared, fit_on: FitOn, folder: Path, recommender: Recommender, kind: str) -> Recommender:
+    """Return `recommender` with a ranker of another kind, from the stages that `fit` left in `folder`."""
+    first, slice_stage, _ = STAGES[fit_on]
+    config = prepared.config.model_copy(update={"ranker": prepared.config.ranker.model_copy(update={"kind": kind})})
+    prepared = replace(prepared, config=config)
+    requests = latest(prepared.log.requests(slice_stage), config.ranker.max_requests)
+    choosing = _fit_interest(prepared, first, folder / "choose", "choosing the interest model")
+    early = assemble(prepared, first, _load(prepared, first, choosing), None, recommender.exclude_seen)
+    ranker = _fit_ranker(prepared, early, requests)
+    items, vectors, features = recommender.items, recommender.vectors, recommender.features
+    return Recommender(
+        config, items, recommender.model, vectors, recommender.sources, features, ranker, recommender.exclude_seen
+    )
+
+
+def _fit_ranker(prepared: Prepared, early: Recommender, requests: Requests) -> Ranker:
+    """Fit the ranker on `requests`, described by what `early` knew before them."""
     with stage("fitting the ranker") as update:
-        done = 0
+        done = epochs = 0
 
         def on_block(count: int) -> None:
             nonlocal done
             done += count
             update(0.5 * done / len(requests), "describing candidates")
 
-        data = ranking_data(early, log, requests, on_block)
-        epochs = 0
-
         def on_epoch(metric: float) -> None:
             nonlocal epochs
             epochs += 1
-            update(min(1.0, 0.5 + 0.25 * epochs / config.ranker.epochs), f"ndcg@10 among candidates {metric:.4f}")
+            share = 0.5 + 0.25 * epochs / prepared.config.ranker.epochs
+            update(min(1.0, share), f"ndcg@10 among candidates {metric:.4f}")
 
-        ranker = fit_ranker(data, early, prepared.seed, on_epoch)
-    final = _fit_interest(prepared, last, folder / "refit", choosing.epochs, "fitting the interest model")
-    recommender = assemble(prepared, last, _load(prepared, last, final), ranker, exclude_seen)
-    return recommender, {"choose": choosing, "refit": final}
+        data = ranking_data(early, prepared.log, requests, on_block)
+        return fit_ranker(data, early, prepared.seed, on_epoch)
 
 
 def assemble(
@@ -176,12 +196,12 @@ def assemble(
 
 
 def _fit_interest(
-    prepared: Prepared, stages: tuple[int, ...], folder: Path, epochs: int | None, title: str
+    prepared: Prepared, stages: tuple[int, ...], folder: Path, title: str, chosen: InterestFit | None = None
 ) -> InterestFit:
     has_clock = prepared.dataset.has_clock
     data = prepare(prepared.log, stages, prepared.tokens, prepared.weights, has_clock, prepared.config)
     with stage(title) as update:
-        result = fit_interest(data, prepared.config, prepared.seed, folder, epochs, update)
+        result = fit_interest(data, prepared.config, prepared.seed, folder, update, chosen)
         found = "" if result.metric is None else f", ndcg@10 on valid {result.metric:.4f}"
         update(1.0, f"{result.epochs} epochs{found}")
     return result

@@ -46,13 +46,13 @@ class InterestFit:
 
 
 def fit_interest(
-    data: InterestData, config: Config, seed: int, folder: Path, epochs: int | None, update: Update
+    data: InterestData, config: Config, seed: int, folder: Path, update: Update, chosen: InterestFit | None = None
 ) -> InterestFit:
     """Fit on `data` in the stage `folder`.
 
-    With `epochs` None the best epoch on validation is kept and `patience` ends the fit; with a
-    number that many epochs are run and the last is kept, without a look at valid, which may be
-    among what is fitted.
+    Without `chosen` the best epoch on validation is kept and `patience` ends the fit. With it, as
+    many epochs are run as it found best, with its text encoder as it is, and the last is kept,
+    without a look at valid, which may be among what is fitted.
     """
     result = folder / RESULT
     if result.exists():
@@ -63,7 +63,8 @@ def fit_interest(
         "folder": str(folder.resolve()),
         "config": config.model_dump_json(),
         "seed": seed,
-        "epochs": epochs,
+        "epochs": chosen.epochs if chosen else None,
+        "encoder_from": chosen.checkpoint if chosen else None,
     }
     with _watching(folder / PROGRESS, update):
         fit = _run(settings, config, folder)
@@ -123,6 +124,7 @@ def worker_loop(settings: dict[str, Any]) -> None:
         wrap=(lambda module: prepare_model(module, parallel_strategy_kwargs={"broadcast_buffers": False}))
         if world > 1
         else (lambda module: module),
+        encoder_from=Path(settings["encoder_from"]) if settings["encoder_from"] else None,
     )
     history, checkpoint = [], ray.train.get_checkpoint()
     if checkpoint:

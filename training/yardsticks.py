@@ -8,11 +8,15 @@ Shapes: V users, N catalogue, R requests, L history positions (right-aligned, -1
 from typing import Protocol
 
 import numpy as np
+import polars as pl
+from implicit.als import AlternatingLeastSquares
+from implicit.nearest_neighbours import CosineRecommender
 from numpy.typing import NDArray
 from scipy import linalg, sparse
+from threadpoolctl import threadpool_limits
 
 from recsys.errors import RecsysError
-from serving.sources import HISTORY_DECAY, NEIGHBOURS, keep_strongest
+from serving.sources.graphs import HISTORY_DECAY, NEIGHBOURS, LexicalSource
 
 Floats = NDArray[np.float32]
 Histories = NDArray[np.int32]
@@ -40,23 +44,46 @@ class Popularity:
         return np.tile(self.total, (len(histories), 1))
 
 
-class ItemKnn:
-    """Cosine between items' users, the nearest 200 per item (Sarwar et al. 2001), decayed history."""
+class ItemGraph:
+    """A history's items lead to others by a sparse matrix `[N, N]`."""
 
-    def __init__(self, interactions: sparse.csr_matrix, shrinkage: float = 1.0) -> None:
-        seen = sparse.csr_matrix((interactions > 0).astype(np.float32))
-        together = sparse.csr_matrix(seen.T @ seen, dtype=np.float32)
-        together.setdiag(0)
-        together.eliminate_zeros()
-        norms = np.sqrt(np.asarray(seen.sum(0)).ravel())
-        rows = np.repeat(np.arange(together.shape[0]), np.diff(together.indptr))
-        together.data /= norms[rows] * norms[together.indices] + shrinkage
-        self.similarity = keep_strongest(together, NEIGHBOURS)
+    def __init__(self, graph: sparse.csr_matrix) -> None:
+        self.graph = graph
 
     def scores(self, histories: Histories) -> Floats:
-        """Return summed similarities to the decayed history."""
-        weights = decayed(histories, self.similarity.shape[0])
-        return np.asarray((weights @ self.similarity).todense(), np.float32)
+        """Return the decayed history times the matrix."""
+        return np.asarray((decayed(histories, self.graph.shape[0]) @ self.graph).todense(), np.float32)
+
+
+def item_knn(interactions: sparse.csr_matrix) -> ItemGraph:
+    """Return cosines between items' users, the nearest 200 per item (Sarwar et al. 2001; implicit)."""
+    model = CosineRecommender(K=NEIGHBOURS, num_threads=1)
+    model.fit(sparse.csr_matrix(interactions > 0, dtype=np.float64), show_progress=False)
+    similarity = sparse.lil_matrix(model.similarity, dtype=np.float32)
+    similarity.setdiag(0)
+    return ItemGraph(sparse.csr_matrix(similarity))
+
+
+def bm25(items: pl.DataFrame) -> ItemGraph:
+    """Return how well each item's words find every other (Robertson et al. 1994; bm25s)."""
+    return ItemGraph(LexicalSource.of_texts(items).graph)
+
+
+class Als:
+    """Matrix factorisation of implicit feedback (Hu et al. 2008; implicit); histories are folded in."""
+
+    def __init__(self, interactions: sparse.csr_matrix, factors: int = 64) -> None:
+        with threadpool_limits(1, "blas"):  # implicit has threads of its own and warns of others
+            self.model = AlternatingLeastSquares(
+                factors, regularization=0.05, alpha=20.0, iterations=15, random_state=0, num_threads=1
+            )
+            self.model.fit(sparse.csr_matrix(interactions > 0, dtype=np.float32), show_progress=False)
+
+    def scores(self, histories: Histories) -> Floats:
+        """Return the products of the histories' vectors with those of all items."""
+        past = decayed(histories, len(self.model.item_factors))
+        users = self.model.recalculate_user(np.arange(len(histories)), past)
+        return np.asarray(users @ self.model.item_factors.T, np.float32)
 
 
 class Ease:

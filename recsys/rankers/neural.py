@@ -1,11 +1,9 @@
-"""The ranker: TorchRec embeddings and DCN-v2 crosses over a request's candidates, two heads.
+"""The neural ranker: TorchRec embeddings and DCN-v2 crosses over a request's candidates, two heads.
 
 In: `dense` `[R, C, F]`, `categorical` `[R, C, G]`. Out: logits `[R, C, 2]` of p(click), p(purchase).
-`Ranker` is what any kind of ranker offers; `TorchRecRanker` is the kind there is.
 """
 
 import json
-from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Self
 
@@ -14,24 +12,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torchrec import EmbeddingBagCollection, EmbeddingBagConfig, KeyedJaggedTensor
 
-from recsys.config import RankerConfig, ValueConfig
-
-
-class Ranker(ABC):
-    """Turns features of candidates into probabilities; saved in the bundle."""
-
-    @abstractmethod
-    def probabilities(self, dense: Tensor, categorical: Tensor) -> Tensor:
-        """Return p(click) and p(purchase) `[R, C, 2]`."""
-
-    @abstractmethod
-    def save(self, folder: Path) -> None:
-        """Write the ranker into `folder`."""
-
-    @classmethod
-    @abstractmethod
-    def load(cls, folder: Path) -> Self:
-        """Read what `save` wrote."""
+from recsys.config import RankerConfig
+from recsys.rankers.base import Ranker
 
 
 class TorchRecRanker(nn.Module, Ranker):
@@ -112,12 +94,3 @@ class TorchRecRanker(nn.Module, Ranker):
         ranker.load_state_dict(load_file(folder / "ranker.safetensors"))
         ranker.eval()
         return ranker
-
-
-def value(probabilities: Tensor, price: Tensor, config: ValueConfig) -> Tensor:
-    """Return the value `[R, C]` = click · p(click) + purchase · p(purchase) · price^price_power.
-
-    `probabilities` `[R, C, 2]`; `price` `[R, C]` in units of the dataset.
-    """
-    worth = config.purchase * price.clamp(min=1e-6) ** config.price_power if config.price_power else config.purchase
-    return config.click * probabilities[..., 0] + worth * probabilities[..., 1]

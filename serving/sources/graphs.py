@@ -1,16 +1,12 @@
-"""Candidate sources: who proposes items for a request, each with a score that is kept as a feature.
+"""Item-to-item sources: a sparse graph from what a user did to what might come next.
 
-In: a `RequestBatch`. Out: per source the best `[R, k]` items and the scores of any candidates.
-A new source is one subclass of `CandidateSource` in `SOURCES` and one quota in the configuration.
-
-Shapes: R requests, C candidates, N catalogue, D width.
+Shapes: R requests, C candidates, N catalogue.
 """
 
 import logging
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Self
 
 import bm25s
 import numpy as np
@@ -18,129 +14,17 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy import sparse
 
-from features.histories import EventLog, Histories, Ints
+from features.histories import Ints
 from recsys.events import DAY_US
-from serving.index import VectorIndex
-
-Floats = NDArray[np.float32]
+from serving.sources.base import CandidateSource, FitContext, Floats, RequestBatch, Scores
 
 HISTORY_DECAY = 0.7
-"""Weight of a history event against the one after it, in item-to-item sources."""
-
-logging.getLogger("bm25s").setLevel(logging.WARNING)
+"""Weight of a history event against the one after it."""
 
 NEIGHBOURS = 200
-"""Items kept per item in item-to-item sources."""
+"""Items kept per item."""
 
-
-@dataclass(frozen=True)
-class RequestBatch:
-    """R requests and the user vectors that the interest model gives them."""
-
-    histories: Histories
-    users: Floats
-    """`[R, 2, D]`, one per head; zero for an empty history."""
-
-
-@dataclass(frozen=True)
-class FitContext:
-    """What a source may learn from: the catalogue, and events that precede every request."""
-
-    items: pl.DataFrame
-    log: EventLog
-    vectors: Floats
-    """`[N, D]` unit item vectors of the interest model."""
-    weights: Floats
-    """Event weight by type code."""
-    has_clock: bool
-
-
-class Scores(ABC):
-    """A source's view of one batch."""
-
-    @abstractmethod
-    def top(self, k: int) -> Ints:
-        """Return the best items `[R, k]`, -1 where there are fewer."""
-
-    @abstractmethod
-    def of(self, candidates: Ints) -> Floats:
-        """Return the scores `[R, C]` of `candidates` `[R, C]`; 0 where unknown or padded."""
-
-
-class CandidateSource(ABC):
-    """Base of every source. Fitted once, saved in the bundle, opened for each batch."""
-
-    name: ClassVar[str]
-
-    @classmethod
-    @abstractmethod
-    def fit(cls, context: FitContext) -> Self:
-        """Learn from the catalogue and its events."""
-
-    @abstractmethod
-    def open(self, batch: RequestBatch) -> Scores:
-        """Prepare the scores of one batch of requests."""
-
-    @abstractmethod
-    def extended(self, items: pl.DataFrame, vectors: Floats) -> Self:
-        """Return the source for a catalogue with further items at its end; `vectors` `[N, D]`."""
-
-    @abstractmethod
-    def save(self, folder: Path) -> None:
-        """Write the source into `folder`."""
-
-    @classmethod
-    @abstractmethod
-    def load(cls, folder: Path) -> Self:
-        """Read what `save` wrote."""
-
-
-class InterestSource(CandidateSource):
-    """Nearest items to the mean of the user's two vectors; the score is the click head's interest."""
-
-    name = "interest"
-
-    def __init__(self, index: VectorIndex) -> None:
-        self.index, self.vectors = index, index.vectors()
-
-    @classmethod
-    def fit(cls, context: FitContext) -> Self:
-        return cls(VectorIndex.build(context.vectors))
-
-    def open(self, batch: RequestBatch) -> Scores:
-        return VectorScores(self.index, self.vectors, batch.users)
-
-    def extended(self, items: pl.DataFrame, vectors: Floats) -> Self:
-        return type(self)(VectorIndex.build(vectors))
-
-    def save(self, folder: Path) -> None:
-        self.index.save(folder / "index.faiss")
-
-    @classmethod
-    def load(cls, folder: Path) -> Self:
-        return cls(VectorIndex.load(folder / "index.faiss"))
-
-
-@dataclass(frozen=True)
-class VectorScores(Scores):
-    """Inner products of user and item vectors."""
-
-    index: VectorIndex
-    vectors: Floats
-    users: Floats
-
-    def top(self, k: int) -> Ints:
-        found = self.index.search(self.users.mean(1), k)
-        return np.where(np.any(self.users, axis=(1, 2))[:, None], found, -1)
-
-    def of(self, candidates: Ints) -> Floats:
-        return head_scores(self.users[:, 0], self.vectors, candidates)
-
-
-def head_scores(users: Floats, vectors: Floats, candidates: Ints) -> Floats:
-    """Return the inner products `[R, C]` of `users` `[R, D]` with their candidates; 0 where padded."""
-    scores = np.einsum("rd,rcd->rc", users, vectors[candidates], optimize=True)
-    return np.where(candidates >= 0, scores, 0).astype(np.float32)
+logging.getLogger("bm25s").setLevel(logging.WARNING)
 
 
 class ItemGraphSource(CandidateSource):
@@ -199,7 +83,7 @@ class SparseScores(Scores):
 
 
 class CovisitationSource(ItemGraphSource):
-    """Where users went within the next few events after an item.
+    """Where users went within the next few events after an item, the item itself among them.
 
     A pair counts by the weight of the later event, halved for each further event in between and,
     where there is a clock, for each `half_life_days` of age; the way back counts half. Rows are
@@ -225,8 +109,7 @@ class CovisitationSource(ItemGraphSource):
             here, there = log.items[first], log.items[later]
             pairs += [(here, there, weight), (there, here, weight * cls.backward)]
         rows, columns, data = (np.concatenate(part) for part in zip(*pairs, strict=True))
-        other = rows != columns
-        graph = sparse.csr_matrix((data[other], (rows[other], columns[other])), shape=(count, count))
+        graph = sparse.csr_matrix((data, (rows, columns)), shape=(count, count))
         total = np.asarray(graph.sum(1)).ravel() + context.weights.max(initial=1.0)
         return cls(keep_strongest(sparse.diags(1 / total) @ graph))
 
@@ -265,60 +148,35 @@ class LexicalSource(ItemGraphSource):
         return cls(sparse.csr_matrix(((data / own)[other], (rows[other], columns[other])), shape=(count, count)))
 
 
-class PopularSource(CandidateSource):
-    """Items with the most weighted events; where there is a clock, the latest count most."""
+class RelatedSource(ItemGraphSource):
+    """The popular items of the brand and of the category of a history item.
 
-    name = "popular"
-    half_life_days = 14.0
+    An item's weight is its share of the events of its brand, plus its share of its category.
+    """
 
-    def __init__(self, scores: Floats) -> None:
-        self.scores = scores
-        self.order = np.argsort(-scores, kind="stable")
+    name = "related"
+    most_items = 50
 
     @classmethod
     def fit(cls, context: FitContext) -> Self:
-        log = context.log
-        weight = context.weights[log.types].astype(np.float64)
-        if context.has_clock and len(log):
-            weight = weight * 0.5 ** ((log.times.max() - log.times) / DAY_US / cls.half_life_days)
-        scores = np.bincount(log.items, weight, minlength=context.items.height)
-        return cls(np.log1p(scores).astype(np.float32))
-
-    def open(self, batch: RequestBatch) -> Scores:
-        return FixedScores(self.scores, self.order, len(batch.users))
-
-    def extended(self, items: pl.DataFrame, vectors: Floats) -> Self:
-        return type(self)(np.pad(self.scores, (0, items.height - len(self.scores))))
-
-    def save(self, folder: Path) -> None:
-        np.savez(folder / "popular.npz", allow_pickle=False, scores=self.scores)
-
-    @classmethod
-    def load(cls, folder: Path) -> Self:
-        with np.load(folder / "popular.npz", allow_pickle=False) as arrays:
-            return cls(arrays["scores"])
+        count = context.items.height
+        events = 1.0 + np.bincount(context.log.items, context.weights[context.log.types], minlength=count)
+        graph = sparse.csr_matrix((count, count), dtype=np.float32)
+        for column in ("brand", "category"):
+            graph = graph + _leaders(context.items[column], events, cls.most_items)
+        return cls(keep_strongest(graph))
 
 
-@dataclass(frozen=True)
-class FixedScores(Scores):
-    """The same score `[N]` of an item for every request."""
-
-    scores: Floats
-    order: Ints
-    requests: int
-
-    def top(self, k: int) -> Ints:
-        best = np.full(k, -1, np.int64)
-        best[: len(self.order[:k])] = self.order[:k]
-        return np.broadcast_to(best, (self.requests, k))
-
-    def of(self, candidates: Ints) -> Floats:
-        return np.where(candidates >= 0, self.scores[candidates], 0).astype(np.float32)
-
-
-SOURCES: dict[str, type[CandidateSource]] = {
-    source.name: source for source in (InterestSource, CovisitationSource, LexicalSource, PopularSource)
-}
+def _leaders(groups: pl.Series, events: NDArray[np.floating], most: int) -> sparse.csr_matrix:
+    """Return `[N, N]`: from each item to the `most` items with most `events` `[N]` of its group."""
+    frame = pl.DataFrame({"item": np.arange(len(groups)), "group": groups, "events": events})
+    frame = frame.filter(pl.col("group").fill_null("") != "")
+    share = frame.with_columns(share=pl.col("events") / pl.col("events").sum().over("group"))
+    leaders = share.sort("events", descending=True, maintain_order=True).group_by("group").head(most)
+    pairs = frame.select("item", "group").join(leaders.select("group", "share", leader="item"), on="group")
+    pairs = pairs.filter(pl.col("item") != pl.col("leader"))
+    shape = (len(groups), len(groups))
+    return sparse.csr_matrix((pairs["share"].to_numpy(), (pairs["item"].to_numpy(), pairs["leader"].to_numpy())), shape)
 
 
 def keep_strongest(graph: sparse.spmatrix, count: int = NEIGHBOURS) -> sparse.csr_matrix:

@@ -1,0 +1,243 @@
+"""The quality of the lists against yardsticks and the published table of the same test rows.
+
+In: a dataset folder with the splits of a published table. Out: a Markdown report.
+
+    .venv/bin/python -m benchmarks.quality ../shared/data/amazon-industrial --out docs/quality.md
+
+Trains afresh with the defaults, for every seed and every `--fit-on`, and measures on `test` (which
+no choice has seen). A run that was stopped goes on where it was; `--fresh` forgets what there is.
+"""
+
+import argparse
+import json
+import os
+import platform
+import resource
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from features.dataset import load_dataset
+from features.histories import Histories
+from recsys.aside import file_aside
+from recsys.config import Config
+from recsys.metrics import Interval, bootstrap_interval, hit_rate, list_ranks, ndcg, paired_difference
+from recsys.progress import console
+from serving.loading import with_items
+from serving.recommender import Recommender
+from training.compare import fit_yardsticks
+from training.evaluate import LIST_LENGTH, Evaluation, source_recall
+from training.pipeline import FitOn, Prepared, fit, item_counts, prepare_dataset, refit_ranker
+
+WORK = Path(".recsys/quality")
+FITS: tuple[FitOn, ...] = ("train", "train+valid")
+
+PUBLISHED = {
+    "amazon-industrial": {
+        "MiniOneRec": (0.1586, 0.1167), "S-DPO": (0.1524, 0.1082), "D3": (0.1500, 0.1082), "BIGRec": (0.1370, 0.0997),
+        "LC-Rec": (0.1332, 0.0952), "TIGER": (0.1321, 0.0908), "HSTU": (0.1163, 0.0958), "SASRec": (0.1088, 0.0806),
+        "GRU4Rec": (0.0999, 0.0669), "Caser": (0.0942, 0.0628),
+    }
+}  # fmt: skip
+"""hr@10 and ndcg@10 by dataset and model (arXiv 2510.24431, table of Industrial), from 36,259 training rows."""
+
+Values = dict[str, np.ndarray]
+"""Metric values `[R]` of every request."""
+
+
+def main() -> None:
+    """Read the options, measure what is missing and write the report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset", type=Path)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=Path("docs/quality.md"))
+    parser.add_argument("--fresh", action="store_true", help="forget what an earlier run measured")
+    options = parser.parse_args()
+    if options.fresh:
+        shutil.rmtree(WORK, ignore_errors=True)
+    results = {fit_on: [measure(options.dataset, fit_on, seed) for seed in range(options.seeds)] for fit_on in FITS}
+    with file_aside(options.out) as temporary:
+        temporary.write_text(render(options.dataset, results), encoding="utf-8")
+    console.print(f"wrote {options.out}")
+
+
+def measure(folder: Path, fit_on: FitOn, seed: int) -> dict[str, Any]:
+    """Return the figures of one training, from its file where it was measured before."""
+    dataset = load_dataset(folder)
+    work = WORK / dataset.info.name / f"{fit_on}-{seed}"
+    found = work / "found.npz"
+    if not found.exists():
+        prepared = prepare_dataset(dataset, Config(), seed)
+        start = time.monotonic()
+        recommender, _ = fit(prepared, fit_on, work)
+        seconds = time.monotonic() - start
+        values = rows_of(prepared, recommender, fit_on, work, with_yardsticks=seed == 0)
+        about = {"seconds": seconds, "peak": peak_gib(), "sources": sources_of(prepared, recommender)}
+        with file_aside(found) as temporary:
+            np.savez(temporary, allow_pickle=False, about=json.dumps(about), **values)
+    with np.load(found, allow_pickle=False) as arrays:
+        return {name: arrays[name] if name != "about" else json.loads(str(arrays[name])) for name in arrays.files}
+
+
+def rows_of(
+    prepared: Prepared, recommender: Recommender, fit_on: FitOn, work: Path, with_yardsticks: bool
+) -> dict[str, np.ndarray]:
+    """Return `row|metric` → values `[R]` of the lists, of rankers of other kinds and of the interest model alone."""
+    world = Evaluation.of(prepared.log, "test", prepared.config.interest.max_history)
+    rows = {"this engine": of_lists(recommender, world, world.histories)}
+    for kind in ("torchrec", "lightgbm"):
+        other = refit_ranker(prepared, fit_on, work, recommender, kind)
+        rows[f"with ranker.kind={kind}"] = of_lists(other, world, world.histories)
+    rows["interest model alone"] = of_scores(world, lambda part: interest_of(recommender, world.histories.rows(part)))
+    rows["typed sentence"] = sentences(prepared, recommender, world)
+    if with_yardsticks:
+        fitted, _ = fit_yardsticks(recommender, prepared.dataset, prepared.log, fit_on)
+        for name, yardstick in fitted.items():
+            rows[name] = of_scores(world, lambda part, y=yardstick: y.scores(world.histories.items[part]))
+    flat = {f"{row}|{metric}": array for row, values in rows.items() for metric, array in values.items()}
+    counts = item_counts(prepared.log, fit_on, len(recommender.vectors))
+    return flat | {
+        "users": world.requests.users,
+        "cold": counts[world.requests.targets] == 0,
+        "repeat": (world.histories.items == world.requests.targets[:, None]).any(1),
+        "length": (world.histories.items >= 0).sum(1),
+    }
+
+
+def of_lists(recommender: Recommender, world: Evaluation, histories: Histories) -> Values:
+    """Return hr@10 and ndcg@10 of the recommender's lists."""
+    lists = recommender.recommend(histories, LIST_LENGTH).items
+    return metrics(list_ranks(lists, world.requests.targets, world.requests.offsets), world)
+
+
+def of_scores(world: Evaluation, scores_of: Callable[[slice], np.ndarray]) -> Values:
+    """Return hr@10 and ndcg@10 under scores of the whole catalogue."""
+    return metrics(world.ranks_of(scores_of), world)
+
+
+def metrics(ranks: np.ndarray, world: Evaluation) -> Values:
+    """Return the values `[R]` of the two metrics of the published table."""
+    offsets = world.requests.offsets
+    return {"hr@10": hit_rate(ranks, offsets, 10), "ndcg@10": ndcg(ranks, offsets, 10)}
+
+
+def interest_of(recommender: Recommender, histories: Histories) -> np.ndarray:
+    """Return the interest score `[R, N]` of every item."""
+    return recommender.batch(histories).users[:, 0] @ recommender.vectors.T
+
+
+def sentences(prepared: Prepared, recommender: Recommender, world: Evaluation) -> Values:
+    """Answer users of whom nothing is known but a sentence: the title of their last item, without its event."""
+    last = world.histories.items[:, -1]
+    typed = np.unique(last[last >= 0])
+    titles = prepared.dataset.items["title"].gather(typed)
+    new = pl.DataFrame({"item_id": [f"sentence {row}" for row in range(len(typed))], "title": titles})
+    grown = with_items(recommender, prepared.tokenizer, new, listed=False)
+    places = len(recommender.vectors) + np.searchsorted(typed, last)
+    histories = replace(world.histories, items=np.full_like(world.histories.items, -1))
+    histories.items[:, -1] = np.where(last >= 0, places, -1)
+    return of_lists(grown, world, histories)
+
+
+def sources_of(prepared: Prepared, recommender: Recommender) -> dict[str, dict[str, float]]:
+    """Return quota, recall and what it alone found, per source."""
+    world = Evaluation.of(prepared.log, "test", prepared.config.interest.max_history)
+    return {name: vars(source) for name, source in source_recall(recommender, world).items()}
+
+
+def peak_gib() -> float:
+    """Return the largest resident memory so far, of this process and of its largest child, in GiB."""
+    usage = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(usage) / 2**20
+
+
+def render(folder: Path, results: dict[str, list[dict[str, Any]]]) -> str:
+    """Return the report as Markdown."""
+    dataset = load_dataset(folder)
+    seeds = len(next(iter(results.values())))
+    count = len(next(iter(results.values()))[0]["users"])
+    lines = [
+        "# Quality",
+        "",
+        f"`make benchmark-quality`, {date.today()}, {os.cpu_count()} cores, {platform.machine()}, no GPU unless said.",
+        f"`{dataset.info.name}`, split `test`, {count:,} requests, full ranking, seen items allowed, default",
+        f"configuration, mean of {seeds} seeds, 95 % bootstrap intervals over users (of the mean over seeds).",
+        "Choices are made on `valid` or before it; `test` is looked at here alone.",
+    ]
+    for fit_on, runs in results.items():
+        lines += ["", f"## `--fit-on {fit_on}`", "", *_table_of(runs, PUBLISHED.get(dataset.info.name, {}))]
+        lines += ["", *_segments(runs), "", *_sources(runs[0]["about"]["sources"])]
+        minutes = ", ".join(f"{run['about']['seconds'] / 60:.1f}" for run in runs)
+        peak = max(run["about"]["peak"] for run in runs)
+        lines += ["", f"Training took {minutes} minutes; largest memory of main process and worker {peak:.1f} GiB."]
+    return "\n".join(lines) + "\n"
+
+
+def _table_of(runs: list[dict[str, Any]], published: dict[str, tuple[float, float]]) -> list[str]:
+    users = runs[0]["users"]
+    names = dict.fromkeys(name.split("|")[0] for name in runs[0] if name.endswith("|ndcg@10"))
+    ours = _mean(runs, "this engine", "ndcg@10")
+    rows = []
+    for name in (name for name in names if name != "typed sentence"):
+        hits, gains = (_mean(runs, name, metric) for metric in ("hr@10", "ndcg@10"))
+        gap = _show(paired_difference(ours, gains, users)) if name != "this engine" else ""
+        each = ", ".join(f"{run[f'{name}|ndcg@10'].mean():.4f}" for run in runs if f"{name}|ndcg@10" in run)
+        label = f"**{name}**" if name == "this engine" else name
+        cells = (_show(bootstrap_interval(hits, users)), _show(bootstrap_interval(gains, users)), each, gap)
+        rows.append((float(gains.mean()), f"| {label} | {' | '.join(cells)} |"))
+    rows += [
+        (gain, f"| {name} (published, 36,259 training rows) | {hits:.4f} | {gain:.4f} | | |")
+        for name, (hits, gain) in published.items()
+    ]
+    head = ["| | hr@10 | ndcg@10 | ndcg@10 by seed | ndcg@10 of this engine above it |", "|---|---|---|---|---|"]
+    return head + [row for _, row in sorted(rows, key=lambda pair: -pair[0])]
+
+
+def _segments(runs: list[dict[str, Any]]) -> list[str]:
+    run, users = runs[0], runs[0]["users"]
+    ours = {metric: _mean(runs, "this engine", metric) for metric in ("hr@10", "ndcg@10")}
+    typed = {metric: _mean(runs, "typed sentence", metric) for metric in ("hr@10", "ndcg@10")}
+    everyone = np.ones(len(users), bool)
+    parts = [
+        ("items without any event before", run["cold"], ours),
+        ("items with events", ~run["cold"], ours),
+        ("items that the user had bought before", run["repeat"], ours),
+        ("users with at most two events", run["length"] <= 2, ours),
+        ("users with three to nine", (run["length"] > 2) & (run["length"] < 10), ours),
+        ("users with ten or more", run["length"] >= 10, ours),
+        ("users with nothing but a typed sentence", everyone, typed),
+    ]
+    lines = ["| segment | requests | hr@10 | ndcg@10 |", "|---|---|---|---|"]
+    for name, rows, values in parts:
+        cells = [_show(bootstrap_interval(values[metric][rows], users[rows])) for metric in ("hr@10", "ndcg@10")]
+        lines.append(f"| {name} | {rows.sum():,} | {cells[0]} | {cells[1]} |")
+    note = "The typed sentence is the title of the user's last item, asked with the whole history hidden."
+    return [*lines, "", note]
+
+
+def _sources(sources: dict[str, dict[str, float]]) -> list[str]:
+    lines = ["| candidate source (seed 0) | quota | recall at quota | found by no other |", "|---|---|---|---|"]
+    for name, row in sources.items():
+        lines.append(f"| {name} | {row['quota']} | {row['recall']:.4f} | {row['alone']:.4f} |")
+    return lines
+
+
+def _mean(runs: list[dict[str, Any]], row: str, metric: str) -> np.ndarray:
+    """Return the mean over seeds `[R]` of a row's values."""
+    key = f"{row}|{metric}"
+    return np.mean([run[key] for run in runs if key in run], axis=0)
+
+
+def _show(interval: Interval) -> str:
+    return f"{interval.value:.4f} [{interval.low:.4f}, {interval.high:.4f}]"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+"""What every kind of ranker offers, and the value formula.
+
+In: `dense` `[R, C, F]`, `categorical` `[R, C, G]`. Out: p(click), p(purchase) `[R, C, 2]`.
+"""
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Self
+
+from torch import Tensor
+
+from recsys.config import ValueConfig
+
+
+class Ranker(ABC):
+    """Turns features of candidates into probabilities; saved in the bundle."""
+
+    @abstractmethod
+    def probabilities(self, dense: Tensor, categorical: Tensor) -> Tensor:
+        """Return p(click) and p(purchase) `[R, C, 2]`."""
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Write the ranker into `folder`."""
+
+    @classmethod
+    @abstractmethod
+    def load(cls, folder: Path) -> Self:
+        """Read what `save` wrote."""
+
+
+def value(probabilities: Tensor, price: Tensor, config: ValueConfig) -> Tensor:
+    """Return the value `[R, C]` = click · p(click) + purchase · p(purchase) · price^price_power.
+
+    `probabilities` `[R, C, 2]`; `price` `[R, C]` in units of the dataset.
+    """
+    worth = config.purchase * price.clamp(min=1e-6) ** config.price_power if config.price_power else config.purchase
+    return config.click * probabilities[..., 0] + worth * probabilities[..., 1]

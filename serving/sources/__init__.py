@@ -1,0 +1,13 @@
+"""All candidate sources by the names that the configuration uses for their quotas."""
+
+from serving.sources.base import CandidateSource, FitContext, Floats, RequestBatch, Scores
+from serving.sources.graphs import CovisitationSource, LexicalSource, RelatedSource
+from serving.sources.popular import PopularSource
+from serving.sources.vectors import InterestSource, NewSource
+
+SOURCES: dict[str, type[CandidateSource]] = {
+    source.name: source
+    for source in (InterestSource, CovisitationSource, LexicalSource, PopularSource, RelatedSource, NewSource)
+}
+
+__all__ = ["SOURCES", "CandidateSource", "FitContext", "Floats", "RequestBatch", "Scores"]
