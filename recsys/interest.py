@@ -54,7 +54,13 @@ class HistoryBatch:
 
     def to(self, device: torch.device) -> "HistoryBatch":
         """Move every tensor to `device`."""
-        return HistoryBatch(self.items.to(device), self.types.to(device), self.recency.to(device))
+        return HistoryBatch(*(to_device(tensor, device) for tensor in (self.items, self.types, self.recency)))
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Move `tensor` to `device`; to a GPU from pinned memory, so that the copy does not wait for kernels."""
+    pinned = tensor.pin_memory() if device.type == "cuda" and tensor.device.type == "cpu" else tensor
+    return pinned.to(device, non_blocking=True)
 
 
 def recency_buckets(times: Tensor, mask: Tensor, has_clock: bool) -> Tensor:

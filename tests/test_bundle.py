@@ -12,7 +12,7 @@ from recsys.bundle import verify
 from recsys.errors import RecsysError
 from serving.batch import histories_of
 from serving.loading import load_bundle
-from tests.worlds import catalogue, tiny_bundle, tiny_recommender
+from tests.worlds import DAY, catalogue, tiny_bundle, tiny_recommender
 
 
 @pytest.fixture(scope="module")
@@ -104,3 +104,12 @@ def test_items_that_left_the_catalogue_are_in_no_list(bundle: Path, tmp_path: Pa
     gone = set(range(10))
     assert not gone & set(ranking.items.ravel().tolist())
     assert (ranking.items >= 0).all()
+
+
+def test_a_longer_list_begins_with_the_shorter_one(tmp_path: Path) -> None:
+    """The candidates, and so the scores, do not depend on how many places are asked for."""
+    recommender, log, _ = tiny_recommender(tmp_path)
+    histories = histories_of(recommender, log, [0, 1, -1], 100 * DAY)
+    short, long = (recommender.recommend(histories, k) for k in (3, 20))
+    np.testing.assert_array_equal(long.items[:, :3], short.items)
+    np.testing.assert_allclose(long.score[:, :3], short.score, rtol=1e-6)

@@ -37,6 +37,10 @@ def test_the_model_learns_what_text_and_events_tell(inside: Shop) -> None:
     for name in ("frozen encoder", "popularity"):
         assert report.differences[name].low > 0.05 * ours.value, report.differences
     assert ours.value < report.yardsticks["oracle"]["ndcg@10"].value
+    union = report.sources["all of them"]
+    assert set(report.sources) == {*inside.config.sources.model_dump(), "all of them"}
+    assert all(0 <= source.alone <= source.recall <= union.recall for source in report.sources.values())
+    assert report.metrics["recall@50"].value <= union.recall
 
 
 def test_what_training_reported_is_what_evaluation_measures(inside: Shop) -> None:

@@ -295,3 +295,33 @@ def test_resuming_from_a_checkpoint_equals_an_uninterrupted_run(folder: str, tmp
     resumed.save(tmp_path)
     loaded = load_trained(tmp_path, config, torch.from_numpy(data.frequencies() > 0))
     torch.testing.assert_close(loaded.projection.weight, whole.model.projection.weight)
+
+
+def test_items_without_events_are_no_negatives_unless_they_were_shown(folder: str) -> None:
+    """That nobody chose an item which was not there says nothing against it."""
+    objective, _ = objective_of(config_of(folder, catalogue_negatives=10_000))
+    objective.known, unknown = objective.known[:-2], objective.known[-2:]
+    of_batch = objective.known[:3]
+    items = objective._items_of_step(of_batch, torch.tensor([-1]))
+    assert not torch.isin(unknown, items).any()
+    assert torch.isin(objective.known, items).all()
+    assert torch.isin(unknown[:1], objective._items_of_step(of_batch, unknown[:1])).all()
+
+
+def test_a_refit_keeps_the_text_encoder_of_an_earlier_fit(folder: str, tmp_path: Path) -> None:
+    """All else is learnt anew, and the checkpoint holds the whole model."""
+    config, device = config_of(folder, learning_rate=3e-3, encoder_learning_rate=3e-3), torch.device("cpu")
+    first = InterestTrainer(data_of(config), config, device, seed=3)
+    before = first.objective.cache.clone()
+    first.fit_epoch(0)
+    first.save(tmp_path)
+    second = InterestTrainer(data_of(config), config, device, seed=4, encoder_from=tmp_path)
+    torch.testing.assert_close(second.objective.cache, first.objective.cache)
+    assert not torch.allclose(second.objective.cache, before)
+    second.fit_epoch(0)
+    torch.testing.assert_close(second.objective.cache, first.objective.cache)
+    (tmp_path / "second").mkdir()
+    second.save(tmp_path / "second")
+    loaded = load_trained(tmp_path / "second", config, torch.from_numpy(data_of(config).frequencies() > 0))
+    for name, tensor in second.model.state_dict().items():
+        torch.testing.assert_close(loaded.state_dict()[name], tensor, msg=name)

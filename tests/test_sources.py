@@ -1,5 +1,6 @@
 """Every candidate source passes the same suite; a new one enters it by standing in `SOURCES`."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -158,3 +159,34 @@ def test_the_index_finds_exactly_the_largest_inner_products(tmp_path: Path) -> N
     index.save(tmp_path / "index")
     np.testing.assert_array_equal(VectorIndex.load(tmp_path / "index").search(vectors, 5), wanted)
     assert (index.search(vectors, COUNT + 2)[:, COUNT:] == -1).all()
+
+
+def test_covisitation_leads_back_to_an_item_that_users_repeat() -> None:
+    """Buying again is a way that users go, too."""
+    log = log_of([(user, item, "purchase", day) for user in "abc" for day, item in enumerate(("i0", "i0"))], COUNT)
+    scores = SOURCES["covisitation"].fit(context_of(log)).open(batch_of([[0]], context_of().vectors))
+    assert scores.top(1)[0, 0] == 0
+    assert scores.of(np.array([[0]]))[0, 0] > 0
+
+
+def test_related_leads_to_what_is_popular_within_the_brand() -> None:
+    """Other brands do not count, and an item does not lead to itself."""
+    items = catalogue(TITLES, brand=["oak"] * 4 + ["elm"] * 8)
+    log = log_of([("a", "i1", "click", 0), ("b", "i1", "click", 1), ("b", "i2", "click", 2)], COUNT)
+    context = replace(context_of(log), items=items)
+    top = SOURCES["related"].fit(context).open(batch_of([[0]], context.vectors)).top(6)[0]
+    assert top[0] == 1 and top[1] == 2
+    assert set(top) == {1, 2, 3, -1}
+
+
+def test_new_proposes_only_items_with_hardly_an_event() -> None:
+    """The nearest of them first, an item of a grown catalogue among them."""
+    rows = [(f"u{user}", f"i{item}", "click", item) for user in range(3) for item in range(10)]
+    context = context_of(log_of(rows, COUNT))
+    batch = batch_of([[11]], context.vectors)
+    source = SOURCES["new"].fit(context)
+    assert source.open(batch).top(3)[0].tolist() == [11, 10, -1]
+    items = pl.concat([context.items, catalogue(["red sofa"]).with_columns(item_id=pl.lit("new"))])
+    grown = source.extended(items, np.concatenate([context.vectors, context.vectors[11:]]))
+    assert set(grown.open(batch).top(2)[0]) == {11, COUNT}
+    assert (source.open(batch).of(np.arange(10)[None]) == 0).all()

@@ -4,7 +4,7 @@ In: `InterestData` and the configuration. Out: a fitted `InterestModel` and its 
 Ray Train runs this class in each of its workers (`training.ray_fit`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from recsys.id_table import TorchRecIdTable
 from recsys.interest import InterestModel
 from recsys.metrics import ndcg, target_ranks
 from training.interest_data import InterestData
-from training.objective import InterestObjective
+from training.objective import Batch, InterestObjective
 
 WARMUP_STEPS = 20
 SCALAR_LEARNING_RATE = 1e-2
@@ -65,20 +65,20 @@ class InterestTrainer:
         epoch_seed = self.seed * 1000 + epoch
         torch.manual_seed(epoch_seed + 7919 * self.rank)
         self.step_module.train()
-        total = 0.0
+        total = torch.zeros((), device=self.device)
         batches = self.data.batches(epoch_seed, self.config.interest.batch_users, self.rank, self.world)
-        for done, batch in enumerate(batches, start=1):
-            loss = self.step_module(batch.to(self.device))
+        for done, batch in enumerate(_moved_ahead(batches, self.device), start=1):
+            loss = self.step_module(batch)
             self.optimizer.zero_grad()
             loss.backward()
             clip_grad_norm_(self.model.parameters(), 1.0)
             self.optimizer.step()
             self.schedule.step()
-            total += loss.item()
+            total += loss.detach()
             on_step(done, self.steps)
         if self.model.encoder.trainable:
             self.objective.refresh()
-        return total / self.steps
+        return total.item() / self.steps
 
     @torch.no_grad()
     def evaluate(self) -> float:
@@ -117,6 +117,18 @@ class InterestTrainer:
     def _rate(self, step: int) -> float:
         whole = self.steps * self.config.interest.epochs
         return min((step + 1) / WARMUP_STEPS, max(0.05, 1 - step / whole))
+
+
+def _moved_ahead(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
+    """Yield the batches on `device`; on a GPU each is copied, from pinned memory, while the one before is at work."""
+    ahead = None
+    for batch in batches:
+        moved = batch.to(device)
+        if ahead is not None:
+            yield ahead
+        ahead = moved
+    if ahead is not None:
+        yield ahead
 
 
 def build_model(config: Config, known: Tensor) -> InterestModel:

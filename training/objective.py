@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from recsys.config import InterestConfig
 from recsys.encoder import FrozenPrefix, autocast, encode_all
 from recsys.events import PURCHASE
-from recsys.interest import HEADS, HistoryBatch, InterestModel
+from recsys.interest import HEADS, HistoryBatch, InterestModel, to_device
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Batch:
     def to(self, device: torch.device) -> "Batch":
         """Move every tensor to `device`."""
         rest = (self.targets, self.target_types, self.weights, self.shown)
-        return Batch(self.history.to(device), *(tensor.to(device, non_blocking=True) for tensor in rest))
+        return Batch(self.history.to(device), *(to_device(tensor, device) for tensor in rest))
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,14 @@ In: interactions `[V, N]` (users by items, event weights) and histories. Out: sc
 Shapes: V users, N catalogue, R requests, L history positions (right-aligned, -1 padded), H width.
 """
 
+import warnings
 from typing import Protocol
 
 import numpy as np
 import polars as pl
 from implicit.als import AlternatingLeastSquares
 from implicit.nearest_neighbours import CosineRecommender
+from implicit.utils import ParameterWarning
 from numpy.typing import NDArray
 from scipy import linalg, sparse
 from threadpoolctl import threadpool_limits
@@ -58,7 +60,9 @@ class ItemGraph:
 def item_knn(interactions: sparse.csr_matrix) -> ItemGraph:
     """Return cosines between items' users, the nearest 200 per item (Sarwar et al. 2001; implicit)."""
     model = CosineRecommender(K=NEIGHBOURS, num_threads=1)
-    model.fit(sparse.csr_matrix(interactions > 0, dtype=np.float64), show_progress=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ParameterWarning)  # of a conversion within the library
+        model.fit(sparse.csr_matrix(interactions > 0, dtype=np.float64), show_progress=False)
     similarity = sparse.lil_matrix(model.similarity, dtype=np.float32)
     similarity.setdiag(0)
     return ItemGraph(sparse.csr_matrix(similarity))

@@ -1,0 +1,200 @@
+"""One epoch of fine-tuning against the naive loop, and the training step on every device that is here.
+
+In: nothing; the catalogue and its users are made up. Out: a table for each comparison.
+
+    .venv/bin/python benchmarks/train_speed.py [--epoch-users 512] [--steps 20]
+
+The naive loop encodes the item of every position anew, padded to the longest text that is allowed,
+in fp32, and takes the items of the batch as negatives. It needs PyTorch, transformers and torchrec
+alone: neither Ray nor MLflow nor polars.
+"""
+
+import argparse
+import multiprocessing
+import resource
+import time
+from contextlib import nullcontext
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from recsys.config import Config
+from recsys.encoder import load_encoder, tokenize
+from recsys.events import EVENT_TYPES
+from training.interest import InterestTrainer
+from training.interest_data import InterestData
+from training.objective import Batch, InterestObjective, Wanted
+
+ITEMS, LENGTH, TOPICS, VALID = 2000, 10, 40, 500
+
+
+class NaiveObjective(InterestObjective):
+    """Every position's item encoded anew, padded to the maximum, against the others of the batch."""
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Return the loss, a scalar."""
+        events = torch.cat([batch.history.items, batch.targets[:, -1:]], 1)  # [B, L + 1]
+        flat = events.clamp(min=0).flatten()
+        ids, mask = (tensor.to(flat.device) for tensor in self.prefix.tokens.padded(flat.cpu().numpy()))
+        missing = max(0, Config().encoder.max_tokens - ids.shape[1])
+        pooled = self.model.encoder(F.pad(ids, (0, missing)), F.pad(mask, (0, missing)))
+        vectors = self.model.item_vectors(pooled, flat)
+        places = vectors.unflatten(0, events.shape)[:, :-1]
+        predicted = batch.targets >= 0
+        users = self.model.user_vectors(places, batch.history)[predicted]  # [P, 2, D]
+        wanted = Wanted(*(part[predicted] for part in (batch.targets, batch.target_types, batch.weights, batch.shown)))
+        items, inverse = flat.unique(return_inverse=True)
+        first = torch.full_like(items, len(flat)).scatter_reduce(
+            0, inverse, torch.arange(len(flat), device=flat.device), "amin"
+        )
+        logits = torch.einsum("phd,sd->hps", users, vectors[first]) / self.model.temperature
+        inclusion = torch.log(-torch.expm1(len(flat) * torch.log1p(-self.frequencies[items]))).float()
+        return self._softmax(logits, items, inclusion.clamp(min=-20), wanted)
+
+
+def made_up_data(config: Config, users: int) -> InterestData:
+    """Return users who mostly stay with one of the topics that the items' texts are about."""
+    rng = np.random.default_rng(0)
+    words = np.array([f"{first}{second}" for first in ("wood", "steel", "glass", "paper", "stone") for second in
+                      ("lamp", "table", "chair", "cable", "filter", "brush", "glove", "screw")])  # fmt: skip
+    topics = rng.integers(TOPICS, size=ITEMS)
+    sizes = rng.integers(8, 60, ITEMS)
+    texts = [
+        " ".join(np.where(rng.random(size) < 0.3, words[topic % len(words)], rng.choice(words, size)))
+        for topic, size in zip(topics, sizes, strict=True)
+    ]
+    _, tokenizer = load_encoder(config.encoder)
+    tokens = tokenize(texts, tokenizer, config.encoder.max_tokens)
+    by_topic = [np.flatnonzero(topics == topic) for topic in range(TOPICS)]
+    shape = (users + VALID, LENGTH + 1)
+    own = rng.integers(TOPICS, size=shape[0])
+    items = np.stack([rng.choice(by_topic[topic], LENGTH + 1) for topic in own]).astype(np.int32)
+    items = np.where(rng.random(shape) < 0.1, rng.integers(ITEMS, size=shape), items).astype(np.int32)
+    types = np.full(shape, EVENT_TYPES.index("purchase"), np.int8)
+    times = np.broadcast_to(np.arange(LENGTH + 1), shape).copy()
+    seen, held = slice(0, users), slice(users, None)
+    return InterestData(
+        tokens.ids, tokens.offsets, items[seen], types[seen], times[seen], np.full((users, LENGTH + 1), -1),
+        np.empty((1, 0), np.int32), items[held, :-1], types[held, :-1], times[held, :-1], items[held, -1],
+        np.arange(VALID + 1), np.ones(len(EVENT_TYPES)), np.array([False]),
+    )  # fmt: skip
+
+
+def epoch(naive: bool, users: int, device: str) -> dict[str, float]:
+    """Train one epoch; return its seconds, the loss and ndcg@10 on held-out users, and the peak memory in GiB."""
+    config = Config.model_validate({"encoder": {"precision": "fp32" if naive else "auto"}})
+    trainer = InterestTrainer(made_up_data(config, users), config, torch.device(device), seed=0)
+    if naive:
+        trainer.objective.__class__ = NaiveObjective
+    _wait(device)
+    start = time.perf_counter()
+    trainer.fit_epoch(0)
+    _wait(device)
+    seconds = time.perf_counter() - start
+    peak = (
+        torch.cuda.max_memory_allocated()
+        if device == "cuda"
+        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+    )
+    return {"seconds": seconds, "loss": held_out_loss(trainer), "ndcg@10": trainer.evaluate(), "peak": peak / 2**30}
+
+
+@torch.no_grad()
+def held_out_loss(trainer: InterestTrainer) -> float:
+    """Return the mean softmax loss of the held-out users' last items over the whole catalogue."""
+    model, data = trainer.model.eval(), trainer.data
+    vectors = model.item_vectors(trainer.objective.cache, torch.arange(len(data.tokens), device=trainer.device))
+    users = model.last_user_vectors(vectors, data.valid_histories(slice(None)).to(trainer.device))[:, 0]
+    logits = users @ vectors.T / model.temperature
+    return F.cross_entropy(logits, torch.from_numpy(data.valid_targets).long().to(trainer.device)).item()
+
+
+def compare_epochs(users: int, device: str) -> None:
+    """Print both loops; each runs in a process of its own, so that their memory is their own."""
+    print(f"one epoch of {users} users on {device}")
+    print(f"{'loop':8}{'seconds':>9}{'held-out loss':>15}{'ndcg@10':>9}{'peak GiB':>10}")
+    found = {}
+    for name, naive in (("naive", True), ("ours", False)):
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            found[name] = pool.apply(epoch, (naive, users, device))
+        row = found[name]
+        print(f"{name:8}{row['seconds']:9.1f}{row['loss']:15.4f}{row['ndcg@10']:9.4f}{row['peak']:10.2f}", flush=True)
+    print(f"ours is {found['naive']['seconds'] / found['ours']['seconds']:.1f} times as fast\n")
+
+
+def steps_of(device: str, precision: str, steps: int) -> tuple[list[float], float, float]:
+    """Return the first three losses, the seconds a step takes after them, and a step's FLOP."""
+    config = Config.model_validate({"encoder": {"precision": precision}, "interest": {"dropout": 0, "id_dropout": 0}})
+    trainer = InterestTrainer(made_up_data(config, 1024), config, torch.device(device), seed=0)
+    # The same random numbers on every device: those of the CPU.
+    batches = list(trainer.data.batches(0, config.interest.batch_users, 0, 1))
+    losses, start, flop = [], 0.0, 0
+    for step in range(3 + steps):
+        if step == 3:
+            _wait(device)
+            start = time.perf_counter()
+        torch.manual_seed(step)
+        with FlopCounterMode(display=False) if step == 0 else nullcontext() as counter:
+            loss = trainer.step_module(batches[step % len(batches)].to(trainer.device))
+            trainer.optimizer.zero_grad()
+            loss.backward()
+        flop = counter.get_total_flops() if step == 0 else flop
+        trainer.optimizer.step()
+        trainer.schedule.step()
+        losses.append(loss.detach())
+    _wait(device)
+    return [loss.item() for loss in losses[:3]], (time.perf_counter() - start) / steps, flop
+
+
+def compare_steps(steps: int) -> None:
+    """Print losses, speed and the share of the measured matrix-product peak, per device and precision."""
+    runs = [("cpu", "fp32"), ("cpu", "auto")]
+    if torch.cuda.is_available():
+        runs += [("cuda", "fp32"), ("cuda", "bf16")]
+        print(torch.cuda.get_device_name())
+    else:
+        print("no GPU here: CPU alone")
+    print(f"{'device':8}{'precision':11}{'steps/s':>9}{'encoded items/s':>17}{'of peak':>9}   first losses")
+    for device, precision in runs:
+        losses, seconds, flop = steps_of(device, precision, steps)
+        encoded = Config().interest.encoded_per_step / seconds
+        share = flop / seconds / matmul_peak(device, precision)
+        shown = " ".join(f"{loss:.4f}" for loss in losses)
+        print(f"{device:8}{precision:11}{1 / seconds:9.2f}{encoded:17.0f}{share:9.0%}   {shown}", flush=True)
+
+
+def matmul_peak(device: str, precision: str) -> float:
+    """Return the FLOP/s of a large matrix product on this device."""
+    size = 8192 if device == "cuda" else 2048
+    low = precision == "bf16" or (precision == "auto" and torch.cpu._is_avx512_bf16_supported())
+    one = torch.randn(size, size, device=device, dtype=torch.bfloat16 if low else torch.float32)
+    one @ one
+    _wait(device)
+    start = time.perf_counter()
+    for _ in range(10):
+        one @ one
+    _wait(device)
+    return 10 * 2 * size**3 / (time.perf_counter() - start)
+
+
+def _wait(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def main() -> None:
+    """Print both tables."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--epoch-users", type=int, default=512, help="users in the compared epoch (default 512)")
+    parser.add_argument("--steps", type=int, default=20, help="timed steps per device (default 20)")
+    options = parser.parse_args()
+    for device in ["cpu"] + ["cuda"] * torch.cuda.is_available():
+        compare_epochs(options.epoch_users, device)
+    compare_steps(options.steps)
+
+
+if __name__ == "__main__":
+    main()
