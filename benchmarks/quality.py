@@ -15,7 +15,6 @@ import platform
 import resource
 import shutil
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -33,8 +32,9 @@ from recsys.progress import console
 from serving.loading import with_items
 from serving.recommender import Recommender
 from training.compare import fit_yardsticks
-from training.evaluate import LIST_LENGTH, Evaluation, source_recall
-from training.pipeline import FitOn, Prepared, fit, item_counts, prepare_dataset, refit_ranker
+from training.evaluate import LIST_LENGTH, Evaluation, source_recall, yardstick_values
+from training.pipeline import FitOn, Prepared, fit, item_counts, late_ranking_data, prepare_dataset, read_log
+from training.ranker import fit_ranker
 
 WORK = Path(".recsys/quality")
 FITS: tuple[FitOn, ...] = ("train", "train+valid")
@@ -62,7 +62,10 @@ def main() -> None:
     options = parser.parse_args()
     if options.fresh:
         shutil.rmtree(WORK, ignore_errors=True)
-    results = {fit_on: [measure(options.dataset, fit_on, seed) for seed in range(options.seeds)] for fit_on in FITS}
+    results: dict[str, list[dict[str, Any]]] = {}
+    for fit_on in FITS:
+        results[fit_on] = [measure(options.dataset, fit_on, seed) for seed in range(options.seeds)]
+        results[fit_on][0] |= measure_yardsticks(options.dataset, fit_on)
     with file_aside(options.out) as temporary:
         temporary.write_text(render(options.dataset, results), encoding="utf-8")
     console.print(f"wrote {options.out}")
@@ -78,7 +81,7 @@ def measure(folder: Path, fit_on: FitOn, seed: int) -> dict[str, Any]:
         start = time.monotonic()
         recommender, _ = fit(prepared, fit_on, work)
         seconds = time.monotonic() - start
-        values = rows_of(prepared, recommender, fit_on, work, with_yardsticks=seed == 0)
+        values = rows_of(prepared, recommender, fit_on, work)
         about = {"seconds": seconds, "peak": peak_gib(), "sources": sources_of(prepared, recommender)}
         with file_aside(found) as temporary:
             np.savez(temporary, allow_pickle=False, about=json.dumps(about), **values)
@@ -86,24 +89,23 @@ def measure(folder: Path, fit_on: FitOn, seed: int) -> dict[str, Any]:
         return {name: arrays[name] if name != "about" else json.loads(str(arrays[name])) for name in arrays.files}
 
 
-def rows_of(
-    prepared: Prepared, recommender: Recommender, fit_on: FitOn, work: Path, with_yardsticks: bool
-) -> dict[str, np.ndarray]:
+def rows_of(prepared: Prepared, recommender: Recommender, fit_on: FitOn, work: Path) -> dict[str, np.ndarray]:
     """Return `row|metric` → values `[R]` of the lists, of rankers of other kinds and of the interest model alone."""
     world = Evaluation.of(prepared.log, "test", prepared.config.interest.max_history)
     rows = {"this engine": of_lists(recommender, world, world.histories)}
+    data, early = late_ranking_data(prepared, fit_on, work)
+    blend = recommender.ranker
     for kind in ("torchrec", "lightgbm"):
-        other = refit_ranker(prepared, fit_on, work, recommender, kind)
-        rows[f"with ranker.kind={kind}"] = of_lists(other, world, world.histories)
-    rows["interest model alone"] = of_scores(world, lambda part: interest_of(recommender, world.histories.rows(part)))
+        ranker = prepared.config.ranker.model_copy(update={"kind": kind})
+        early.config = prepared.config.model_copy(update={"ranker": ranker})
+        recommender.ranker = fit_ranker(data, early, prepared.seed)
+        rows[f"with ranker.kind={kind}"] = of_lists(recommender, world, world.histories)
+    recommender.ranker = blend
+    interest = world.ranks_of(lambda part: interest_of(recommender, world.histories.rows(part)))
+    rows["interest model alone"] = metrics(interest, world)
     rows["typed sentence"] = sentences(prepared, recommender, world)
-    if with_yardsticks:
-        fitted, _ = fit_yardsticks(recommender, prepared.dataset, prepared.log, fit_on)
-        for name, yardstick in fitted.items():
-            rows[name] = of_scores(world, lambda part, y=yardstick: y.scores(world.histories.items[part]))
-    flat = {f"{row}|{metric}": array for row, values in rows.items() for metric, array in values.items()}
     counts = item_counts(prepared.log, fit_on, len(recommender.vectors))
-    return flat | {
+    return flat(rows) | {
         "users": world.requests.users,
         "cold": counts[world.requests.targets] == 0,
         "repeat": (world.histories.items == world.requests.targets[:, None]).any(1),
@@ -111,15 +113,30 @@ def rows_of(
     }
 
 
+def measure_yardsticks(folder: Path, fit_on: FitOn) -> dict[str, np.ndarray]:
+    """Return `row|metric` → values `[R]` of every yardstick, from their file where they were measured before."""
+    dataset, config = load_dataset(folder), Config()
+    found = WORK / dataset.info.name / f"yardsticks-{fit_on}.npz"
+    if not found.exists():
+        log = read_log(dataset, config)
+        world = Evaluation.of(log, "test", config.interest.max_history)
+        yardsticks, _ = fit_yardsticks(config, dataset.items, dataset, log, fit_on)
+        rows = {name: yardstick_values(world, yardstick) for name, yardstick in yardsticks.items()}
+        with file_aside(found) as temporary:
+            np.savez(temporary, allow_pickle=False, **flat(rows))
+    with np.load(found, allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
+def flat(rows: dict[str, Values]) -> dict[str, np.ndarray]:
+    """Return `row|metric` → values."""
+    return {f"{row}|{metric}": array for row, values in rows.items() for metric, array in values.items()}
+
+
 def of_lists(recommender: Recommender, world: Evaluation, histories: Histories) -> Values:
     """Return hr@10 and ndcg@10 of the recommender's lists."""
     lists = recommender.recommend(histories, LIST_LENGTH).items
     return metrics(list_ranks(lists, world.requests.targets, world.requests.offsets), world)
-
-
-def of_scores(world: Evaluation, scores_of: Callable[[slice], np.ndarray]) -> Values:
-    """Return hr@10 and ndcg@10 under scores of the whole catalogue."""
-    return metrics(world.ranks_of(scores_of), world)
 
 
 def metrics(ranks: np.ndarray, world: Evaluation) -> Values:

@@ -141,7 +141,7 @@ def steps_of(device: str, precision: str, steps: int) -> tuple[list[float], floa
             loss = trainer.step_module(batches[step % len(batches)].to(trainer.device))
             trainer.optimizer.zero_grad()
             loss.backward()
-        flop = counter.get_total_flops() if step == 0 else flop
+        flop = counter.get_total_flops() if counter else flop
         trainer.optimizer.step()
         trainer.schedule.step()
         losses.append(loss.detach())

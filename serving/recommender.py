@@ -84,8 +84,7 @@ class Recommender:
     def rank(self, histories: Histories, candidates: Ints) -> Ranking:
         """Return `candidates` `[R, C]` (-1 padded) in their order of value."""
         batch = self.batch(histories)
-        scores = {source.name: source.open(batch).of(candidates) for source in self.sources}
-        return self._ordered(batch, candidates, scores, candidates.shape[1])
+        return self._ordered(batch, self.open(batch), candidates, candidates.shape[1])
 
     def batch(self, histories: Histories) -> RequestBatch:
         """Compute the user vectors of `histories`."""
@@ -96,25 +95,24 @@ class Recommender:
             users = self.model.last_user_vectors(self._vectors, history)
         return RequestBatch(histories, users.numpy())
 
-    def candidates(self, batch: RequestBatch, k: int) -> tuple[Ints, dict[str, Floats]]:
-        """Return the union of the sources' proposals `[R, C]` and each source's scores of it."""
-        opened = {source.name: source.open(batch) for source in self.sources}
+    def open(self, batch: RequestBatch) -> dict[str, Scores]:
+        """Return each source's view of the batch."""
+        return {source.name: source.open(batch) for source in self.sources}
+
+    def candidates(self, batch: RequestBatch, opened: dict[str, Scores], k: int) -> Ints:
+        """Return the union of the sources' proposals `[R, C]`, at least k where there are as many."""
         past = batch.histories.items
-        candidates = self._usable(np.concatenate(list(self._proposed(opened).values()), axis=1), past)
+        candidates = self._usable(np.concatenate(list(self.proposals(opened).values()), axis=1), past)
         short = (candidates >= 0).sum(1) < min(k, len(self.vectors))
         if short.any() and "popular" in opened:
             # Popular items fill a list also when all that may not be shown is taken out.
             spare = past.shape[1] * self.exclude_seen + int((~self.available).sum())
             fill = opened["popular"].top(min(k + spare, len(self.vectors)))
-            fill = np.where(short[:, None], fill, -1)
-            candidates = self._usable(np.concatenate([candidates, fill], axis=1), past)
-        return candidates, {name: scores.of(candidates) for name, scores in opened.items()}
+            candidates = self._usable(np.concatenate([candidates, np.where(short[:, None], fill, -1)], axis=1), past)
+        return candidates
 
-    def proposals(self, batch: RequestBatch) -> dict[str, Ints]:
+    def proposals(self, opened: dict[str, Scores]) -> dict[str, Ints]:
         """Return what each source proposes at its quota, `[R, quota]`."""
-        return self._proposed({source.name: source.open(batch) for source in self.sources})
-
-    def _proposed(self, opened: dict[str, Scores]) -> dict[str, Ints]:
         quotas = self.config.sources.model_dump()
         return {name: scores.top(min(quotas[name], len(self.vectors))) for name, scores in opened.items()}
 
@@ -126,20 +124,21 @@ class Recommender:
         seen = (candidates[:, :, None] == past[:, None, :]).any(2)
         return distinct(np.where(seen, -1, candidates))
 
-    def inputs(self, batch: RequestBatch, candidates: Ints, scores: dict[str, Floats]) -> tuple[Floats, Ints]:
+    def inputs(self, batch: RequestBatch, opened: dict[str, Scores], candidates: Ints) -> tuple[Floats, Ints]:
         """Return the ranker's input: dense `[R, C, F]` and categorical `[R, C, G]`."""
-        purchase = head_scores(batch.users[:, 1], self.vectors, candidates)
-        dense = self.features.dense(batch.histories, candidates, scores | {"purchase": purchase}, self.vectors)
+        scores = {name: view.of(candidates) for name, view in opened.items()}
+        scores["purchase"] = head_scores(batch.users[:, 1], self.vectors, candidates)
+        dense = self.features.dense(batch.histories, candidates, scores, self.vectors)
         return dense, self.features.categorical(batch.histories, candidates)
 
     def _recommend_block(self, histories: Histories, k: int) -> Ranking:
         batch = self.batch(histories)
-        candidates, scores = self.candidates(batch, k)
-        return self._ordered(batch, candidates, scores, k)
+        opened = self.open(batch)
+        return self._ordered(batch, opened, self.candidates(batch, opened, k), k)
 
-    def _ordered(self, batch: RequestBatch, candidates: Ints, scores: dict[str, Floats], k: int) -> Ranking:
+    def _ordered(self, batch: RequestBatch, opened: dict[str, Scores], candidates: Ints, k: int) -> Ranking:
         assert self.ranker is not None
-        dense, categorical = self.inputs(batch, candidates, scores)
+        dense, categorical = self.inputs(batch, opened, candidates)
         chances = self.ranker.probabilities(torch.from_numpy(dense), torch.from_numpy(categorical))
         price = torch.from_numpy(self.price[candidates])
         worth = value(chances, price, self.config.value).numpy()

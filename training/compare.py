@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import torch
 from scipy import sparse
 
@@ -14,14 +15,13 @@ from features.dataset import Dataset, load_dataset
 from features.histories import EventLog
 from features.tokens import item_tokens
 from recsys.bundle import read_config, verify
-from recsys.config import EncoderConfig
+from recsys.config import Config, EncoderConfig
 from recsys.encoder import FrozenPrefix, encode_all, load_encoder, resolve_precision
 from recsys.errors import RecsysError
 from recsys.events import EVENT_TYPES
 from recsys.progress import console, stage
 from serving.batch import read_users, write_lists
 from serving.loading import Bundle, load_bundle
-from serving.recommender import Recommender
 from training.evaluate import SPLIT_STAGES, Report, evaluate
 from training.pipeline import STAGES, WORK, item_counts, read_log
 from training.tracking import bundle_folder
@@ -43,7 +43,8 @@ def evaluate_model(folder: Path, model: str, split: str, with_yardsticks: bool) 
         )
     if not len(log.requests(SPLIT_STAGES[split])):
         raise RecsysError(f"{folder}: split {split} has no events to measure on; see `recsys data check {folder}`")
-    yardsticks, skipped = fit_yardsticks(bundle.recommender, dataset, log, fit_on) if with_yardsticks else ({}, {})
+    config, items = bundle.recommender.config, bundle.recommender.items
+    yardsticks, skipped = fit_yardsticks(config, items, dataset, log, fit_on) if with_yardsticks else ({}, {})
     counts = item_counts(log, fit_on, len(bundle.recommender.vectors))
     with stage(f"evaluating on {split}") as update:
         report = evaluate(bundle.recommender, log, split, dataset.info.name, counts, yardsticks, dataset.folder, update)
@@ -64,20 +65,20 @@ def recommend_lists(folder: Path, model: str, k: int, out: Path, users_file: Pat
 
 
 def fit_yardsticks(
-    recommender: Recommender, dataset: Dataset, log: EventLog, fit_on: str
+    config: Config, items: pl.DataFrame, dataset: Dataset, log: EventLog, fit_on: str
 ) -> tuple[dict[str, Yardstick], dict[str, str]]:
     """Fit every yardstick on the events that the model was fitted on; return those left out and why."""
     fitted = log.in_stages(*STAGES[fit_on][2])
     weights = np.array([dataset.info.event_weights[name] for name in EVENT_TYPES])
-    shape = (len(fitted.user_ids), len(recommender.vectors))
+    shape = (len(fitted.user_ids), items.height)
     interactions = sparse.csr_matrix((weights[fitted.types], (fitted.user_rows, fitted.items)), shape=shape)
     with stage("fitting yardsticks"):
         yardsticks: dict[str, Yardstick] = {
             "popularity": Popularity(interactions),
             "item-knn": item_knn(interactions),
             "als": Als(interactions),
-            "bm25": bm25(recommender.items),
-            "frozen encoder": FrozenEncoder(frozen_vectors(recommender)),
+            "bm25": bm25(items),
+            "frozen encoder": FrozenEncoder(frozen_vectors(config.encoder, items)),
         }
         skipped = {}
         try:
@@ -87,11 +88,10 @@ def fit_yardsticks(
     return yardsticks, skipped
 
 
-def frozen_vectors(recommender: Recommender) -> np.ndarray:
+def frozen_vectors(config: EncoderConfig, items: pl.DataFrame) -> np.ndarray:
     """Return the unit vectors `[N, H]` of the catalogue under the encoder as it was before training."""
-    config: EncoderConfig = recommender.config.encoder
     encoder, tokenizer = load_encoder(config)
-    tokens = item_tokens(recommender.items, tokenizer, config, WORK / "tokens")
+    tokens = item_tokens(items, tokenizer, config, WORK / "tokens")
     precision = resolve_precision(config.precision, torch.device("cpu"))
     pooled = encode_all(encoder, FrozenPrefix(encoder, tokens, precision, limit_bytes=0))
     return torch.nn.functional.normalize(pooled, dim=-1).numpy()

@@ -18,10 +18,11 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from features.histories import TEST, VALID, EventLog, Histories, Requests, offsets_of, spans
+from features.histories import TEST, VALID, EventLog, Histories, Requests, offsets_of
 from features.simulate import load_truth, oracle_scores
 from recsys.aside import file_aside
 from recsys.events import EVENT_TYPES
+from recsys.interest import HEADS
 from recsys.metrics import (
     Interval,
     auc,
@@ -43,6 +44,7 @@ from recsys.metrics import (
     target_ranks,
 )
 from serving.recommender import BLOCK, Ranking, Recommender
+from training.ranking_data import shown_data
 from training.yardsticks import Yardstick, exclude
 
 LIST_LENGTH = 100
@@ -160,7 +162,7 @@ def evaluate(
     ranking = _answer(recommender, world.histories, update)
     ranks = list_ranks(ranking.items, world.requests.targets, world.requests.offsets)
     values = world.per_request(ranks)
-    rows = {name: _yardstick_values(world, scorer) for name, scorer in (yardsticks or {}).items()}
+    rows = {name: yardstick_values(world, scorer) for name, scorer in (yardsticks or {}).items()}
     ours, users = values["ndcg@10"], world.requests.users
     oracle = _oracle_values(world, truth_folder, recommender)
     return Report(
@@ -184,7 +186,7 @@ def _answer(recommender: Recommender, histories: Histories, update: Callable[[fl
     return Ranking.join(parts)
 
 
-def _yardstick_values(world: Evaluation, yardstick: Yardstick) -> dict[str, NDArray[np.float64]]:
+def yardstick_values(world: Evaluation, yardstick: Yardstick) -> dict[str, NDArray[np.float64]]:
     """Return the yardstick's metrics with seen items kept or left out, whichever serves it better here."""
 
     def kept(rows: slice) -> NDArray[np.float32]:
@@ -226,7 +228,7 @@ def source_recall(recommender: Recommender, world: Evaluation) -> dict[str, Sour
     offsets, blocks = world.requests.offsets, []
     for start in range(0, len(world.requests), BLOCK):
         rows = slice(start, min(start + BLOCK, len(world.requests)))
-        proposed = recommender.proposals(recommender.batch(world.histories.rows(rows)))
+        proposed = recommender.proposals(recommender.open(recommender.batch(world.histories.rows(rows))))
         owners = np.repeat(np.arange(rows.stop - start), np.diff(offsets[start : rows.stop + 1]))
         targets = world.requests.targets[offsets[start] : offsets[rows.stop]]
         blocks.append(np.stack([(items[owners] == targets[:, None]).any(1) for items in proposed.values()]))
@@ -267,48 +269,30 @@ def _segments(world: Evaluation, ranks: NDArray[np.float64], counts: NDArray[np.
 
 def _head_metrics(recommender: Recommender, world: Evaluation) -> dict[str, Interval]:
     """Where it is known what was shown: how well the shown items are told apart (MIND's metrics)."""
-    requests, log = world.requests, world.log
-    shown = np.diff(log.shown_offsets)[requests.keys] * (requests.keys >= 0) if len(log.shown_offsets) > 1 else None
-    rows = np.flatnonzero(shown) if shown is not None else np.empty(0, np.int64)
-    if not len(rows):
+    part, data = shown_data(recommender, world.log, world.requests)
+    if not len(part):
         return {}
-    assert shown is not None
-    part = requests.select(rows)
-    beside, counts = shown[rows], np.diff(part.offsets)
-    candidates = np.full((len(rows), int((beside + counts).max())), -1, np.int64)
-    candidates[np.repeat(np.arange(len(rows)), counts), spans(np.zeros(len(rows), np.int64), counts)] = part.targets
-    candidates[np.repeat(np.arange(len(rows)), beside), spans(counts, beside)] = log.shown[
-        spans(log.shown_offsets[part.keys], beside)
-    ]
-    chances = _scores_in_order(recommender, world.histories.rows(rows), candidates)
-    present = candidates >= 0
-    labels = present & (np.arange(candidates.shape[1]) < counts[:, None])
-    found = impression_metrics(chances[present], labels[present], offsets_of(present.sum(1)))
+    assert recommender.ranker is not None
+    present = data.candidates >= 0
+    chances = recommender.ranker.probabilities(data.dense, data.categorical)[present].numpy()
+    labels = data.labels[present].numpy() > 0
+    found = impression_metrics(chances[:, 0], labels[:, 0], offsets_of(present.sum(1).numpy()))
     intervals = {f"shown_{name}": bootstrap_interval(values, part.users) for name, values in found.items()}
-    return intervals | _calibration(chances[present], labels[present])
+    for head, name in enumerate(HEADS):
+        if labels[:, head].any():
+            intervals |= _calibration(name, chances[:, head], labels[:, head])
+    return intervals
 
 
-def _calibration(chances: NDArray[np.float32], labels: NDArray[np.bool_]) -> dict[str, Interval]:
-    """Return AUC, logloss and calibration error of p(click) over shown items, without intervals."""
+def _calibration(head: str, chances: NDArray[np.float32], labels: NDArray[np.bool_]) -> dict[str, Interval]:
+    """Return AUC, logloss and calibration error of a head over shown items, without intervals."""
     truth = labels.astype(np.float64)
     values = {
-        "click_auc": auc(chances, truth),
-        "click_logloss": logloss(chances, truth),
-        "click_calibration_error": calibration_error(chances, truth),
+        f"{head}_auc": auc(chances, truth),
+        f"{head}_logloss": logloss(chances, truth),
+        f"{head}_calibration_error": calibration_error(chances, truth),
     }
     return {name: Interval(value, value, value) for name, value in values.items()}
-
-
-def _scores_in_order(recommender: Recommender, histories: Histories, candidates: NDArray[np.int64]) -> Any:
-    """Return p(click) `[R, C]` of `candidates`, in their own order."""
-    chances = np.zeros(candidates.shape, np.float32)
-    for start in range(0, len(candidates), BLOCK):
-        block = candidates[start : start + BLOCK]
-        ranking = recommender.rank(histories.rows(slice(start, start + BLOCK)), block)
-        place = np.argsort(np.argsort(-block, 1, kind="stable"), 1, kind="stable")
-        by_item = np.argsort(-ranking.items, 1, kind="stable")
-        chances[start : start + BLOCK] = np.take_along_axis(np.take_along_axis(ranking.p_click, by_item, 1), place, 1)
-    return chances
 
 
 def render(report: Report, console: Console) -> None:

@@ -11,7 +11,7 @@ run's folder, so that `--resume` goes on where a run was stopped.
 import json
 import shutil
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,7 +39,7 @@ from training import tracking
 from training.evaluate import Report, evaluate
 from training.interest import load_trained
 from training.ranker import fit_ranker
-from training.ranking_data import ranking_data
+from training.ranking_data import RankingData, ranking_data
 from training.ray_fit import InterestFit, fit_interest
 from training.sequences import latest, prepare
 
@@ -145,19 +145,14 @@ def fit(prepared: Prepared, fit_on: FitOn, folder: Path) -> tuple[Recommender, d
     return recommender, {"choose": choosing, "refit": final}
 
 
-def refit_ranker(prepared: Prepared, fit_on: FitOn, folder: Path, recommender: Recommender, kind: str) -> Recommender:
-    """Return `recommender` with a ranker of another kind, from the stages that `fit` left in `folder`."""
+def late_ranking_data(prepared: Prepared, fit_on: FitOn, folder: Path) -> tuple[RankingData, Recommender]:
+    """Return what `fit` fitted its ranker on, from the stages that it left in `folder`, and the recommender before it."""
     first, slice_stage, _ = STAGES[fit_on]
-    config = prepared.config.model_copy(update={"ranker": prepared.config.ranker.model_copy(update={"kind": kind})})
-    prepared = replace(prepared, config=config)
-    requests = latest(prepared.log.requests(slice_stage), config.ranker.max_requests)
+    requests = latest(prepared.log.requests(slice_stage), prepared.config.ranker.max_requests)
     choosing = _fit_interest(prepared, first, folder / "choose", "choosing the interest model")
-    early = assemble(prepared, first, _load(prepared, first, choosing), None, recommender.exclude_seen)
-    ranker = _fit_ranker(prepared, early, requests)
-    items, vectors, features = recommender.items, recommender.vectors, recommender.features
-    return Recommender(
-        config, items, recommender.model, vectors, recommender.sources, features, ranker, recommender.exclude_seen
-    )
+    model = _load(prepared, first, choosing)
+    early = assemble(prepared, first, model, None, _exclude_seen(prepared, requests))
+    return ranking_data(early, prepared.log, requests), early
 
 
 def _fit_ranker(prepared: Prepared, early: Recommender, requests: Requests) -> Ranker:

@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from features.histories import EventLog, Requests, spans
+from features.histories import EventLog, Ints, Requests, spans
 from recsys.events import PURCHASE
 from serving.recommender import BLOCK, Recommender
+from serving.sources import RequestBatch, Scores
 
 
 @dataclass(frozen=True)
@@ -50,16 +51,46 @@ def ranking_data(
     A target that no source retrieves is left out: forcing it in would tell the ranker that an item
     without scores is a sure hit.
     """
+
+    def retrieved(batch: RequestBatch, opened: dict[str, Scores], rows: slice) -> Ints:
+        return recommender.candidates(batch, opened, k=1)
+
+    return _described(recommender, log, requests, retrieved, on_block)
+
+
+def shown_data(recommender: Recommender, log: EventLog, requests: Requests) -> tuple[Requests, RankingData]:
+    """Describe what was shown in those of `requests` of which it is known, exactly as serving would rank it."""
+    has = requests.keys >= 0
+    beside = np.zeros(len(requests), np.int64)
+    beside[has] = np.diff(log.shown_offsets)[requests.keys[has]]
+    rows = np.flatnonzero(beside)
+    part, beside = requests.select(rows), beside[rows]
+    counts = np.diff(part.offsets)
+    candidates = np.full((len(rows), int((beside + counts).max(initial=0))), -1, np.int64)
+    candidates[np.repeat(np.arange(len(rows)), counts), spans(np.zeros(len(rows), np.int64), counts)] = part.targets
+    places = spans(log.shown_offsets[part.keys], beside)
+    candidates[np.repeat(np.arange(len(rows)), beside), spans(counts, beside)] = log.shown[places]
+    return part, _described(recommender, log, part, lambda batch, opened, block: candidates[block])
+
+
+def _described(
+    recommender: Recommender,
+    log: EventLog,
+    requests: Requests,
+    candidates_of: Callable[[RequestBatch, dict[str, Scores], slice], Ints],
+    on_block: Callable[[int], None] = lambda done: None,
+) -> RankingData:
     blocks: list[tuple[Tensor, ...]] = []
     length = recommender.config.interest.max_history
-    for start in range(0, len(requests), BLOCK):
-        part = requests.select(np.arange(start, min(start + BLOCK, len(requests))))
+    for start in range(0, max(1, len(requests)), BLOCK):
+        rows = slice(start, min(start + BLOCK, len(requests)))
+        part = requests.select(np.arange(rows.start, rows.stop))
         batch = recommender.batch(log.histories(part.users, part.times, length))
-        candidates, scores = recommender.candidates(batch, k=1)
-        dense, categorical = recommender.inputs(batch, candidates, scores)
-        labels = _labels(candidates, part)
-        price = recommender.price[candidates]
-        blocks.append(tuple(torch.from_numpy(array) for array in (candidates, dense, categorical, labels, price)))
+        opened = recommender.open(batch)
+        candidates = candidates_of(batch, opened, rows)
+        dense, categorical = recommender.inputs(batch, opened, candidates)
+        arrays = (candidates, dense, categorical, _labels(candidates, part), recommender.price[candidates])
+        blocks.append(tuple(torch.from_numpy(array) for array in arrays))
         on_block(len(part))
     width = max(block[0].shape[1] for block in blocks)
     columns = zip(*blocks, strict=True)

@@ -1,0 +1,128 @@
+"""Two heads against one on the simulated shop, and what the value formula trades.
+
+In: nothing; the shop is simulated. Out: a table, and a picture of clicks against purchases.
+
+    .venv/bin/python -m benchmarks.heads [--out docs/value.png]
+
+One head: the same ranker, but its purchase head has learnt clicks; its level is moved to that of
+purchases, so that only what the head knows is compared.
+"""
+
+import argparse
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import torch
+from matplotlib import pyplot
+from torch import Tensor
+
+from features.dataset import load_dataset
+from features.simulate import simulate
+from recsys.aside import file_aside
+from recsys.config import Config
+from recsys.events import PURCHASE
+from recsys.metrics import Interval, auc, bootstrap_interval, calibration_error, list_ranks, logloss, ndcg
+from recsys.progress import console
+from serving.recommender import Recommender
+from training.evaluate import LIST_LENGTH, Evaluation
+from training.pipeline import fit, late_ranking_data, prepare_dataset
+from training.ranker import fit_ranker
+from training.ranking_data import shown_data
+
+WORK = Path(".recsys/heads")
+WORTHS = (0, 0.5, 1, 2, 4, 8, 16, 32)
+"""Values of `value.purchase` on the curve; `value.click` stays 1."""
+
+
+def main() -> None:
+    """Train on the shop, print the table and draw the curve."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("docs/value.png"))
+    parser.add_argument("--users", type=int, default=2000)
+    parser.add_argument("--items", type=int, default=1500)
+    options = parser.parse_args()
+    shutil.rmtree(WORK, ignore_errors=True)
+    simulate(WORK / "shop", options.users, options.items, seed=7)
+    prepared = prepare_dataset(load_dataset(WORK / "shop"), Config(), seed=0)
+    two, _ = fit(prepared, "train+valid", WORK / "fit")
+    data, early = late_ranking_data(prepared, "train+valid", WORK / "fit")
+    clicks = data.labels[..., :1].expand(-1, -1, 2)
+    one = fit_ranker(replace(data, labels=clicks), early, prepared.seed)
+    world = Evaluation.of(prepared.log, "test", prepared.config.interest.max_history)
+    _, shown = shown_data(two, prepared.log, world.requests)
+    assert two.ranker is not None
+    present = shown.candidates >= 0
+    truth = shown.labels[present].numpy().astype(np.float64)
+    print(f"{'heads':10}{'event':10}{'auc':>8}{'logloss':>9}{'calibration error':>19}   ({int(present.sum()):,} shown)")
+    for name, ranker in (("two", two.ranker), ("one", one)):
+        chances = ranker.probabilities(shown.dense, shown.categorical)[present].numpy()
+        for head, event in enumerate(("click", "purchase")):
+            found = chances[:, head]
+            if name == "one" and head:
+                found = moved(found, truth[:, 1].mean())
+            figures = (
+                auc(found, truth[:, head]),
+                logloss(found, truth[:, head]),
+                calibration_error(found, truth[:, head]),
+            )
+            print(f"{name:10}{event:10}{figures[0]:8.4f}{figures[1]:9.4f}{figures[2]:19.4f}")
+    draw(two, world, options.out)
+    console.print(f"wrote {options.out}")
+
+
+def moved(chances: np.ndarray, level: float) -> np.ndarray:
+    """Return probabilities whose log odds are shifted so that their mean is `level`."""
+    logits = torch.logit(torch.from_numpy(chances).double(), eps=1e-6)
+    low, high = -20.0, 20.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (low, middle) if _mean(logits + middle) > level else (middle, high)
+    return torch.sigmoid(logits + low).numpy()
+
+
+def _mean(logits: Tensor) -> float:
+    return float(torch.sigmoid(logits).mean())
+
+
+def draw(recommender: Recommender, world: Evaluation, out: Path) -> None:
+    """Print and draw ndcg@10 of clicks and of purchases as a purchase's worth grows."""
+    matplotlib.use("Agg")
+    points = []
+    print(f"\n{'value.purchase':16}{'ndcg@10 of all targets':>32}{'ndcg@10 of purchases':>32}")
+    for worth in WORTHS:
+        config = recommender.config
+        recommender.config = config.model_copy(update={"value": config.value.model_copy(update={"purchase": worth})})
+        lists = recommender.recommend(world.histories, LIST_LENGTH).items
+        recommender.config = config
+        both = [gains(lists, world, kept) for kept in (None, PURCHASE)]
+        points.append([interval.value for interval in both])
+        shown = [f"{interval.value:.4f} [{interval.low:.4f}, {interval.high:.4f}]" for interval in both]
+        print(f"{worth:<16}{shown[0]:>32}{shown[1]:>32}")
+    figure, axes = pyplot.subplots(figsize=(6, 4))
+    axes.plot(*zip(*points, strict=True), marker="o")
+    for worth, point in zip(WORTHS, points, strict=True):
+        axes.annotate(f"{worth:g}", (point[0], point[1]), textcoords="offset points", xytext=(6, 4))
+    axes.set_xlabel("ndcg@10 of all targets")
+    axes.set_ylabel("ndcg@10 of purchases")
+    axes.set_title("What a purchase is worth (value.purchase), in clicks")
+    figure.tight_layout()
+    with file_aside(out) as temporary:
+        figure.savefig(temporary, dpi=120)
+
+
+def gains(lists: np.ndarray, world: Evaluation, event: int | None) -> Interval:
+    """Return ndcg@10 over the targets of one event type, or of all."""
+    requests = world.requests
+    kept = np.ones(len(requests.targets), bool) if event is None else requests.types == event
+    owners = np.repeat(np.arange(len(requests)), np.diff(requests.offsets))[kept]
+    rows = np.unique(owners)
+    offsets = np.append(0, np.cumsum(np.bincount(owners, minlength=len(requests))[rows]))
+    ranks = list_ranks(lists[rows], requests.targets[kept], offsets)
+    return bootstrap_interval(ndcg(ranks, offsets, 10), requests.users[rows])
+
+
+if __name__ == "__main__":
+    main()
