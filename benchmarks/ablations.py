@@ -1,0 +1,246 @@
+"""What each part of the interest model is worth: ndcg@10 of the interest model alone on `valid`.
+
+In: a dataset folder. Out: a Markdown table, every variant against its base.
+
+    .venv/bin/python -m benchmarks.ablations ../shared/data/amazon-industrial --seeds 2
+    .venv/bin/python -m benchmarks.ablations shop --seeds 2 --only "event types"
+
+Fitted on `train`; the best of `interest.epochs` epochs counts, for the base as well. What was
+measured is kept in `.recsys/ablations`, so that a stopped run goes on. Variants of the text encoder
+are set against the default, all others against the default with a frozen encoder, which is quicker.
+"""
+
+import argparse
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers.models.bert.modeling_bert import BertOnlyMLMHead
+
+from features.dataset import load_dataset
+from features.histories import EARLY, LATE
+from recsys.aside import file_aside
+from recsys.config import load_config
+from recsys.encoder import FrozenPrefix, Tokens
+from recsys.progress import console
+from training.interest import InterestTrainer
+from training.objective import Batch, InterestObjective
+from training.pipeline import Prepared, prepare_dataset
+from training.sequences import prepare
+
+WORK = Path(".recsys/ablations")
+FROZEN, DEFAULT = "default with a frozen encoder", "default"
+PRETRAINING_RATE = 2e-5
+PRETRAINING_BATCH = 32
+
+Change = Callable[[InterestTrainer, Prepared], None]
+
+
+class LastPosition(InterestObjective):
+    """Only the last event of a sequence is a target."""
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Return the loss, a scalar."""
+        weights = torch.zeros_like(batch.weights)
+        weights[:, -1] = batch.weights[:, -1]
+        return super().forward(replace(batch, weights=weights))
+
+
+class WithoutLogQ(InterestObjective):
+    """Sampled negatives count as they come."""
+
+    def log_inclusion(self, items: Tensor, draws: int) -> Tensor:
+        """Return no correction, `[S]`."""
+        return torch.zeros(len(items))
+
+
+class NegativesOfTheCatalogue(InterestObjective):
+    """Items without events are negatives like all others."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.known = torch.arange(len(self.cache))
+
+
+def objective(kind: type[InterestObjective]) -> Change:
+    """Return a change that trains by another objective."""
+
+    def change(trainer: InterestTrainer, prepared: Prepared) -> None:
+        old = trainer.objective
+        trainer.objective = kind(trainer.model, old.prefix, old.frequencies.numpy(), trainer.config.interest)
+        trainer.objective.refresh()
+        trainer.step_module = trainer.objective
+
+    return change
+
+
+def fixed(*names: str) -> Change:
+    """Return a change that leaves parameters as they are at the start (embeddings: at zero)."""
+
+    def change(trainer: InterestTrainer, prepared: Prepared) -> None:
+        for name, parameter in trainer.model.named_parameters():
+            if any(part in name for part in names):
+                parameter.requires_grad_(False)
+                if "embedding" in name:
+                    parameter.zero_()
+
+    return torch.no_grad()(change)
+
+
+def masked_words(trainer: InterestTrainer, prepared: Prepared) -> None:
+    """Go on with masked-language-model training on the catalogue's texts, for one epoch (Devlin et al. 2019)."""
+    encoder, tokens = trainer.model.encoder, prepared.tokens
+    head = BertOnlyMLMHead(encoder.model.config)
+    words: Any = encoder.model.get_input_embeddings()  # type: ignore[operator]
+    head.predictions.decoder.weight = words.weight
+
+    def loss_of(rows: np.ndarray) -> Tensor:
+        ids, mask = tokens.padded(rows)
+        hidden_words = (torch.rand(ids.shape) < 0.15) & mask
+        masked = ids.masked_fill(hidden_words, prepared.tokenizer.mask_token_id)
+        hidden = encoder.model(input_ids=masked, attention_mask=mask.long()).last_hidden_state  # type: ignore[operator]
+        return F.cross_entropy(head(hidden[hidden_words]), ids[hidden_words].long())
+
+    _pretrain(trainer, np.arange(len(tokens)), loss_of, list(head.parameters()))
+
+
+def visited_pairs(trainer: InterestTrainer, prepared: Prepared) -> None:
+    """Draw the texts of items together that users went between, for one epoch (InfoNCE; van den Oord et al. 2018)."""
+    items = trainer.data.items
+    here, there = items[:, :-1].ravel(), items[:, 1:].ravel()
+    kept = (here >= 0) & (here != there)
+    pairs = np.stack([here[kept], there[kept]], 1)
+
+    def loss_of(rows: np.ndarray) -> Tensor:
+        sides = [trainer.model.encoder(*prepared.tokens.padded(pairs[rows, side])) for side in (0, 1)]
+        one, other = (F.normalize(side, dim=-1) for side in sides)
+        return F.cross_entropy(one @ other.T / 0.05, torch.arange(len(rows)))
+
+    _pretrain(trainer, np.arange(len(pairs)), loss_of, [])
+
+
+def _pretrain(
+    trainer: InterestTrainer, rows: np.ndarray, loss_of: Callable[[np.ndarray], Tensor], further: list[Tensor]
+) -> None:
+    """Train the encoder's upper layers by `loss_of` some rows, then encode the catalogue anew."""
+    tuned = [parameter for parameter in trainer.model.encoder.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW([*tuned, *further], lr=PRETRAINING_RATE)
+    order = np.random.default_rng(trainer.seed).permutation(rows)
+    for start in range(0, len(order), PRETRAINING_BATCH):
+        loss = loss_of(order[start : start + PRETRAINING_BATCH])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    trainer.objective.refresh()
+
+
+def titles_alone(prepared: Prepared) -> Prepared:
+    """Return the dataset with nothing but titles to read."""
+    items = prepared.dataset.items
+    bare = [pl.lit(None, items.schema[name]).alias(name) for name in ("description", "tags", "brand", "category")]
+    dataset = replace(prepared.dataset, items=items.with_columns(bare))
+    return prepare_dataset(dataset, prepared.config, prepared.seed)
+
+
+def second_view(trainer: InterestTrainer, prepared: Prepared) -> None:
+    """Read an item by its title alone in half of the steps that encode it."""
+    whole, bare = trainer.objective.prefix, titles_alone(prepared).tokens
+    titles = FrozenPrefix(trainer.model.encoder, bare, whole.precision)
+    encode = trainer.objective._encode
+
+    def either(items: Tensor) -> Tensor:
+        trainer.objective.prefix = titles if torch.rand(()) < 0.5 else whole
+        vectors = encode(items)
+        trainer.objective.prefix = whole
+        return vectors
+
+    trainer.objective._encode = either  # type: ignore[method-assign]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A departure from a base."""
+
+    settings: tuple[str, ...] = ()
+    change: Change = field(default=lambda trainer, prepared: None)
+    base: str = FROZEN
+    data: Callable[[Prepared], Prepared] = field(default=lambda prepared: prepared)
+
+
+SAMPLED = ("interest.catalogue_negatives=256",)
+VARIANTS = {
+    FROZEN: Variant(),
+    "the last position alone is a target": Variant(change=objective(LastPosition)),
+    "256 negatives instead of all, with logQ": Variant(SAMPLED),
+    "256 negatives instead of all, without logQ": Variant(SAMPLED, objective(WithoutLogQ)),
+    "negatives of the batch alone, with logQ": Variant(("interest.catalogue_negatives=0",)),
+    "items without events are negatives": Variant(change=objective(NegativesOfTheCatalogue)),
+    "no ID residual": Variant(("interest.id_residual=false",)),
+    "no ID dropout": Variant(("interest.id_dropout=0.0",)),
+    "ID dropout 0.6": Variant(("interest.id_dropout=0.6",)),
+    "no projection": Variant(change=fixed("projection")),
+    "fixed temperature 0.1": Variant(change=fixed("log_temperature")),
+    "no event types": Variant(change=fixed("type_embedding")),
+    "no recency": Variant(change=fixed("recency_embedding")),
+    DEFAULT: Variant(base=DEFAULT),
+    "one layer fine-tuned": Variant(("encoder.trainable_layers=1",), base=DEFAULT),
+    "all layers fine-tuned": Variant(("encoder.trainable_layers=6",), base=DEFAULT),
+    "texts of 32 tokens": Variant(("encoder.max_tokens=32",), base=DEFAULT),
+    "texts of 128 tokens": Variant(("encoder.max_tokens=128",), base=DEFAULT),
+    "titles alone": Variant(base=DEFAULT, data=titles_alone),
+    "titles as a second view": Variant(change=second_view, base=DEFAULT),
+    "masked words first": Variant(change=masked_words, base=DEFAULT),
+    "co-visited pairs first": Variant(change=visited_pairs, base=DEFAULT),
+}
+
+
+def measure(folder: Path, name: str, seed: int) -> float:
+    """Return the best epoch's ndcg@10 on `valid`, from its file where it was measured before."""
+    variant = VARIANTS[name]
+    dataset = load_dataset(folder)
+    found = WORK / dataset.info.name / f"{name} {seed}.json"
+    if not found.exists():
+        frozen = ("encoder.trainable_layers=0",) if variant.base == FROZEN else ()
+        prepared = variant.data(prepare_dataset(dataset, load_config(None, frozen + variant.settings), seed))
+        tokens: Tokens = prepared.tokens
+        data = prepare(prepared.log, (EARLY, LATE), tokens, prepared.weights, dataset.has_clock, prepared.config)
+        trainer = InterestTrainer(data, prepared.config, torch.device("cpu"), seed)
+        variant.change(trainer, prepared)
+        epochs = []
+        for epoch in range(prepared.config.interest.epochs):
+            trainer.fit_epoch(epoch)
+            epochs.append(trainer.evaluate())
+        found.parent.mkdir(parents=True, exist_ok=True)
+        with file_aside(found) as temporary:
+            temporary.write_text(json.dumps(epochs), encoding="utf-8")
+    best: float = max(json.loads(found.read_text(encoding="utf-8")))
+    return best
+
+
+def main() -> None:
+    """Measure and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset", type=Path)
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--only", help="variants whose names contain this, and their bases")
+    options = parser.parse_args()
+    chosen = [name for name in VARIANTS if not options.only or options.only in name]
+    names = dict.fromkeys(part for name in chosen for part in (VARIANTS[name].base, name))
+    found: dict[str, list[float]] = {}
+    print("| variant | ndcg@10 on valid, by seed | against its base |\n|---|---|---|")
+    for name in names:
+        found[name] = [measure(options.dataset, name, seed) for seed in range(options.seeds)]
+        base = found[VARIANTS[name].base]
+        gap = "" if name in (FROZEN, DEFAULT) else f"{np.mean(found[name]) - np.mean(base):+.4f}"
+        console.print(f"| {name} | {', '.join(f'{value:.4f}' for value in found[name])} | {gap} |", soft_wrap=True)
+
+
+if __name__ == "__main__":
+    main()
