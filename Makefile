@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 EXTRA ?= cpu
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo benchmark-quality test test-fast check format constraints clean
+.PHONY: help install demo benchmark-quality benchmark-heads test test-fast check format constraints clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -28,6 +28,9 @@ demo: install ## simulate a shop, train, evaluate, recommend (under 10 minutes o
 DATA ?= ../shared/data/amazon-industrial
 benchmark-quality: install ## train with 3 seeds and write docs/quality.md (DATA=folder; at most 3 hours)
 	$(BIN)/python -m benchmarks.quality $(DATA) --fresh
+
+benchmark-heads: install ## two heads against one on the simulated shop; draws docs/value.png
+	$(BIN)/python -m benchmarks.heads --fresh
 
 test: install ## all tests (under 10 minutes on 2 cores)
 	$(BIN)/python -m pytest

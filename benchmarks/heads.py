@@ -4,8 +4,10 @@ In: nothing; the shop is simulated. Out: a table, and a picture of clicks agains
 
     .venv/bin/python -m benchmarks.heads [--out docs/value.png]
 
-One head: the same ranker, but its purchase head has learnt clicks; its level is moved to that of
-purchases, so that only what the head knows is compared.
+One head: the same ranker, but its purchase head has learnt clicks. Rankers learn from retrieved
+candidates, which are clicked more seldom than what is shown; here the level of each is moved to the
+share of shown items that were clicked, or bought, in `valid`. A run that was stopped goes on where it
+was; `--fresh` forgets what there is.
 """
 
 import argparse
@@ -20,10 +22,12 @@ from matplotlib import pyplot
 from torch import Tensor
 
 from features.dataset import load_dataset
+from features.histories import VALID
 from features.simulate import simulate
 from recsys.aside import file_aside
 from recsys.config import Config
 from recsys.events import PURCHASE
+from recsys.interest import HEADS
 from recsys.metrics import Interval, auc, bootstrap_interval, calibration_error, list_ranks, logloss, ndcg
 from recsys.progress import console
 from serving.recommender import Recommender
@@ -43,14 +47,19 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("docs/value.png"))
     parser.add_argument("--users", type=int, default=2000)
     parser.add_argument("--items", type=int, default=1500)
+    parser.add_argument("--fresh", action="store_true", help="forget what an earlier run fitted")
     options = parser.parse_args()
-    shutil.rmtree(WORK, ignore_errors=True)
-    simulate(WORK / "shop", options.users, options.items, seed=7)
+    if options.fresh:
+        shutil.rmtree(WORK, ignore_errors=True)
+    if not (WORK / "shop").exists():
+        simulate(WORK / "shop", options.users, options.items, seed=7)
     prepared = prepare_dataset(load_dataset(WORK / "shop"), Config(), seed=0)
     two, _ = fit(prepared, "train+valid", WORK / "fit")
     data, early = late_ranking_data(prepared, "train+valid", WORK / "fit")
     clicks = data.labels[..., :1].expand(-1, -1, 2)
     one = fit_ranker(replace(data, labels=clicks), early, prepared.seed)
+    _, past = shown_data(early, prepared.log, prepared.log.requests(VALID))
+    levels = past.labels[past.candidates >= 0].mean(0).tolist()
     world = Evaluation.of(prepared.log, "test", prepared.config.interest.max_history)
     _, shown = shown_data(two, prepared.log, world.requests)
     assert two.ranker is not None
@@ -59,16 +68,12 @@ def main() -> None:
     print(f"{'heads':10}{'event':10}{'auc':>8}{'logloss':>9}{'calibration error':>19}   ({int(present.sum()):,} shown)")
     for name, ranker in (("two", two.ranker), ("one", one)):
         chances = ranker.probabilities(shown.dense, shown.categorical)[present].numpy()
-        for head, event in enumerate(("click", "purchase")):
-            found = chances[:, head]
-            if name == "one" and head:
-                found = moved(found, truth[:, 1].mean())
-            figures = (
-                auc(found, truth[:, head]),
-                logloss(found, truth[:, head]),
-                calibration_error(found, truth[:, head]),
+        for head, event in enumerate(HEADS):
+            found, real = moved(chances[:, head], levels[head]), truth[:, head]
+            print(
+                f"{name:10}{event:10}{auc(found, real):8.4f}{logloss(found, real):9.4f}"
+                f"{calibration_error(found, real):19.4f}"
             )
-            print(f"{name:10}{event:10}{figures[0]:8.4f}{figures[1]:9.4f}{figures[2]:19.4f}")
     draw(two, world, options.out)
     console.print(f"wrote {options.out}")
 
@@ -105,6 +110,7 @@ def draw(recommender: Recommender, world: Evaluation, out: Path) -> None:
     axes.plot(*zip(*points, strict=True), marker="o")
     for worth, point in zip(WORTHS, points, strict=True):
         axes.annotate(f"{worth:g}", (point[0], point[1]), textcoords="offset points", xytext=(6, 4))
+    axes.margins(0.1)
     axes.set_xlabel("ndcg@10 of all targets")
     axes.set_ylabel("ndcg@10 of purchases")
     axes.set_title("What a purchase is worth (value.purchase), in clicks")
