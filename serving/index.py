@@ -4,6 +4,7 @@ In: unit vectors `[N, D]`. Out: for unit queries `[R, D]` the k items of largest
 """
 
 from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
@@ -18,10 +19,10 @@ class VectorIndex:
         self._index = _on_gpu(index)
 
     @classmethod
-    def build(cls, vectors: NDArray[np.float32]) -> "VectorIndex":
-        """Index `vectors` `[N, D]`; row i is item i."""
-        index = faiss.IndexFlatIP(vectors.shape[1])
-        index.add(np.ascontiguousarray(vectors, np.float32))
+    def build(cls, vectors: NDArray[np.float32], items: NDArray[np.integer]) -> "VectorIndex":
+        """Index `vectors` `[n, D]` of the items `[n]`, which a search then finds."""
+        index = faiss.IndexIDMap(faiss.IndexFlatIP(vectors.shape[1]))
+        index.add_with_ids(np.ascontiguousarray(vectors, np.float32), np.ascontiguousarray(items, np.int64))
         return cls(index)
 
     @classmethod
@@ -42,8 +43,9 @@ class VectorIndex:
         return np.asarray(items, np.int64)
 
     def vectors(self) -> NDArray[np.float32]:
-        """Return all vectors `[N, D]`."""
-        return np.asarray(self._stored.reconstruct_n(0, len(self)), np.float32)
+        """Return the vectors `[n, D]` of what is indexed, in the order in which they came."""
+        mapped: Any = faiss.downcast_index(self._stored)
+        return np.asarray(faiss.downcast_index(mapped.index).reconstruct_n(0, len(self)), np.float32)
 
 
 def _on_gpu(index: faiss.Index) -> faiss.Index:

@@ -31,7 +31,7 @@ from recsys.id_table import TorchRecIdTable
 from recsys.interest import InterestModel
 from recsys.rankers import RANKERS
 from serving.recommender import Recommender
-from serving.sources import SOURCES, Floats
+from serving.sources import SOURCES, Bools, Floats
 
 SERVING = "serving.json"
 
@@ -99,16 +99,19 @@ def load_bundle(folder: Path, catalogue: pl.DataFrame | None = None) -> Bundle:
         serving["exclude_seen"],
     )
     if catalogue is not None:
-        recommender.available = items["item_id"].is_in(catalogue["item_id"].implode()).to_numpy()
+        available = items["item_id"].is_in(catalogue["item_id"].implode()).to_numpy()
         new = catalogue.join(items, on="item_id", how="anti", maintain_order="left")
-        recommender = with_items(recommender, tokenizer, new) if new.height else recommender
+        if new.height or not available.all():
+            recommender = with_items(
+                recommender, tokenizer, new, np.pad(available, (0, new.height), constant_values=True)
+            )
     return Bundle(recommender, manifest, pl.read_parquet(folder / "users.parquet"))
 
 
-def with_items(recommender: Recommender, tokenizer: Any, new: pl.DataFrame, listed: bool = True) -> Recommender:
+def with_items(recommender: Recommender, tokenizer: Any, new: pl.DataFrame, available: Bools) -> Recommender:
     """Return the recommender for a catalogue with the items `new` at its end, known by their texts alone.
 
-    Items that are not `listed` may stand in histories and never in lists, as a typed sentence does.
+    Items outside `available` `[N]` may stand in histories and never in lists, as a typed sentence does.
     """
     old, model, features = recommender.items, recommender.model, recommender.features
     shared = new.select(column for column in old.columns if column in new.columns)
@@ -120,11 +123,10 @@ def with_items(recommender: Recommender, tokenizer: Any, new: pl.DataFrame, list
         items,
         model,
         vectors,
-        [source.extended(items, vectors) for source in recommender.sources],
+        [source.extended(items, vectors, available) for source in recommender.sources],
         replace(features, facts=extend_facts(features.facts, items, features.attributes)),
         recommender.ranker,
         recommender.exclude_seen,
-        np.pad(recommender.available, (0, new.height), constant_values=listed),
     )
 
 

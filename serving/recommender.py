@@ -60,14 +60,11 @@ class Recommender:
         features: RankingFeatures,
         ranker: Ranker | None,
         exclude_seen: bool,
-        available: NDArray[np.bool_] | None = None,
     ) -> None:
-        """`ranker` is None only while its training data are made; items outside `available` `[N]`
-        may stand in histories and never in lists."""
+        """`ranker` is None only while its training data are made."""
         self.config, self.items, self.model = config, items, model.eval()
         self.vectors, self.sources, self.features = vectors, sources, features
         self.ranker, self.exclude_seen = ranker, exclude_seen
-        self.available = np.ones(len(vectors), bool) if available is None else available
         self._vectors = torch.from_numpy(vectors)
         self.price = np.nan_to_num(items["price"].cast(pl.Float64).to_numpy(), nan=0.0)
 
@@ -105,8 +102,8 @@ class Recommender:
         candidates = self._usable(np.concatenate(list(self.proposals(opened).values()), axis=1), past)
         short = (candidates >= 0).sum(1) < min(k, len(self.vectors))
         if short.any() and "popular" in opened:
-            # Popular items fill a list also when all that may not be shown is taken out.
-            spare = past.shape[1] * self.exclude_seen + int((~self.available).sum())
+            # Popular items fill a list also when all that has been seen is taken out.
+            spare = past.shape[1] * self.exclude_seen
             fill = opened["popular"].top(min(k + spare, len(self.vectors)))
             candidates = self._usable(np.concatenate([candidates, np.where(short[:, None], fill, -1)], axis=1), past)
         return candidates
@@ -118,7 +115,7 @@ class Recommender:
 
     def _usable(self, proposed: Ints, past: NDArray[np.int32]) -> Ints:
         """Return the distinct items of `proposed` that may stand in a list after the history `past`."""
-        candidates = distinct(np.where(self.available[proposed], proposed, -1))
+        candidates = distinct(proposed)
         if not self.exclude_seen:
             return candidates
         seen = (candidates[:, :, None] == past[:, None, :]).any(2)

@@ -106,7 +106,7 @@ def test_a_grown_catalogue_keeps_old_scores_and_has_room_for_new_items(
     context = context_of()
     items = pl.concat([context.items, catalogue(["red sofa"]).with_columns(item_id=pl.lit("new"))])
     vectors = np.concatenate([context.vectors, context.vectors[:1]])
-    grown = kind.fit(context).extended(items, vectors).open(batch)
+    grown = kind.fit(context).extended(items, vectors, np.ones(COUNT + 1, bool)).open(batch)
     assert grown.top(COUNT + 1).max(initial=-1) <= COUNT
     everything = np.tile(np.arange(COUNT + 1), (3, 1))
     assert np.isfinite(grown.of(everything)).all()
@@ -114,6 +114,19 @@ def test_a_grown_catalogue_keeps_old_scores_and_has_room_for_new_items(
         np.testing.assert_allclose(
             grown.of(everything)[:, :COUNT], kind.fit(context).open(batch).of(everything[:, :COUNT]), rtol=1e-5
         )
+
+
+def test_what_is_not_available_is_not_proposed_and_takes_no_place(
+    kind: type[CandidateSource], batch: RequestBatch
+) -> None:
+    """The other items move up, in their order."""
+    context = context_of()
+    source = kind.fit(context)
+    everything = source.open(batch).top(COUNT)
+    available = np.arange(COUNT) % 3 > 0
+    rest = source.extended(context.items, context.vectors, available).open(batch).top(COUNT)
+    for before, after in zip(everything, rest, strict=True):
+        assert after[after >= 0].tolist() == [item for item in before if item >= 0 and available[item]]
 
 
 def test_a_log_without_events_is_no_error(kind: type[CandidateSource], batch: RequestBatch) -> None:
@@ -153,7 +166,7 @@ def test_popular_prefers_recent_events_where_there_is_a_clock() -> None:
 def test_the_index_finds_exactly_the_largest_inner_products(tmp_path: Path) -> None:
     """Flat search equals sorting all products, before and after saving."""
     vectors = context_of().vectors
-    index = VectorIndex.build(vectors)
+    index = VectorIndex.build(vectors, np.arange(COUNT))
     wanted = np.argsort(-(vectors @ vectors.T), axis=1)[:, :5]
     np.testing.assert_array_equal(index.search(vectors, 5), wanted)
     index.save(tmp_path / "index")
@@ -187,6 +200,7 @@ def test_new_proposes_only_items_with_hardly_an_event() -> None:
     source = SOURCES["new"].fit(context)
     assert source.open(batch).top(3)[0].tolist() == [11, 10, -1]
     items = pl.concat([context.items, catalogue(["red sofa"]).with_columns(item_id=pl.lit("new"))])
-    grown = source.extended(items, np.concatenate([context.vectors, context.vectors[11:]]))
+    vectors = np.concatenate([context.vectors, context.vectors[11:]])
+    grown = source.extended(items, vectors, np.ones(COUNT + 1, bool))
     assert set(grown.open(batch).top(2)[0]) == {11, COUNT}
     assert (source.open(batch).of(np.arange(10)[None]) == 0).all()

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from features.histories import EventLog, Histories, Ints
 
 Floats = NDArray[np.float32]
+Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,11 @@ class CandidateSource(ABC):
         """Prepare the scores of one batch of requests."""
 
     @abstractmethod
-    def extended(self, items: pl.DataFrame, vectors: Floats) -> Self:
-        """Return the source for a catalogue with further items at its end; `vectors` `[N, D]`."""
+    def extended(self, items: pl.DataFrame, vectors: Floats, available: Bools) -> Self:
+        """Return the source for a catalogue with further items at its end; `vectors` `[N, D]`.
+
+        It proposes `available` `[N]` items alone; the others may stand in histories.
+        """
 
     @abstractmethod
     def save(self, folder: Path) -> None:

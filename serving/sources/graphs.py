@@ -16,7 +16,7 @@ from scipy import sparse
 
 from features.histories import Ints
 from recsys.events import DAY_US
-from serving.sources.base import CandidateSource, FitContext, Floats, RequestBatch, Scores
+from serving.sources.base import Bools, CandidateSource, FitContext, Floats, RequestBatch, Scores
 
 HISTORY_DECAY = 0.7
 """Weight of a history event against the one after it."""
@@ -44,10 +44,10 @@ class ItemGraphSource(CandidateSource):
         scores.sort_indices()
         return SparseScores(scores)
 
-    def extended(self, items: pl.DataFrame, vectors: Floats) -> Self:
+    def extended(self, items: pl.DataFrame, vectors: Floats, available: Bools) -> Self:
         graph = self.graph.copy()
         graph.resize(items.height, items.height)
-        return type(self)(graph)
+        return type(self)(leading_to(graph, available))
 
     def save(self, folder: Path) -> None:
         sparse.save_npz(folder / f"{self.name}.npz", self.graph)
@@ -123,8 +123,8 @@ class LexicalSource(ItemGraphSource):
     def fit(cls, context: FitContext) -> Self:
         return cls.of_texts(context.items)
 
-    def extended(self, items: pl.DataFrame, vectors: Floats) -> Self:
-        return self.of_texts(items)
+    def extended(self, items: pl.DataFrame, vectors: Floats, available: Bools) -> Self:
+        return type(self)(leading_to(self.of_texts(items).graph, available))
 
     @classmethod
     def of_texts(cls, items: pl.DataFrame) -> Self:
@@ -177,6 +177,13 @@ def _leaders(groups: pl.Series, events: NDArray[np.floating], most: int) -> spar
     pairs = pairs.filter(pl.col("item") != pl.col("leader"))
     shape = (len(groups), len(groups))
     return sparse.csr_matrix((pairs["share"].to_numpy(), (pairs["item"].to_numpy(), pairs["leader"].to_numpy())), shape)
+
+
+def leading_to(graph: sparse.csr_matrix, available: Bools) -> sparse.csr_matrix:
+    """Return `graph` `[N, N]` without the ways to items outside `available` `[N]`."""
+    kept = sparse.csr_matrix(graph @ sparse.diags(available.astype(graph.dtype)))
+    kept.eliminate_zeros()
+    return kept
 
 
 def keep_strongest(graph: sparse.spmatrix, count: int = NEIGHBOURS) -> sparse.csr_matrix:

@@ -12,7 +12,7 @@ import polars as pl
 
 from features.histories import Ints
 from recsys.events import DAY_US
-from serving.sources.base import CandidateSource, FitContext, Floats, RequestBatch, Scores
+from serving.sources.base import Bools, CandidateSource, FitContext, Floats, RequestBatch, Scores
 
 
 class PopularSource(CandidateSource):
@@ -21,9 +21,10 @@ class PopularSource(CandidateSource):
     name = "popular"
     half_life_days = 14.0
 
-    def __init__(self, scores: Floats) -> None:
+    def __init__(self, scores: Floats, available: Bools) -> None:
         self.scores = scores
-        self.order = np.argsort(-scores, kind="stable")
+        best = np.argsort(-scores, kind="stable")
+        self.order = best[available[best]]
 
     @classmethod
     def fit(cls, context: FitContext) -> Self:
@@ -32,13 +33,13 @@ class PopularSource(CandidateSource):
         if context.has_clock and len(log):
             weight = weight * 0.5 ** ((log.times.max() - log.times) / DAY_US / cls.half_life_days)
         scores = np.bincount(log.items, weight, minlength=context.items.height)
-        return cls(np.log1p(scores).astype(np.float32))
+        return cls(np.log1p(scores).astype(np.float32), np.ones(len(scores), bool))
 
     def open(self, batch: RequestBatch) -> Scores:
         return FixedScores(self.scores, self.order, len(batch.users))
 
-    def extended(self, items: pl.DataFrame, vectors: Floats) -> Self:
-        return type(self)(np.pad(self.scores, (0, items.height - len(self.scores))))
+    def extended(self, items: pl.DataFrame, vectors: Floats, available: Bools) -> Self:
+        return type(self)(np.pad(self.scores, (0, items.height - len(self.scores))), available)
 
     def save(self, folder: Path) -> None:
         np.savez(folder / "popular.npz", allow_pickle=False, scores=self.scores)
@@ -46,7 +47,7 @@ class PopularSource(CandidateSource):
     @classmethod
     def load(cls, folder: Path) -> Self:
         with np.load(folder / "popular.npz", allow_pickle=False) as arrays:
-            return cls(arrays["scores"])
+            return cls(arrays["scores"], np.ones(len(arrays["scores"]), bool))
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import polars as pl
 
 from features.histories import Ints
 from serving.index import VectorIndex
-from serving.sources.base import CandidateSource, FitContext, Floats, RequestBatch, Scores
+from serving.sources.base import Bools, CandidateSource, FitContext, Floats, RequestBatch, Scores
 
 
 class InterestSource(CandidateSource):
@@ -20,25 +20,27 @@ class InterestSource(CandidateSource):
 
     name = "interest"
 
-    def __init__(self, index: VectorIndex) -> None:
-        self.index, self.vectors = index, index.vectors()
+    def __init__(self, index: VectorIndex, vectors: Floats) -> None:
+        """`vectors` `[N, D]` are those of the whole catalogue."""
+        self.index, self.vectors = index, vectors
 
     @classmethod
     def fit(cls, context: FitContext) -> Self:
-        return cls(VectorIndex.build(context.vectors))
+        return cls(VectorIndex.build(context.vectors, np.arange(len(context.vectors))), context.vectors)
 
     def open(self, batch: RequestBatch) -> Scores:
         return VectorScores(self.index, self.vectors, batch.users)
 
-    def extended(self, items: pl.DataFrame, vectors: Floats) -> Self:
-        return type(self)(VectorIndex.build(vectors))
+    def extended(self, items: pl.DataFrame, vectors: Floats, available: Bools) -> Self:
+        return type(self)(VectorIndex.build(vectors[available], np.flatnonzero(available)), vectors)
 
     def save(self, folder: Path) -> None:
         self.index.save(folder / "index.faiss")
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        return cls(VectorIndex.load(folder / "index.faiss"))
+        index = VectorIndex.load(folder / "index.faiss")
+        return cls(index, index.vectors())
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ class NewSource(CandidateSource):
     def __init__(self, items: Ints, vectors: Floats, count: int) -> None:
         """`items` `[M]`, ascending, are the new ones of `count`; `vectors` `[M, D]` are theirs."""
         self.items, self.vectors, self.count = items, vectors, count
-        self.index = VectorIndex.build(vectors)
+        self.index = VectorIndex.build(vectors, items)
 
     @classmethod
     def fit(cls, context: FitContext) -> Self:
@@ -76,8 +78,9 @@ class NewSource(CandidateSource):
     def open(self, batch: RequestBatch) -> Scores:
         return NewScores(self.index, self.vectors, batch.users, self.items)
 
-    def extended(self, items: pl.DataFrame, vectors: Floats) -> Self:
+    def extended(self, items: pl.DataFrame, vectors: Floats, available: Bools) -> Self:
         new = np.append(self.items, np.arange(self.count, items.height))
+        new = new[available[new]]
         return type(self)(new, vectors[new], items.height)
 
     def save(self, folder: Path) -> None:
@@ -94,10 +97,6 @@ class NewScores(VectorScores):
     """Inner products with new items `[M]`; 0 for all others."""
 
     items: Ints
-
-    def top(self, k: int) -> Ints:
-        found = VectorScores.top(self, k)
-        return np.where(found >= 0, np.append(self.items, -1)[found], -1)
 
     def of(self, candidates: Ints) -> Floats:
         if not len(self.items):
