@@ -69,6 +69,28 @@ class NegativesOfTheCatalogue(InterestObjective):
         self.known = torch.arange(len(self.cache))
 
 
+class NearNegatives(InterestObjective):
+    """Half of the negatives are those whose texts are nearest to the items of the batch."""
+
+    def _items_of_step(self, of_batch: Tensor, shown: Tensor) -> Tensor:
+        half = self.config.catalogue_negatives // 2
+        if 2 * half >= len(self.known):
+            return super()._items_of_step(of_batch, shown)
+        return torch.cat([of_batch, shown[shown >= 0], self._draw(half), self._near(of_batch, half)]).unique()
+
+    def _choose(self, of_batch: Tensor) -> Tensor:
+        chosen = super()._choose(of_batch)
+        return torch.cat([chosen, self._near(chosen, len(chosen) // 2)]).unique()
+
+    def _near(self, items: Tensor, count: int) -> Tensor:
+        """Return `count` of the ten nearest items with events to each of `items`."""
+        if not len(items):
+            return items
+        units = F.normalize(self.cache, dim=-1)
+        near = self.known[(units[items] @ units[self.known].T).topk(11).indices[:, 1:]].flatten()
+        return near[torch.randperm(len(near))[:count]]
+
+
 def objective(kind: type[InterestObjective]) -> Change:
     """Return a change that trains by another objective."""
 
@@ -79,6 +101,35 @@ def objective(kind: type[InterestObjective]) -> Change:
         trainer.step_module = trainer.objective
 
     return change
+
+
+def two_seeds(trainer: InterestTrainer, prepared: Prepared) -> None:
+    """Add the scores of a second model, trained with another seed."""
+    other = InterestTrainer(trainer.data, trainer.config, trainer.device, trainer.seed + 100)
+    fit_epoch, valid_scores = trainer.fit_epoch, trainer.valid_scores
+
+    def fit_both(epoch: int) -> float:
+        return (fit_epoch(epoch) + other.fit_epoch(epoch)) / 2
+
+    trainer.fit_epoch = fit_both  # type: ignore[method-assign,assignment]
+    trainer.valid_scores = lambda: map(np.add, valid_scores(), other.valid_scores())  # type: ignore[method-assign]
+
+
+def mean_of_epochs(trainer: InterestTrainer, prepared: Prepared) -> None:
+    """Evaluate the mean of the weights after all epochs so far (Izmailov et al. 2018)."""
+    states: list[dict[str, Tensor]] = []
+    evaluate = trainer.evaluate
+
+    def evaluate_mean() -> float:
+        now = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
+        states.append({name: tensor for name, tensor in now.items() if tensor.is_floating_point()})
+        mean = {name: torch.stack([state[name] for state in states]).mean(0) for name in states[0]}
+        trainer.model.load_state_dict(mean, strict=False)
+        metric = evaluate()
+        trainer.model.load_state_dict(now)
+        return metric
+
+    trainer.evaluate = evaluate_mean  # type: ignore[method-assign]
 
 
 def fixed(*names: str) -> Change:
@@ -189,7 +240,11 @@ VARIANTS = {
     "fixed temperature 0.1": Variant(change=fixed("log_temperature")),
     "no event types": Variant(change=fixed("type_embedding")),
     "no recency": Variant(change=fixed("recency_embedding")),
+    "256 negatives, half of them near the batch's items": Variant(SAMPLED, objective(NearNegatives)),
+    "mean of the epochs' weights": Variant(change=mean_of_epochs),
+    "two seeds' scores added": Variant(change=two_seeds),
     DEFAULT: Variant(base=DEFAULT),
+    "a third of the encoded items near the others": Variant(change=objective(NearNegatives), base=DEFAULT),
     "one layer fine-tuned": Variant(("encoder.trainable_layers=1",), base=DEFAULT),
     "all layers fine-tuned": Variant(("encoder.trainable_layers=6",), base=DEFAULT),
     "texts of 32 tokens": Variant(("encoder.max_tokens=32",), base=DEFAULT),

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
@@ -80,22 +81,26 @@ class InterestTrainer:
             self.objective.refresh()
         return total.item() / self.steps
 
-    @torch.no_grad()
     def evaluate(self) -> float:
         """Return the mean ndcg@10 of the validation requests, ranking the whole catalogue."""
+        data, values, start = self.data, [], 0
+        for scores in self.valid_scores():
+            offsets = data.valid_offsets[start : start + len(scores) + 1]
+            targets = data.valid_targets[offsets[0] : offsets[-1]]
+            values.append(ndcg(target_ranks(scores, targets, offsets - offsets[0]), offsets - offsets[0], 10))
+            start += len(scores)
+        return float(np.concatenate(values).mean()) if values else 0.0
+
+    @torch.no_grad()
+    def valid_scores(self) -> Iterator[NDArray[np.float32]]:
+        """Yield the interest scores `[R, N]` of the validation requests, block by block."""
         self.model.eval()
         items = torch.arange(len(self.data.tokens), device=self.device)
         vectors = self.model.item_vectors(self.objective.cache, items)  # [N, D]
-        data, values = self.data, []
-        for start in range(0, len(data.valid_items), 256):
-            rows = slice(start, start + 256)
-            history = data.valid_histories(rows).to(self.device)
+        for start in range(0, len(self.data.valid_items), 256):
+            history = self.data.valid_histories(slice(start, start + 256)).to(self.device)
             users = self.model.last_user_vectors(vectors, history)[:, 0]
-            offsets = data.valid_offsets[start : start + len(users) + 1]
-            targets = data.valid_targets[offsets[0] : offsets[-1]]
-            scores = (users @ vectors.T).float().cpu().numpy()
-            values.append(ndcg(target_ranks(scores, targets, offsets - offsets[0]), offsets - offsets[0], 10))
-        return float(np.concatenate(values).mean()) if values else 0.0
+            yield (users @ vectors.T).float().cpu().numpy()
 
     def save(self, folder: Path) -> None:
         """Write everything that resuming needs; read back with `weights_only`."""
