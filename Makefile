@@ -4,10 +4,10 @@ BIN := $(VENV)/bin
 EXTRA ?= cpu
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo benchmark-quality benchmark-heads test test-fast check format constraints clean
+.PHONY: help install demo benchmark-quality benchmark-ablations benchmark-heads benchmark-speed test test-fast check format constraints clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
 
 install: $(VENV)/.installed ## make the environment in .venv (EXTRA=gpu for CUDA)
 
@@ -29,8 +29,14 @@ DATA ?= ../shared/data/amazon-industrial
 benchmark-quality: install ## train with 3 seeds and write docs/quality.md (DATA=folder; at most 3 hours)
 	$(BIN)/python -m benchmarks.quality $(DATA) --fresh
 
+benchmark-ablations: install ## what each part of the interest model is worth; writes docs/ablations.md (some 2 hours)
+	$(BIN)/python -m benchmarks.ablations $(DATA)
+
 benchmark-heads: install ## two heads against one on the simulated shop; draws docs/value.png
 	$(BIN)/python -m benchmarks.heads --fresh
+
+benchmark-speed: install ## a fine-tuning epoch against the naive loop, on the CPU and on a GPU where there is one
+	$(BIN)/python -m benchmarks.train_speed
 
 test: install ## all tests (under 10 minutes on 2 cores)
 	$(BIN)/python -m pytest

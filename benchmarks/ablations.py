@@ -1,13 +1,12 @@
 """What each part of the interest model is worth: ndcg@10 of the interest model alone on `valid`.
 
-In: a dataset folder. Out: a Markdown table, every variant against its base.
+In: a dataset folder. Out: a Markdown page with all that was measured so far, every variant against
+its base.
 
-    .venv/bin/python -m benchmarks.ablations ../shared/data/amazon-industrial --seeds 2
-    .venv/bin/python -m benchmarks.ablations shop --seeds 2 --only "event types"
+    .venv/bin/python -m benchmarks.ablations ../shared/data/amazon-industrial
+    .venv/bin/python -m benchmarks.ablations shop --only "no event types"
 
-Fitted on `train`; the best of `interest.epochs` epochs counts, for the base as well. What was
-measured is kept in `.recsys/ablations`, so that a stopped run goes on. Variants of the text encoder
-are set against the default, all others against the default with a frozen encoder, which is quicker.
+What was measured is kept in `.recsys/ablations`, so that a stopped run goes on.
 """
 
 import argparse
@@ -28,7 +27,7 @@ from features.dataset import load_dataset
 from features.histories import EARLY, LATE
 from recsys.aside import file_aside
 from recsys.config import load_config
-from recsys.encoder import FrozenPrefix, Tokens
+from recsys.encoder import FrozenPrefix
 from recsys.progress import console
 from training.interest import InterestTrainer
 from training.objective import Batch, InterestObjective
@@ -39,6 +38,11 @@ WORK = Path(".recsys/ablations")
 FROZEN, DEFAULT = "default with a frozen encoder", "default"
 PRETRAINING_RATE = 2e-5
 PRETRAINING_BATCH = 32
+
+INTRODUCTION = """The interest model alone: ndcg@10 on `valid`, whole catalogue ranked, fitted on `train`, the best of
+`interest.epochs` epochs (of the base as well), printed by `python -m benchmarks.ablations DATASET`.
+Variants of the text encoder are set against the default, all others against the default with a
+frozen encoder, which is quicker. Differences between seeds of one variant are the noise."""
 
 Change = Callable[[InterestTrainer, Prepared], None]
 
@@ -256,45 +260,66 @@ VARIANTS = {
 }
 
 
-def measure(folder: Path, name: str, seed: int) -> float:
-    """Return the best epoch's ndcg@10 on `valid`, from its file where it was measured before."""
+def measure(folder: Path, name: str, seed: int) -> None:
+    """Write ndcg@10 on `valid` after each epoch to the variant's file, unless it is there."""
     variant = VARIANTS[name]
     dataset = load_dataset(folder)
     found = WORK / dataset.info.name / f"{name} {seed}.json"
-    if not found.exists():
-        frozen = ("encoder.trainable_layers=0",) if variant.base == FROZEN else ()
-        prepared = variant.data(prepare_dataset(dataset, load_config(None, frozen + variant.settings), seed))
-        tokens: Tokens = prepared.tokens
-        data = prepare(prepared.log, (EARLY, LATE), tokens, prepared.weights, dataset.has_clock, prepared.config)
-        trainer = InterestTrainer(data, prepared.config, torch.device("cpu"), seed)
-        variant.change(trainer, prepared)
-        epochs = []
-        for epoch in range(prepared.config.interest.epochs):
-            trainer.fit_epoch(epoch)
-            epochs.append(trainer.evaluate())
-        found.parent.mkdir(parents=True, exist_ok=True)
-        with file_aside(found) as temporary:
-            temporary.write_text(json.dumps(epochs), encoding="utf-8")
-    best: float = max(json.loads(found.read_text(encoding="utf-8")))
-    return best
+    if found.exists():
+        return
+    frozen = ("encoder.trainable_layers=0",) if variant.base == FROZEN else ()
+    prepared = variant.data(prepare_dataset(dataset, load_config(None, frozen + variant.settings), seed))
+    data = prepare(prepared.log, (EARLY, LATE), prepared.tokens, prepared.weights, dataset.has_clock, prepared.config)
+    trainer = InterestTrainer(data, prepared.config, torch.device("cpu"), seed)
+    variant.change(trainer, prepared)
+    epochs = []
+    for epoch in range(prepared.config.interest.epochs):
+        trainer.fit_epoch(epoch)
+        epochs.append(trainer.evaluate())
+    found.parent.mkdir(parents=True, exist_ok=True)
+    with file_aside(found) as temporary:
+        temporary.write_text(json.dumps(epochs), encoding="utf-8")
+
+
+def best_epochs(dataset: Path, name: str) -> dict[int, float]:
+    """Return the best epoch's ndcg@10 of every seed that was measured."""
+    files = {int(path.stem.rsplit(" ", 1)[1]): path for path in dataset.glob(f"{name} [0-9]*.json")}
+    return {seed: max(json.loads(files[seed].read_text(encoding="utf-8"))) for seed in sorted(files)}
+
+
+def table(dataset: Path) -> list[str]:
+    """Return the rows of all that was measured of a dataset; differences are over the seeds of both."""
+    lines = ["| variant | ndcg@10 on valid, seed 0 on | against its base |", "|---|---|---|"]
+    for name, variant in VARIANTS.items():
+        found, base = best_epochs(dataset, name), best_epochs(dataset, variant.base)
+        both = found.keys() & base.keys()
+        if both:
+            gap = np.mean([found[seed] - base[seed] for seed in both])
+            shown = "" if name == variant.base else f"{gap:+.4f}"
+            lines.append(f"| {name} | {', '.join(f'{value:.4f}' for value in found.values())} | {shown} |")
+    return lines
 
 
 def main() -> None:
-    """Measure and print the table."""
+    """Measure what is missing and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", type=Path)
     parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--only", help="variants whose names contain this, and their bases")
+    parser.add_argument("--only", default="", help="variants whose names contain this, and their bases")
+    parser.add_argument("--out", type=Path, default=Path("docs/ablations.md"))
     options = parser.parse_args()
-    chosen = [name for name in VARIANTS if not options.only or options.only in name]
+    chosen = [name for name in VARIANTS if options.only in name]
     names = dict.fromkeys(part for name in chosen for part in (VARIANTS[name].base, name))
-    found: dict[str, list[float]] = {}
-    print("| variant | ndcg@10 on valid, by seed | against its base |\n|---|---|---|")
-    for name in names:
-        found[name] = [measure(options.dataset, name, seed) for seed in range(options.seeds)]
-        base = found[VARIANTS[name].base]
-        gap = "" if name in (FROZEN, DEFAULT) else f"{np.mean(found[name]) - np.mean(base):+.4f}"
-        console.print(f"| {name} | {', '.join(f'{value:.4f}' for value in found[name])} | {gap} |", soft_wrap=True)
+    for done, name in enumerate(names, start=1):
+        for seed in range(options.seeds):
+            measure(options.dataset, name, seed)
+        console.print(f"{done} of {len(names)}: {name}", soft_wrap=True)
+    lines = ["# Ablations", "", *INTRODUCTION.splitlines()]
+    for dataset in sorted(WORK.iterdir()):
+        lines += ["", f"## {dataset.name}", "", *table(dataset)]
+    with file_aside(options.out) as temporary:
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    console.print(f"wrote {options.out}")
 
 
 if __name__ == "__main__":
