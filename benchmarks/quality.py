@@ -37,6 +37,7 @@ from training.pipeline import FitOn, Prepared, fit, item_counts, late_ranking_da
 from training.ranker import fit_ranker
 
 WORK = Path(".recsys/quality")
+ABLATIONS = Path("docs/ablations.md")
 FITS: tuple[FitOn, ...] = ("train", "train+valid")
 
 PUBLISHED = {
@@ -195,7 +196,7 @@ def render(folder: Path, results: dict[str, list[dict[str, Any]]]) -> str:
         minutes = ", ".join(f"{run['about']['seconds'] / 60:.1f}" for run in runs)
         peak = max(run["about"]["peak"] for run in runs)
         lines += ["", f"Training took {minutes} minutes; largest memory of main process and worker {peak:.1f} GiB."]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "", *_ablations()]) + "\n"
 
 
 def _table_of(runs: list[dict[str, Any]], published: dict[str, tuple[float, float]]) -> list[str]:
@@ -245,6 +246,12 @@ def _sources(sources: dict[str, dict[str, float]]) -> list[str]:
     for name, row in sources.items():
         lines.append(f"| {name} | {row['quota']} | {row['recall']:.4f} | {row['alone']:.4f} |")
     return lines
+
+
+def _ablations() -> list[str]:
+    """Return what `benchmarks.ablations` wrote, one heading lower."""
+    lines = ABLATIONS.read_text(encoding="utf-8").splitlines()
+    return [f"#{line}" if line.startswith("#") else line for line in lines]
 
 
 def _mean(runs: list[dict[str, Any]], row: str, metric: str) -> np.ndarray:
