@@ -91,17 +91,16 @@ def measure(folder: Path, fit_on: FitOn, seed: int) -> dict[str, Any]:
 
 
 def rows_of(prepared: Prepared, recommender: Recommender, fit_on: FitOn, work: Path) -> dict[str, np.ndarray]:
-    """Return `row|metric` → values `[R]` of the lists, of rankers of other kinds and of the interest model alone."""
+    """Return `row|metric` → values `[R]` of the lists, of the other kind of ranker and of the interest model alone."""
     world = Evaluation.of(prepared.log, "test", prepared.config.interest.max_history)
     rows = {"this engine": of_lists(recommender, world, world.histories)}
     data, early = late_ranking_data(prepared, fit_on, work)
-    blend = recommender.ranker
-    for kind in ("torchrec", "lightgbm"):
-        ranker = prepared.config.ranker.model_copy(update={"kind": kind})
-        early.config = prepared.config.model_copy(update={"ranker": ranker})
-        recommender.ranker = fit_ranker(data, early, prepared.seed)
-        rows[f"with ranker.kind={kind}"] = of_lists(recommender, world, world.histories)
-    recommender.ranker = blend
+    trees = recommender.ranker
+    network = prepared.config.ranker.model_copy(update={"kind": "torchrec"})
+    early.config = prepared.config.model_copy(update={"ranker": network})
+    recommender.ranker = fit_ranker(data, early, prepared.seed)
+    rows["with ranker.kind=torchrec"] = of_lists(recommender, world, world.histories)
+    recommender.ranker = trees
     interest = world.ranks_of(lambda part: interest_of(recommender, world.histories.rows(part)))
     rows["interest model alone"] = metrics(interest, world)
     rows["typed sentence"] = sentences(prepared, recommender, world)

@@ -105,8 +105,8 @@ class SourcesConfig(Section):
 class RankerConfig(Section):
     """The ranker over candidates: two heads, p(click) and p(purchase)."""
 
-    kind: Literal["torchrec", "lightgbm", "blend"] = "blend"
-    """`torchrec`: embeddings and DCN-v2 crosses; `lightgbm`: LambdaRank trees; `blend`: the mean of their logits."""
+    kind: Literal["lightgbm", "torchrec"] = "lightgbm"
+    """`lightgbm`: LambdaRank trees; `torchrec`: a network of embeddings and DCN-v2 crosses."""
     cross_layers: int = Field(2, ge=0)
     """DCN-v2 cross layers over the dense input."""
     hidden: int = Field(64, ge=1)
@@ -117,10 +117,10 @@ class RankerConfig(Section):
     """Dropout before the heads."""
     leaves: int = Field(7, ge=2)
     """Leaves of each tree."""
-    trees: int = Field(400, ge=1)
-    """Most trees; early stopping may end it sooner."""
-    epochs: int = Field(12, ge=1)
-    """Most passes over the ranking requests; early stopping may end it sooner."""
+    trees: int = Field(100, ge=1)
+    """Trees of each head."""
+    epochs: int = Field(6, ge=1)
+    """Passes of the network over the ranking requests."""
     batch_requests: int = Field(64, ge=1)
     """Requests per step."""
     learning_rate: float = Field(5e-4, gt=0)

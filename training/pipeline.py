@@ -158,18 +158,16 @@ def late_ranking_data(prepared: Prepared, fit_on: FitOn, folder: Path) -> tuple[
 def _fit_ranker(prepared: Prepared, early: Recommender, requests: Requests) -> Ranker:
     """Fit the ranker on `requests`, described by what `early` knew before them."""
     with stage("fitting the ranker") as update:
-        done = epochs = 0
+        done = 0
 
         def on_block(count: int) -> None:
             nonlocal done
             done += count
             update(0.5 * done / len(requests), "describing candidates")
 
-        def on_epoch(metric: float) -> None:
-            nonlocal epochs
-            epochs += 1
-            share = 0.5 + 0.25 * epochs / prepared.config.ranker.epochs
-            update(min(1.0, share), f"ndcg@10 among candidates {metric:.4f}")
+        def on_epoch(epoch: int) -> None:
+            epochs = prepared.config.ranker.epochs
+            update(0.5 + 0.5 * epoch / epochs, f"pass {epoch} of {epochs}")
 
         data = ranking_data(early, prepared.log, requests, on_block)
         return fit_ranker(data, early, prepared.seed, on_epoch)

@@ -5,84 +5,39 @@ In: a `Recommender` without a ranker and later `Requests`. Out: a fitted `Ranker
 Shapes: R requests, C candidates, F dense and G categorical features.
 """
 
+import math
 from collections.abc import Callable, Iterator
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from features.ranking import CATEGORICAL
-from recsys.config import Config
+from recsys.config import RankerConfig
 from recsys.events import EVENT_TYPES
-from recsys.metrics import list_ranks, ndcg
-from recsys.rankers import BlendRanker, Ranker, TorchRecRanker, value
+from recsys.rankers import Ranker, TorchRecRanker
 from serving.recommender import Recommender
 from training.ranker_trees import fit_trees
 from training.ranking_data import RankingData
 
-HOLDOUT_SHARE = 0.2
-"""Latest share of the requests on which the number of epochs is chosen."""
-
-PATIENCE = 3
 CALIBRATION_WEIGHT = 10.0
 """Weight of the pointwise loss beside the listwise one; it alone sets the level of probabilities."""
 
 
 def fit_ranker(
-    data: RankingData, recommender: Recommender, seed: int, on_epoch: Callable[[float], None] = lambda metric: None
+    data: RankingData, recommender: Recommender, seed: int, on_epoch: Callable[[int], None] = lambda epoch: None
 ) -> Ranker:
-    """Fit the kind of ranker that the configuration names; its length is chosen on the latest requests."""
-    held = max(1, int(len(data) * HOLDOUT_SHARE))
-    early, late = data.rows(slice(0, len(data) - held)), data.rows(slice(len(data) - held, None))
+    """Fit the kind of ranker that the configuration names; `on_epoch` is told of each pass over `data`, of which trees need none."""
     config = recommender.config.ranker
     if config.kind == "lightgbm":
-        return fit_trees(early, late, config, seed)
-    neural = fit_neural(data, early, late, recommender, seed, on_epoch)
-    return neural if config.kind == "torchrec" else BlendRanker(neural, fit_trees(early, late, config, seed))
-
-
-def fit_neural(
-    data: RankingData,
-    early: RankingData,
-    late: RankingData,
-    recommender: Recommender,
-    seed: int,
-    on_epoch: Callable[[float], None],
-) -> TorchRecRanker:
-    """Choose the number of epochs on `late`, then fit on all of `data`."""
-    config = recommender.config
-    best, best_epoch = -1.0, 1
-    ranker = _new_ranker(early, recommender, seed)
-    for epoch, _ in enumerate(_epochs(ranker, early, config, config.ranker.epochs, seed), start=1):
-        metric = ranking_ndcg(ranker.eval(), late, config)
-        on_epoch(metric)
-        if metric > best:
-            best, best_epoch = metric, epoch
-        if epoch - best_epoch >= PATIENCE:
-            break
-    ranker = _new_ranker(data, recommender, seed)
-    for _ in _epochs(ranker, data, config, best_epoch, seed):
-        on_epoch(best)
+        return fit_trees(data, config, seed)
+    ranker = _new_network(data, recommender, seed)
+    for epoch in _fit_epochs(ranker, data, config, seed):
+        on_epoch(epoch)
     return ranker.eval()
 
 
-def ranking_ndcg(ranker: Ranker, data: RankingData, config: Config) -> float:
-    """Return ndcg@10 of the value order among the candidates, over requests that have a target."""
-    relevant = (data.labels[..., 0] > 0).numpy()
-    has = relevant.any(1)
-    if not has.any():
-        return 0.0
-    chances = ranker.probabilities(data.dense, data.categorical)
-    worth = value(chances, data.price, config.value).masked_fill(data.candidates < 0, float("-inf"))
-    order = torch.argsort(worth, dim=1, descending=True, stable=True).numpy()[has]
-    counts = relevant[has].sum(1)
-    offsets = np.concatenate([[0], np.cumsum(counts)])
-    targets = np.nonzero(relevant[has])[1]
-    return float(ndcg(list_ranks(order, targets, offsets), offsets, 10).mean())
-
-
-def _new_ranker(data: RankingData, recommender: Recommender, seed: int) -> TorchRecRanker:
+def _new_network(data: RankingData, recommender: Recommender, seed: int) -> TorchRecRanker:
     torch.manual_seed(seed)
     facts = recommender.features.facts
     sizes = (int(facts.brand.max(initial=0)) + 1, int(facts.category.max(initial=0)) + 1, len(EVENT_TYPES) + 1)
@@ -94,23 +49,24 @@ def _new_ranker(data: RankingData, recommender: Recommender, seed: int) -> Torch
     return ranker
 
 
-def _epochs(ranker: TorchRecRanker, data: RankingData, config: Config, epochs: int, seed: int) -> Iterator[None]:
-    """Train epoch by epoch, yielding after each; rates fall with the configured epochs."""
-    optimizer = torch.optim.AdamW(
-        ranker.parameters(), lr=config.ranker.learning_rate, weight_decay=config.ranker.weight_decay
-    )
-    steps = max(1, len(data) // config.ranker.batch_requests) * config.ranker.epochs
+def _fit_epochs(ranker: TorchRecRanker, data: RankingData, config: RankerConfig, seed: int) -> Iterator[int]:
+    """Train, yielding the number of each pass after it; the rate falls to a twentieth at the end.
+
+    The number of passes is fixed: a few hundred late requests are too few to choose it by.
+    """
+    optimizer = torch.optim.AdamW(ranker.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+    steps = math.ceil(len(data) / config.batch_requests) * config.epochs
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: max(0.05, 1 - step / steps))
     generator = torch.Generator().manual_seed(seed)
-    for _ in range(epochs):
+    for epoch in range(1, config.epochs + 1):
         ranker.train()
-        for rows in torch.randperm(len(data), generator=generator).split(config.ranker.batch_requests):
+        for rows in torch.randperm(len(data), generator=generator).split(config.batch_requests):
             loss = ranking_loss(ranker, data.rows(rows))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             schedule.step()
-        yield
+        yield epoch
 
 
 def ranking_loss(ranker: TorchRecRanker, data: RankingData) -> Tensor:

@@ -1,4 +1,4 @@
-"""Fit the tree ranker: LambdaRank per head, stopped early and calibrated on the latest requests.
+"""Fit the tree ranker: LambdaRank per head, calibrated on the latest requests.
 
 In: the ranker's requests, cut in time. Out: a `LightGbmRanker`.
 
@@ -18,13 +18,11 @@ from recsys.rankers import LightGbmRanker
 from recsys.rankers.trees import tree_inputs
 from training.ranking_data import RankingData
 
-STOP_AFTER = 50
-"""Trees without a better ndcg@10 on the latest requests before no more are added."""
+HOLDOUT_SHARE = 0.2
+"""Latest share of the requests on which scores are calibrated."""
 
 SETTINGS = {
     "objective": "lambdarank",
-    "metric": "ndcg",
-    "eval_at": [10],
     "lambdarank_truncation_level": 20,
     "learning_rate": 0.03,
     "min_data_in_leaf": 50,
@@ -55,14 +53,6 @@ class Rows:
         inputs = tree_inputs(data.dense, data.categorical)[present.flatten().numpy()]
         return cls(inputs, data.labels[present].numpy(), present.sum(1).numpy())
 
-    def joined(self, later: "Rows") -> "Rows":
-        """Return these requests and `later` ones."""
-        return Rows(
-            np.concatenate([self.inputs, later.inputs]),
-            np.concatenate([self.labels, later.labels]),
-            np.concatenate([self.counts, later.counts]),
-        )
-
     def dataset(self, head: int) -> lightgbm.Dataset:
         """Return the requests that have a positive, which alone teach an order."""
         owners = np.repeat(np.arange(len(self.counts)), self.counts)
@@ -73,23 +63,24 @@ class Rows:
         )
 
 
-def fit_trees(early: RankingData, late: RankingData, config: RankerConfig, seed: int) -> LightGbmRanker:
-    """Choose the number of trees and the calibration on `late`, then fit on both."""
-    first, last = Rows.of(early), Rows.of(late)
-    both = first.joined(last)
+def fit_trees(data: RankingData, config: RankerConfig, seed: int) -> LightGbmRanker:
+    """Calibrate trees of the earlier requests on the latest ones, then fit on all.
+
+    The number of trees is fixed: a few hundred late requests are too few to choose it by.
+    """
+    held = max(1, int(len(data) * HOLDOUT_SHARE))
+    early, late = (Rows.of(data.rows(rows)) for rows in (slice(None, -held), slice(-held, None)))
+    both = Rows.of(data)
+    settings = SETTINGS | {"num_leaves": config.leaves, "seed": seed}
     trees, calibration = [], []
     for head in range(len(HEADS)):
-        settings = SETTINGS | {"num_leaves": config.leaves, "seed": seed}
-        if not (first.labels[:, head].any() and last.labels[:, head].any()):
+        if early.labels[:, head].any() and late.labels[:, head].any():
+            before = lightgbm.train(settings, early.dataset(head), config.trees)
+            calibration.append(_calibrate(np.asarray(before.predict(late.inputs)), late.labels[:, head]))
+            trees.append(lightgbm.train(settings, both.dataset(head), config.trees))
+        else:
             trees.append(lightgbm.train(settings, _any_order(both), 1))
             calibration.append((0.0, _log_odds(both.labels[:, head])))
-            continue
-        stop = lightgbm.early_stopping(STOP_AFTER, verbose=False)
-        chosen = lightgbm.train(
-            settings, first.dataset(head), config.trees, valid_sets=[last.dataset(head)], callbacks=[stop]
-        )
-        calibration.append(_calibrate(np.asarray(chosen.predict(last.inputs)), last.labels[:, head]))
-        trees.append(lightgbm.train(settings, both.dataset(head), chosen.best_iteration))
     return LightGbmRanker(trees, calibration)
 
 
