@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 EXTRA ?= cpu
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo benchmark-quality benchmark-ablations benchmark-heads benchmark-speed test test-fast check format constraints clean
+.PHONY: help install demo benchmark-quality benchmark-ablations benchmark-rankers benchmark-heads benchmark-speed test test-fast check format constraints clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -31,6 +31,9 @@ benchmark-quality: install ## train with 3 seeds and write docs/quality.md (DATA
 
 benchmark-ablations: install ## what each part of the interest model is worth; writes docs/ablations.md (some 2 hours)
 	$(BIN)/python -m benchmarks.ablations $(DATA)
+
+benchmark-rankers: install ## trees against a network, and how long each is trained (some 15 minutes)
+	$(BIN)/python -m benchmarks.rankers $(DATA)
 
 benchmark-heads: install ## two heads against one on the simulated shop; draws docs/value.png
 	$(BIN)/python -m benchmarks.heads --fresh
