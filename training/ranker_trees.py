@@ -91,7 +91,7 @@ def _calibrate(scores: NDArray[np.float64], labels: NDArray[np.float32]) -> tupl
 
 
 def _any_order(rows: Rows) -> lightgbm.Dataset:
-    return lightgbm.Dataset(rows.inputs, rows.labels[:, 0], group=rows.counts)
+    return lightgbm.Dataset(rows.inputs, rows.labels[:, 0].copy(), group=rows.counts)
 
 
 def _log_odds(labels: NDArray[np.float32]) -> float:
