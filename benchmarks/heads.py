@@ -12,6 +12,7 @@ was; `--fresh` forgets what there is.
 
 import argparse
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -45,7 +46,7 @@ def main() -> None:
     """Train on the shop, print the table and draw the curve."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("docs/value.png"))
-    parser.add_argument("--users", type=int, default=2000)
+    parser.add_argument("--users", type=int, default=6000)
     parser.add_argument("--items", type=int, default=1500)
     parser.add_argument("--fresh", action="store_true", help="forget what an earlier run fitted")
     options = parser.parse_args()
@@ -61,19 +62,22 @@ def main() -> None:
     _, past = shown_data(early, prepared.log, prepared.log.requests(VALID))
     levels = past.labels[past.candidates >= 0].mean(0).tolist()
     world = Evaluation.of(prepared.log, "test", prepared.config.interest.max_history)
-    _, shown = shown_data(two, prepared.log, world.requests)
+    part, shown = shown_data(two, prepared.log, world.requests)
     assert two.ranker is not None
     present = shown.candidates >= 0
     truth = shown.labels[present].numpy().astype(np.float64)
     print(f"{'heads':10}{'event':10}{'auc':>8}{'logloss':>9}{'calibration error':>19}   ({int(present.sum()):,} shown)")
+    found = {}
     for name, ranker in (("two", two.ranker), ("one", one)):
         chances = ranker.probabilities(shown.dense, shown.categorical)[present].numpy()
         for head, event in enumerate(HEADS):
-            found, real = moved(chances[:, head], levels[head]), truth[:, head]
-            print(
-                f"{name:10}{event:10}{auc(found, real):8.4f}{logloss(found, real):9.4f}"
-                f"{calibration_error(found, real):19.4f}"
-            )
+            found[name, event] = moved(chances[:, head], levels[head])
+            values = [measure(found[name, event], truth[:, head]) for measure in (auc, logloss, calibration_error)]
+            print(f"{name:10}{event:10}{values[0]:8.4f}{values[1]:9.4f}{values[2]:19.4f}")
+    owners = np.repeat(part.users, present.sum(1).numpy())
+    for measure in (auc, logloss):
+        gap = difference(measure, found["two", "purchase"], found["one", "purchase"], truth[:, 1], owners)
+        print(f"{measure.__name__} of purchases, two heads above one: {gap.value:.4f} [{gap.low:.4f}, {gap.high:.4f}]")
     draw(two, world, options.out)
     console.print(f"wrote {options.out}")
 
@@ -86,6 +90,26 @@ def moved(chances: np.ndarray, level: float) -> np.ndarray:
         middle = (low + high) / 2
         low, high = (low, middle) if _mean(logits + middle) > level else (middle, high)
     return torch.sigmoid(logits + low).numpy()
+
+
+def difference(
+    measure: Callable[[np.ndarray, np.ndarray], float],
+    ours: np.ndarray,
+    theirs: np.ndarray,
+    truth: np.ndarray,
+    users: np.ndarray,
+    samples: int = 300,
+) -> Interval:
+    """Return `measure(ours) - measure(theirs)` with its 95 % interval over users, drawn with replacement."""
+    names, owners = np.unique(users, return_inverse=True)
+    rows = np.split(np.argsort(owners, kind="stable"), np.cumsum(np.bincount(owners))[:-1])
+    rng = np.random.default_rng(0)
+    gaps = []
+    for _ in range(samples):
+        drawn = np.concatenate([rows[user] for user in rng.integers(len(names), size=len(names))])
+        gaps.append(measure(ours[drawn], truth[drawn]) - measure(theirs[drawn], truth[drawn]))
+    low, high = np.percentile(gaps, [2.5, 97.5])
+    return Interval(measure(ours, truth) - measure(theirs, truth), float(low), float(high))
 
 
 def _mean(logits: Tensor) -> float:

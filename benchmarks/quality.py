@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 
 from features.dataset import load_dataset
 from features.histories import Histories
@@ -29,8 +28,9 @@ from recsys.aside import file_aside
 from recsys.config import Config
 from recsys.metrics import Interval, bootstrap_interval, hit_rate, list_ranks, ndcg, paired_difference
 from recsys.progress import console
-from serving.loading import with_items
+from serving.loading import read_sentences
 from serving.recommender import Recommender
+from serving.sources import Sentences
 from training.compare import fit_yardsticks
 from training.evaluate import LIST_LENGTH, Evaluation, source_recall, yardstick_values
 from training.pipeline import FitOn, Prepared, fit, item_counts, late_ranking_data, prepare_dataset, read_log
@@ -153,15 +153,13 @@ def interest_of(recommender: Recommender, histories: Histories) -> np.ndarray:
 def sentences(prepared: Prepared, recommender: Recommender, world: Evaluation) -> Values:
     """Answer users of whom nothing is known but a sentence: the title of their last item, without its event."""
     last = world.histories.items[:, -1]
-    typed = np.unique(last[last >= 0])
-    titles = prepared.dataset.items["title"].gather(typed)
-    new = pl.DataFrame({"item_id": [f"sentence {row}" for row in range(len(typed))], "title": titles})
-    count = len(recommender.vectors)
-    grown = with_items(recommender, prepared.tokenizer, new, np.arange(count + new.height) < count)
-    places = count + np.searchsorted(typed, last)
+    titles = prepared.dataset.items["title"]
+    typed = read_sentences(recommender, prepared.tokenizer, titles.gather(np.unique(last[last >= 0])).to_list())
+    places = np.searchsorted(np.unique(last[last >= 0]), np.maximum(last, 0))
     histories = replace(world.histories, items=np.full_like(world.histories.items, -1))
-    histories.items[:, -1] = np.where(last >= 0, places, -1)
-    return of_lists(grown, world, histories)
+    histories.items[:, -1] = np.where(last >= 0, len(recommender.vectors), -1)
+    lists = recommender.recommend(histories, LIST_LENGTH, Sentences(typed.vectors[places], typed.words[places])).items
+    return metrics(list_ranks(lists, world.requests.targets, world.requests.offsets), world)
 
 
 def sources_of(prepared: Prepared, recommender: Recommender) -> dict[str, dict[str, float]]:
