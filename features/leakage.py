@@ -52,7 +52,7 @@ def refuse_leakage(
         facts = fit_facts(items, known, features.attributes)
         histories = log.histories(request.users, request.times, 10)
         built = RankingFeatures(facts, features.has_clock, features.sources, features.attributes)
-        return built.dense(histories, candidates, scores, vectors)
+        return built.dense(histories, candidates, scores, vectors, vectors[histories.items])
 
     wrong = leaking(compute, features.names, fitted, requests)
     if wrong:

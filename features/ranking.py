@@ -8,6 +8,7 @@ Shapes: R requests, C candidates (-1 padded), L history positions, N catalogue, 
 """
 
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -59,14 +60,16 @@ class ItemFacts:
 
     def count_before(self, items: Ints, before: Ints) -> Ints:
         """Return how many fitted events each of `items` had strictly before the times `before`."""
-        if not len(self.event_times):
-            return np.zeros(items.shape, np.int64)
-        moments = np.unique(self.event_times)
-        scale = len(moments) + 1
-        owners = np.repeat(np.arange(len(self.event_offsets) - 1), np.diff(self.event_offsets))
-        order = owners * scale + np.searchsorted(moments, self.event_times)
-        stops = np.searchsorted(order, items * scale + np.searchsorted(moments, before))
+        moments, order = self._order
+        stops = np.searchsorted(order, items * (len(moments) + 1) + np.searchsorted(moments, before))
         return stops - self.event_offsets[items]
+
+    @cached_property
+    def _order(self) -> tuple[Ints, Ints]:
+        """The distinct times, and for each event a number `[E]` that grows with item and time."""
+        moments = np.unique(self.event_times)
+        owners = np.repeat(np.arange(len(self.event_offsets) - 1), np.diff(self.event_offsets))
+        return moments, owners * (len(moments) + 1) + np.searchsorted(moments, self.event_times)
 
 
 def fit_facts(items: pl.DataFrame, log: EventLog | None, attributes: tuple[str, ...]) -> ItemFacts:
@@ -96,22 +99,33 @@ def fit_facts(items: pl.DataFrame, log: EventLog | None, attributes: tuple[str, 
     )
 
 
-def extend_facts(facts: ItemFacts, items: pl.DataFrame, attributes: tuple[str, ...]) -> ItemFacts:
-    """Return `facts` for `items`, which begin with the items that they were fitted on.
+def extend_facts(facts: ItemFacts, items: pl.DataFrame, changed: Ints, attributes: tuple[str, ...]) -> ItemFacts:
+    """Return `facts` for `items`, whose rows `changed` differ from what was fitted or follow it.
 
-    Brands and categories that only new items have stay unknown to the ranker.
+    Brands and categories that only changed items have stay unknown to the ranker.
     """
-    fresh = fit_facts(items, None, attributes)
-    known, added = len(facts.price), items.height - len(facts.price)
+    fresh = fit_facts(items[changed], None, attributes)
+    known, total = len(facts.price), items.height
+    grown = {
+        name: np.resize(getattr(facts, name), (total, *getattr(facts, name).shape[1:]))
+        for name in ("price", "text_length", "brand", "category", "created", "attributes")
+    }
+    median = np.float32(np.median(facts.price)) if known else np.float32(0)
+    unpriced = items["price"][changed].fill_null(float("nan")).is_nan().to_numpy()
+    grown["price"][changed] = np.where(unpriced, median, fresh.price)
+    grown["text_length"][changed], grown["attributes"][changed] = fresh.text_length, fresh.attributes
+    grown["created"][changed[changed >= known]] = fresh.created[changed >= known]
+    fitted = np.setdiff1d(np.arange(known), changed)
+    for name in ("brand", "category"):
+        values = items[name][changed]
+        codes = pl.DataFrame({"value": items[name][fitted], "code": getattr(facts, name)[fitted]})
+        codes = codes.filter(pl.col("value").is_in(values.implode())).unique("value")
+        grown[name][changed] = values.replace_strict(codes["value"], codes["code"], default=0)
     return replace(
-        fresh,
-        price=np.concatenate([facts.price, fresh.price[known:]]),
-        brand=np.where(fresh.brand <= facts.brand.max(initial=0), fresh.brand, 0),
-        category=np.where(fresh.category <= facts.category.max(initial=0), fresh.category, 0),
-        created=np.concatenate([facts.created, fresh.created[known:]]),
-        event_times=facts.event_times,
-        event_offsets=np.pad(facts.event_offsets, (0, added), mode="edge"),
-        purchases=np.pad(facts.purchases, (0, added)),
+        facts,
+        **grown,
+        event_offsets=np.pad(facts.event_offsets, (0, total - known), mode="edge"),
+        purchases=np.pad(facts.purchases, (0, total - known)),
     )
 
 
@@ -137,14 +151,19 @@ class RankingFeatures:
         clock += ["age", "seen_age", "last_age", "hour_sin", "hour_cos", "weekend"]
         return scores + item + user + pair + (clock if self.has_clock else [])
 
-    def dense(self, histories: Histories, candidates: Ints, scores: dict[str, Floats], vectors: Floats) -> Floats:
-        """Return `[R, C, F]` for `candidates` `[R, C]`, `scores` of each source `[R, C]`, `vectors` `[N, D]`."""
+    def dense(
+        self, histories: Histories, candidates: Ints, scores: dict[str, Floats], vectors: Floats, past: Floats
+    ) -> Floats:
+        """Return `[R, C, F]` for `candidates` `[R, C]` and `scores` of each source `[R, C]`.
+
+        `vectors` `[N, D]` are those of the catalogue, `past` `[R, L, D]` of each history.
+        """
         present = candidates >= 0
         items = np.where(present, candidates, 0)
         columns = [column for name in self.sources for column in _score_columns(scores[name], present)]
         columns += self._item(items, histories.now)
         columns += self._user(histories, items.shape)
-        columns += self._pair(histories, items, vectors)
+        columns += self._pair(histories, items, vectors[items], past)
         if self.has_clock:
             columns += self._clock(histories, items)
         return np.stack([column.astype(np.float32) for column in columns], axis=-1)
@@ -177,22 +196,33 @@ class RankingFeatures:
 
     def _price_level(self, histories: Histories) -> NDArray[np.float32]:
         known = histories.items >= 0
-        prices = np.where(known, self.facts.price[histories.items], 0).sum(1)
-        middle = float(np.median(self.facts.price)) if len(self.facts.price) else 0.0
-        return (prices + middle) / (known.sum(1) + 1)
+        prices, _, _ = self._facts_of_past
+        total = np.where(known, prices[histories.items], 0).sum(1)
+        return (total + prices[-1]) / (known.sum(1) + 1)
 
-    def _pair(self, histories: Histories, items: Ints, vectors: Floats) -> list[NDArray[np.float32]]:
+    @cached_property
+    def _facts_of_past(self) -> tuple[Floats, Ints, Ints]:
+        """Price, brand and category of what can stand in a history: the items, and a typed sentence `[N + 1]`."""
+        facts = self.facts
+        median = np.float32(np.median(facts.price)) if len(facts.price) else np.float32(0)
+        return np.append(facts.price, median), np.append(facts.brand, 0), np.append(facts.category, 0)
+
+    def _pair(
+        self, histories: Histories, items: Ints, candidates: Floats, history: Floats
+    ) -> list[NDArray[np.float32]]:
+        """Compare items `[R, C]` with vectors `candidates` `[R, C, D]` to histories with vectors `[R, L, D]`."""
         facts, past = self.facts, histories.items
+        _, brands, categories = self._facts_of_past
         known = (past >= 0)[:, None, :]  # [R, 1, L]
         same = (past[:, None, :] == items[:, :, None]) & known  # [R, C, L]
         back = np.arange(past.shape[1], 0, -1)
         seen_back = np.where(same, back, past.shape[1] + 1).min(2)
-        similarity = np.einsum("rcd,rld->rcl", vectors[items], vectors[past], optimize=True)
+        similarity = candidates @ history.transpose(0, 2, 1)
         count = np.maximum(known.sum(2), 1)
         best = np.where(known, similarity, -1).max(2)
-        brand = (facts.brand[past][:, None, :] == facts.brand[items][:, :, None]) & known
+        brand = (brands[past][:, None, :] == facts.brand[items][:, :, None]) & known
         brand &= (facts.brand[items] > 0)[:, :, None]
-        category = (facts.category[past][:, None, :] == facts.category[items][:, :, None]) & known
+        category = (categories[past][:, None, :] == facts.category[items][:, :, None]) & known
         category &= (facts.category[items] > 0)[:, :, None]
         return [
             facts.price[items] - self._price_level(histories)[:, None],

@@ -13,7 +13,7 @@ from recsys import __version__
 from recsys.config import Config
 from recsys.errors import RecsysError
 
-FORMAT = 3
+FORMAT = 4
 MANIFEST = "manifest.json"
 CONFIG = "config.json"
 

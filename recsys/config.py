@@ -151,6 +151,12 @@ class ListConfig(Section):
 
     exclude_seen: Literal["auto", "always", "never"] = "auto"
     """`auto` keeps seen items where the data show that users return to them."""
+    diversity: float = Field(0.0, ge=0, le=1)
+    """Share of unlikeness to the places above in what an item is worth; 0 orders by value alone."""
+    per_brand: int = Field(0, ge=0)
+    """Most items of one brand in a list; 0 sets no limit."""
+    explore: float = Field(0.0, ge=0, le=0.5)
+    """Chance that a place of an answered list is given to a new item; batch lists and evaluation explore nothing."""
 
 
 class ComputeConfig(Section):

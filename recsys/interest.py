@@ -104,13 +104,22 @@ class UserTower(nn.Module):
 
     def forward(self, vectors: Tensor, history: HistoryBatch) -> Tensor:
         """Return unit vectors `[B, L, 2, D]` from item vectors `[B, L, D]`; zero where padded."""
+        return self._of_positions(vectors, history, slice(None))
+
+    def last(self, vectors: Tensor, history: HistoryBatch) -> Tensor:
+        """Return the unit vectors `[B, 2, D]` of the last position, without working out the others to the end."""
+        return self._of_positions(vectors, history, slice(-1, None))[:, -1]
+
+    def _of_positions(self, vectors: Tensor, history: HistoryBatch, wanted: slice) -> Tensor:
+        """Return `[B, W, 2, D]` of the `wanted` positions; only the last block may leave the others out."""
         mask = history.mask
-        mean = self._decayed_mean(vectors, mask)  # [B, L, D]
+        mean = self._decayed_mean(vectors, mask)[:, wanted]  # [B, W, D]
         hidden = vectors * math.sqrt(self.width)
         hidden = hidden + self.type_embedding(history.types) + self.recency_embedding(history.recency)
         bias = self._attention_bias(mask)  # [B, heads, L, L]
-        for block in self.blocks:
+        for block in self.blocks[:-1]:  # type: ignore[union-attr]
             hidden = block(hidden, bias)
+        hidden, mask = self.blocks[-1](hidden, bias, wanted), mask[:, wanted]
         change = self.out(self.norm(hidden)).unflatten(-1, (len(HEADS), self.width))  # [B, L, 2, D]
         return F.normalize(mean.unsqueeze(2) + change, dim=-1) * mask[:, :, None, None]
 
@@ -141,10 +150,11 @@ class Block(nn.Module):
             nn.Linear(width, 2 * width), nn.GELU(), nn.Dropout(dropout), nn.Linear(2 * width, width)
         )
 
-    def forward(self, hidden: Tensor, bias: Tensor) -> Tensor:
-        """Map hidden states `[B, L, D]` under the bias `[B, heads, L, L]`."""
+    def forward(self, hidden: Tensor, bias: Tensor, wanted: slice = slice(None)) -> Tensor:
+        """Map hidden states `[B, L, D]` under the bias `[B, heads, L, L]` to those of `wanted` positions `[B, W, D]`."""
         split = self.qkv(self.norm_attention(hidden)).unflatten(-1, (3, self.heads, -1))
         query, key, value = split.permute(2, 0, 3, 1, 4)  # each [B, heads, L, D / heads]
+        hidden, query, bias = hidden[:, wanted], query[:, :, wanted], bias[:, :, wanted]
         dropout = self.dropout if self.training else 0.0
         seen = F.scaled_dot_product_attention(query, key, value, attn_mask=bias.to(query.dtype), dropout_p=dropout)
         hidden = hidden + F.dropout(self.merge(seen.transpose(1, 2).flatten(2)), self.dropout, self.training)
@@ -195,4 +205,5 @@ class InterestModel(nn.Module):
 
         `vectors` `[N, D]` are those of the whole catalogue.
         """
-        return self.user_vectors(vectors[history.items.clamp(min=0)], history)[:, -1]
+        last: Tensor = self.user_tower.last(vectors[history.items.clamp(min=0)], history)
+        return last

@@ -14,7 +14,7 @@ import polars as pl
 import torch
 from safetensors.torch import load_file, save_file
 
-from features.histories import EventLog, Histories
+from features.histories import EventLog, Ints
 from features.ranking import ItemFacts, RankingFeatures, extend_facts
 from features.tokens import item_texts
 from recsys.bundle import read_config, seal, verify
@@ -31,7 +31,8 @@ from recsys.id_table import TorchRecIdTable
 from recsys.interest import InterestModel
 from recsys.rankers import RANKERS
 from serving.recommender import Recommender
-from serving.sources import SOURCES, Bools, Floats
+from serving.sources import SOURCES, Floats, Sentences
+from serving.sources.graphs import LexicalSource
 
 SERVING = "serving.json"
 
@@ -41,6 +42,7 @@ class Bundle:
     """A loaded bundle: the recommender, what it says of itself, and the users that it knows."""
 
     recommender: Recommender
+    tokenizer: Any
     manifest: dict[str, Any]
     users: pl.DataFrame
     """user_id, items (indexes), types, times: the last events of each user as of the fit."""
@@ -99,35 +101,81 @@ def load_bundle(folder: Path, catalogue: pl.DataFrame | None = None) -> Bundle:
         serving["exclude_seen"],
     )
     if catalogue is not None:
-        available = items["item_id"].is_in(catalogue["item_id"].implode()).to_numpy()
-        new = catalogue.join(items, on="item_id", how="anti", maintain_order="left")
-        if new.height or not available.all():
-            recommender = with_items(
-                recommender, tokenizer, new, np.pad(available, (0, new.height), constant_values=True)
-            )
-    return Bundle(recommender, manifest, pl.read_parquet(folder / "users.parquet"))
+        recommender = for_catalogue(recommender, tokenizer, catalogue)
+    return Bundle(recommender, tokenizer, manifest, pl.read_parquet(folder / "users.parquet"))
 
 
-def with_items(recommender: Recommender, tokenizer: Any, new: pl.DataFrame, available: Bools) -> Recommender:
-    """Return the recommender for a catalogue with the items `new` at its end, known by their texts alone.
+def catalogue_ids(folder: Path, catalogue: pl.DataFrame) -> pl.Series:
+    """Return the item ids of the bundle in `folder` when it is loaded for `catalogue`, without loading it."""
+    known = pl.read_parquet(folder / "items.parquet", columns=["item_id"])
+    new = catalogue.select("item_id").join(known, on="item_id", how="anti", maintain_order="left")
+    return pl.concat([known, new])["item_id"]
 
-    Items outside `available` `[N]` may stand in histories and never in lists, as a typed sentence does.
+
+def for_catalogue(recommender: Recommender, tokenizer: Any, catalogue: pl.DataFrame) -> Recommender:
+    """Return the recommender for `catalogue`: with its new items, and without those that it no longer has."""
+    known = recommender.items
+    new = catalogue.join(known, on="item_id", how="anti", maintain_order="left")
+    available = known["item_id"].is_in(catalogue["item_id"].implode()).to_numpy()
+    if new.height:
+        recommender = with_items(recommender, tokenizer, new)
+    if not available.all():
+        recommender = recommender.with_available(np.pad(available, (0, new.height), constant_values=True))
+    return recommender
+
+
+def with_items(recommender: Recommender, tokenizer: Any, changes: pl.DataFrame) -> Recommender:
+    """Return the recommender with the items `changes`: known ids in their old places, new ones at the end.
+
+    Both are encoded from their texts and can be recommended at once.
     """
     old, model, features = recommender.items, recommender.model, recommender.features
-    shared = new.select(column for column in old.columns if column in new.columns)
-    items = pl.concat([old, shared], how="diagonal_relaxed")
-    added = encode_items(model, tokenizer, items.tail(new.height), recommender.config, first=old.height)
-    vectors = np.concatenate([recommender.vectors, added])
+    items = changed_catalogue(old, changes)
+    changed = np.flatnonzero(items["item_id"].is_in(changes["item_id"].implode()).to_numpy())
+    vectors = np.resize(recommender.vectors, (items.height, recommender.vectors.shape[1]))
+    vectors[changed] = encode_items(model, tokenizer, items[changed], recommender.config, changed)
+    available = recommender.available
+    if available is not None:
+        available = np.pad(available, (0, items.height - old.height))
+        available[changed] = True
     return Recommender(
         recommender.config,
         items,
         model,
         vectors,
-        [source.extended(items, vectors, available) for source in recommender.sources],
-        replace(features, facts=extend_facts(features.facts, items, features.attributes)),
+        [source.extended(items, vectors, changed) for source in recommender.sources],
+        replace(features, facts=extend_facts(features.facts, items, changed, features.attributes)),
         recommender.ranker,
         recommender.exclude_seen,
+        available,
     )
+
+
+def changed_catalogue(old: pl.DataFrame, changes: pl.DataFrame) -> pl.DataFrame:
+    """Return `old` with the rows `changes` in the places of their ids, or at the end; columns are those of `old`."""
+    absent = [pl.lit(None, kind).alias(name) for name, kind in old.schema.items() if name not in changes.columns]
+    rows = changes.with_columns(absent).select(old.columns).cast(pl.Schema(old.schema), strict=False)
+    places = pl.DataFrame({"item_id": old["item_id"], "place": np.arange(old.height)})
+    rows = rows.join(places, on="item_id", how="left", maintain_order="left")
+    known = rows.filter(pl.col("place").is_not_null())
+    new = rows.filter(pl.col("place").is_null()).drop("place")
+    if known.height:
+        order = np.arange(old.height)
+        order[known["place"].to_numpy()] = old.height + np.arange(known.height)
+        old = pl.concat([old, known.drop("place")])[order]
+    return pl.concat([old, new])
+
+
+def read_sentences(recommender: Recommender, tokenizer: Any, texts: list[str]) -> Sentences:
+    """Return what R users typed as the recommender understands it."""
+    typed = pl.DataFrame({"title": texts}, schema={"title": pl.String})
+    absent = [pl.lit(None, kind).alias(name) for name, kind in recommender.items.schema.items() if name != "title"]
+    beyond = np.full(len(texts), np.iinfo(np.int64).max)
+    vectors = encode_items(recommender.model, tokenizer, typed.with_columns(absent), recommender.config, beyond)
+    lexical = [source for source in recommender.sources if isinstance(source, LexicalSource)]
+    if lexical:
+        return Sentences(vectors, lexical[0].sentences(texts))
+    return replace(Sentences.none(len(texts), recommender.vectors.shape), vectors=vectors)
 
 
 def feature_sources(names: list[str]) -> tuple[str, ...]:
@@ -135,31 +183,20 @@ def feature_sources(names: list[str]) -> tuple[str, ...]:
     return (*names, "purchase")
 
 
-def encode_items(model: InterestModel, tokenizer: Any, items: pl.DataFrame, config: Config, first: int) -> Floats:
-    """Return the unit vectors `[n, D]` of `items`, which take the catalogue places from `first` on."""
+def encode_items(model: InterestModel, tokenizer: Any, items: pl.DataFrame, config: Config, places: Ints) -> Floats:
+    """Return the unit vectors `[n, D]` of `items`, whose catalogue places are `places` `[n]`."""
     texts = item_texts(items, tokenizer.sep_token, config.encoder.max_tokens)
-    return encode_tokens(model, tokenize(texts, tokenizer, config.encoder.max_tokens), config, first)
+    return encode_tokens(model, tokenize(texts, tokenizer, config.encoder.max_tokens), config, places)
 
 
 @torch.no_grad()
-def encode_tokens(model: InterestModel, tokens: Tokens, config: Config, first: int = 0) -> Floats:
-    """Return the unit vectors `[n, D]` of tokenised items, whose catalogue places begin at `first`."""
+def encode_tokens(model: InterestModel, tokens: Tokens, config: Config, places: Ints | None = None) -> Floats:
+    """Return the unit vectors `[n, D]` of tokenised items at `places` `[n]` of the catalogue, 0 … n by default."""
     device = next(model.parameters()).device
     prefix = FrozenPrefix(model.encoder, tokens, resolve_precision(config.encoder.precision, device), limit_bytes=0)
     pooled = encode_all(model.encoder, prefix)
-    vectors = model.eval().item_vectors(pooled, torch.arange(first, first + len(tokens), device=device))
-    return vectors.cpu().numpy()
-
-
-def user_histories(users: pl.DataFrame, length: int, now: int) -> Histories:
-    """Return the stored histories of the rows of `users` as of `now`."""
-    count = users.height
-    items = np.full((count, length), -1, np.int32)
-    types, times = np.zeros((count, length), np.int8), np.zeros((count, length), np.int64)
-    for row, (past, kinds, moments) in enumerate(users.select("items", "types", "times").iter_rows()):
-        if past:
-            items[row, -len(past) :], types[row, -len(past) :], times[row, -len(past) :] = past, kinds, moments
-    return Histories(items, types, times, np.full(count, now, np.int64))
+    items = torch.arange(len(tokens)) if places is None else torch.from_numpy(places)
+    return model.eval().item_vectors(pooled, items.to(device)).cpu().numpy()
 
 
 def _load_model(folder: Path, config: Config) -> tuple[InterestModel, Any]:

@@ -6,7 +6,9 @@ Evaluation, batch lists, the API and the registered model all call `Recommender`
 Shapes: R requests, C candidates, K list length, N catalogue, D width.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from copy import copy
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import polars as pl
@@ -14,11 +16,12 @@ import torch
 from numpy.typing import NDArray
 
 from features.histories import Histories, Ints
-from features.ranking import RankingFeatures
+from features.ranking import CATEGORICAL, RankingFeatures
 from recsys.config import Config
 from recsys.interest import HistoryBatch, InterestModel, recency_buckets
 from recsys.rankers import Ranker, value
-from serving.sources import CandidateSource, Floats, RequestBatch, Scores
+from serving.rerank import choose
+from serving.sources import Bools, CandidateSource, Floats, RequestBatch, Scores, Sentences
 from serving.sources.vectors import head_scores
 
 BLOCK = 256
@@ -39,12 +42,14 @@ class Ranking:
     """`[R, K]`"""
     p_purchase: Floats
     """`[R, K]`"""
+    contributions: Floats | None = None
+    """`[R, K, F]` what each of `Recommender.feature_names` adds to the log odds of a click, when asked for."""
 
     @classmethod
     def join(cls, parts: list["Ranking"]) -> "Ranking":
         """Put the rankings of several blocks together."""
-        fields = ("items", "score", "interest", "p_click", "p_purchase")
-        return cls(*(np.concatenate([getattr(part, field) for part in parts]) for field in fields))
+        names = [field.name for field in fields(cls) if getattr(parts[0], field.name) is not None]
+        return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
 
 
 class Recommender:
@@ -60,101 +65,175 @@ class Recommender:
         features: RankingFeatures,
         ranker: Ranker | None,
         exclude_seen: bool,
+        available: Bools | None = None,
     ) -> None:
-        """`ranker` is None only while its training data are made."""
+        """`ranker` is None only while its training data are made; items outside `available` `[N]` are in no list."""
         self.config, self.items, self.model = config, items, model.eval()
         self.vectors, self.sources, self.features = vectors, sources, features
-        self.ranker, self.exclude_seen = ranker, exclude_seen
-        self._vectors = torch.from_numpy(vectors)
+        self.ranker, self.exclude_seen, self.available = ranker, exclude_seen, available
         self.price = np.nan_to_num(items["price"].cast(pl.Float64).to_numpy(), nan=0.0)
+
+    def with_available(self, available: Bools) -> "Recommender":
+        """Return the same recommender for lists of `available` `[N]` items alone."""
+        changed = copy(self)
+        changed.available = available
+        return changed
+
+    @property
+    def feature_names(self) -> list[str]:
+        """The names of all that the ranker looks at, in the order of `Ranking.contributions`."""
+        return [*self.features.names, *CATEGORICAL]
 
     @property
     def has_clock(self) -> bool:
         """Whether times are a clock's, so that ages and hours mean something."""
         return self.features.has_clock
 
-    def recommend(self, histories: Histories, k: int) -> Ranking:
-        """Return the k best items for each request, fewer where the catalogue has no more."""
-        blocks = range(0, max(len(histories), 1), BLOCK)
-        return Ranking.join([self._recommend_block(histories.rows(slice(at, at + BLOCK)), k) for at in blocks])
+    def recommend(
+        self,
+        histories: Histories,
+        k: int,
+        sentences: Sentences | None = None,
+        allowed: Bools | None = None,
+        exclude_seen: bool | None = None,
+        diversity: float | None = None,
+        explain: bool = False,
+        on_proposals: Callable[[dict[str, Ints]], None] = lambda proposals: None,
+    ) -> Ranking:
+        """Return the k best items for each request, fewer where no more are `allowed` `[N]` and available.
 
-    def rank(self, histories: Histories, candidates: Ints) -> Ranking:
+        `sentences` are what stands in histories as the item N; `exclude_seen` and `diversity` are the
+        model's own by default. `on_proposals` is told what each source proposed.
+        """
+        parts = []
+        for start in range(0, max(len(histories), 1), BLOCK):
+            rows = slice(start, start + BLOCK)
+            batch = self.batch(histories.rows(rows), sentences.rows(rows) if sentences else None)
+            opened = self.open(batch)
+            candidates = self.candidates(batch, opened, k, allowed, exclude_seen, on_proposals)
+            parts.append(self._ordered(batch, opened, candidates, k, diversity, explain))
+        return Ranking.join(parts)
+
+    def rank(self, histories: Histories, candidates: Ints, explain: bool = False) -> Ranking:
         """Return `candidates` `[R, C]` (-1 padded) in their order of value."""
         batch = self.batch(histories)
-        return self._ordered(batch, self.open(batch), candidates, candidates.shape[1])
+        return self._ordered(batch, self.open(batch), candidates, None, 0.0, explain)
 
-    def batch(self, histories: Histories) -> RequestBatch:
+    def batch(self, histories: Histories, sentences: Sentences | None = None) -> RequestBatch:
         """Compute the user vectors of `histories`."""
+        count = len(self.vectors)
+        sentences = sentences or Sentences.none(len(histories), self.vectors.shape)
+        typed = histories.items == count
+        past = self.vectors[np.where(typed, -1, histories.items)]  # [R, L, D]
+        past[typed] = sentences.vectors[np.nonzero(typed)[0]]
         items = torch.from_numpy(histories.items).long()
         recency = recency_buckets(torch.from_numpy(histories.times), items >= 0, self.has_clock)
         history = HistoryBatch(items, torch.from_numpy(histories.types).long(), recency)
         with torch.no_grad():
-            users = self.model.last_user_vectors(self._vectors, history)
-        return RequestBatch(histories, users.numpy())
+            users = self.model.user_tower.last(torch.from_numpy(past), history)
+        return RequestBatch(histories, users.numpy(), past, sentences)
 
     def open(self, batch: RequestBatch) -> dict[str, Scores]:
         """Return each source's view of the batch."""
         return {source.name: source.open(batch) for source in self.sources}
 
-    def candidates(self, batch: RequestBatch, opened: dict[str, Scores], k: int) -> Ints:
+    def candidates(
+        self,
+        batch: RequestBatch,
+        opened: dict[str, Scores],
+        k: int,
+        allowed: Bools | None = None,
+        exclude_seen: bool | None = None,
+        on_proposals: Callable[[dict[str, Ints]], None] = lambda proposals: None,
+    ) -> Ints:
         """Return the union of the sources' proposals `[R, C]`, at least k where there are as many."""
         past = batch.histories.items
-        candidates = self._usable(np.concatenate(list(self.proposals(opened).values()), axis=1), past)
+        exclude = self.exclude_seen if exclude_seen is None else exclude_seen
+        proposals = self.proposals(opened, allowed)
+        on_proposals(proposals)
+        candidates = _usable(np.concatenate(list(proposals.values()), axis=1), past, exclude)
         short = (candidates >= 0).sum(1) < min(k, len(self.vectors))
         if short.any() and "popular" in opened:
             # Popular items fill a list also when all that has been seen is taken out.
-            spare = past.shape[1] * self.exclude_seen
-            fill = opened["popular"].top(min(k + spare, len(self.vectors)))
-            candidates = self._usable(np.concatenate([candidates, np.where(short[:, None], fill, -1)], axis=1), past)
+            spare = past.shape[1] * exclude
+            fill = opened["popular"].top(min(k + spare, len(self.vectors)), _both(self.available, allowed))
+            candidates = _usable(np.concatenate([candidates, np.where(short[:, None], fill, -1)], 1), past, exclude)
         return candidates
 
-    def proposals(self, opened: dict[str, Scores]) -> dict[str, Ints]:
-        """Return what each source proposes at its quota, `[R, quota]`."""
-        quotas = self.config.sources.model_dump()
-        return {name: scores.top(min(quotas[name], len(self.vectors))) for name, scores in opened.items()}
-
-    def _usable(self, proposed: Ints, past: NDArray[np.int32]) -> Ints:
-        """Return the distinct items of `proposed` that may stand in a list after the history `past`."""
-        candidates = distinct(proposed)
-        if not self.exclude_seen:
-            return candidates
-        seen = (candidates[:, :, None] == past[:, None, :]).any(2)
-        return distinct(np.where(seen, -1, candidates))
+    def proposals(self, opened: dict[str, Scores], allowed: Bools | None = None) -> dict[str, Ints]:
+        """Return what each source proposes of the `allowed` `[N]` at its quota, `[R, quota]`."""
+        quotas, allowed = self.config.sources.model_dump(), _both(self.available, allowed)
+        return {name: scores.top(min(quotas[name], len(self.vectors)), allowed) for name, scores in opened.items()}
 
     def inputs(self, batch: RequestBatch, opened: dict[str, Scores], candidates: Ints) -> tuple[Floats, Ints]:
         """Return the ranker's input: dense `[R, C, F]` and categorical `[R, C, G]`."""
         scores = {name: view.of(candidates) for name, view in opened.items()}
         scores["purchase"] = head_scores(batch.users[:, 1], self.vectors, candidates)
-        dense = self.features.dense(batch.histories, candidates, scores, self.vectors)
+        dense = self.features.dense(batch.histories, candidates, scores, self.vectors, batch.past)
         return dense, self.features.categorical(batch.histories, candidates)
 
-    def _recommend_block(self, histories: Histories, k: int) -> Ranking:
-        batch = self.batch(histories)
-        opened = self.open(batch)
-        return self._ordered(batch, opened, self.candidates(batch, opened, k), k)
-
-    def _ordered(self, batch: RequestBatch, opened: dict[str, Scores], candidates: Ints, k: int) -> Ranking:
+    def _ordered(
+        self,
+        batch: RequestBatch,
+        opened: dict[str, Scores],
+        candidates: Ints,
+        k: int | None,
+        diversity: float | None = None,
+        explain: bool = False,
+    ) -> Ranking:
+        """Put `candidates` `[R, C]` in order; without `k` all of them, whatever their brands."""
         assert self.ranker is not None
-        dense, categorical = self.inputs(batch, opened, candidates)
-        chances = self.ranker.probabilities(torch.from_numpy(dense), torch.from_numpy(categorical))
+        inputs = self.inputs(batch, opened, candidates)
+        dense, categorical = (torch.from_numpy(array) for array in inputs)
+        chances = self.ranker.probabilities(dense, categorical)
         price = torch.from_numpy(self.price[candidates])
         worth = value(chances, price, self.config.value).numpy()
         worth = np.where(candidates >= 0, worth, -np.inf).astype(np.float32)
-        order = np.argsort(-worth, axis=1, kind="stable")[:, :k]
+        order = self._places(worth, candidates, k, self.config.lists.diversity if diversity is None else diversity)
         interest = head_scores(batch.users[:, 0], self.vectors, candidates)
         columns = (candidates, worth, interest, chances[..., 0].numpy(), chances[..., 1].numpy())
-        picked = [np.take_along_axis(column, order, axis=1) for column in columns]
-        short = k - order.shape[1]
-        padded = [np.pad(column, ((0, 0), (0, max(0, short))), constant_values=-1) for column in picked]
-        return Ranking(*padded)
+        listed = [np.where(order >= 0, np.take_along_axis(column, order, axis=1), -1) for column in columns]
+        ranking = Ranking(*listed)
+        if not explain:
+            return ranking
+        picked = (torch.from_numpy(np.take_along_axis(array, order[:, :, None], axis=1)) for array in inputs)
+        return replace(ranking, contributions=self.ranker.contributions(*picked).numpy())
+
+    def _places(self, worth: Floats, candidates: Ints, k: int | None, diversity: float) -> Ints:
+        """Return the columns `[R, K]` of `worth` `[R, C]` that stand in each list, -1 padded."""
+        lists = self.config.lists
+        width = worth.shape[1] if k is None else k
+        places = np.full((len(worth), width), -1, np.int64)
+        if k is None or not (diversity or lists.per_brand):
+            order = np.argsort(-worth, axis=1, kind="stable")[:, :width]
+            places[:, : order.shape[1]] = np.where(np.isfinite(np.take_along_axis(worth, order, 1)), order, -1)
+            return places
+        for row, items in enumerate(candidates):
+            vectors, brands = self.vectors[items], self.features.facts.brand[items]
+            chosen = choose(worth[row], vectors, brands, width, diversity, lists.per_brand)
+            places[row, : len(chosen)] = chosen
+        return places
+
+
+def _both(one: Bools | None, other: Bools | None) -> Bools | None:
+    return one if other is None else other if one is None else one & other
+
+
+def _usable(proposed: Ints, past: NDArray[np.int32], exclude_seen: bool) -> Ints:
+    """Return the distinct items of `proposed` that may stand in a list after the history `past`."""
+    candidates = distinct(proposed)
+    if not exclude_seen:
+        return candidates
+    seen = (candidates[:, :, None] == past[:, None, :]).any(2)
+    return distinct(np.where(seen, -1, candidates))
 
 
 def distinct(items: Ints) -> Ints:
-    """Return each row's distinct items in ascending order, -1 padded to the longest row."""
+    """Return each row's distinct items in ascending order, -1 padded to the longest row, or to one column."""
     ordered = np.sort(items, axis=1)
     repeated = np.zeros_like(ordered, bool)
     repeated[:, 1:] = ordered[:, 1:] == ordered[:, :-1]
     kept = ~repeated & (ordered >= 0)
-    width = int(kept.sum(1).max(initial=0))
+    width = int(kept.sum(1).max(initial=1))
     order = np.argsort(~kept, axis=1, kind="stable")[:, :width]
     return np.where(np.take_along_axis(kept, order, 1), np.take_along_axis(ordered, order, 1), -1)

@@ -77,7 +77,9 @@ def test_an_incomplete_bundle_is_one_clear_line(copy: Path, damage: str) -> None
 def test_no_file_of_a_bundle_is_a_pickle(bundle: Path) -> None:
     """Weights are safetensors, arrays npz without objects, tables Parquet."""
     kinds = {path.suffix for path in bundle.rglob("*") if path.is_file()}
-    assert kinds <= {".safetensors", ".json", ".npz", ".parquet", ".faiss", ".txt"}
+    assert kinds <= {".safetensors", ".json", ".npz", ".npy", ".parquet", ".faiss", ".txt"}
+    for path in bundle.rglob("*.npy"):
+        np.load(path, allow_pickle=False)
     for path in bundle.rglob("*.npz"):
         with np.load(path, allow_pickle=False) as arrays:
             assert [arrays[name] for name in arrays.files]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from features.histories import EARLY, LATE, VALID
-from recsys.config import Config
+from recsys.config import Config, InterestConfig
 from recsys.encoder import FrozenPrefix, load_encoder, tokenize
 from recsys.events import DEFAULT_EVENT_WEIGHTS, PURCHASE, TYPE_CODE
 from recsys.id_table import TorchRecIdTable
@@ -325,3 +325,15 @@ def test_a_refit_keeps_the_text_encoder_of_an_earlier_fit(folder: str, tmp_path:
     loaded = load_trained(tmp_path / "second", config, torch.from_numpy(data_of(config).frequencies() > 0))
     for name, tensor in second.model.state_dict().items():
         torch.testing.assert_close(loaded.state_dict()[name], tensor, msg=name)
+
+
+def test_the_last_position_alone_is_what_all_positions_end_with() -> None:
+    """Serving works out no more than it needs."""
+    torch.manual_seed(0)
+    tower = UserTower(16, InterestConfig(heads=2, layers=2)).eval()
+    torch.nn.init.normal_(tower.out.weight)
+    items = torch.tensor([[-1, -1, 4, 2], [1, 2, 3, 4], [-1, -1, -1, -1]])
+    history = HistoryBatch(items, torch.ones_like(items), torch.ones_like(items))
+    vectors = torch.nn.functional.normalize(torch.randn(3, 4, 16), dim=-1)
+    with torch.no_grad():
+        torch.testing.assert_close(tower.last(vectors, history), tower(vectors, history)[:, -1])

@@ -70,6 +70,17 @@ def test_a_batch_equals_its_requests_and_its_candidates_alone(ranker: Ranker) ->
     torch.testing.assert_close(ranker.probabilities(dense[:, 2:3], codes[:, 2:3]), whole[:, 2:3])
 
 
+def test_contributions_are_finite_and_the_features_that_decide_have_the_largest(ranker: Ranker) -> None:
+    """One for each feature of each candidate; for trees they add up to the log odds but for a constant."""
+    dense, codes = inputs()
+    shares = ranker.contributions(dense, codes)
+    assert shares.shape == (4, 6, 5) and shares.isfinite().all()
+    if isinstance(ranker, LightGbmRanker):
+        assert shares.abs().mean((0, 1)).argmax() == 0
+        rest = torch.logit(ranker.probabilities(dense, codes)[..., 0]) - shares.sum(-1)
+        torch.testing.assert_close(rest, rest[:1, :1].expand(4, 6), atol=1e-3, rtol=0)
+
+
 def test_a_saved_ranker_is_read_back_the_same(ranker: Ranker, tmp_path: Path) -> None:
     """Weights, configuration and scaling survive the bundle."""
     ranker.save(tmp_path)
@@ -138,7 +149,8 @@ def features_at(log: EventLog, requests: Requests) -> Floats:
     before = log.only(log.times < requests.times.min())
     built = RankingFeatures(fit_facts(ITEMS, before, ()), True, (), ())
     histories = log.histories(requests.users, requests.times, 5)
-    return built.dense(histories, np.tile(np.arange(6), (len(requests), 1)), {}, np.eye(6, dtype=np.float32))
+    vectors = np.eye(6, dtype=np.float32)
+    return built.dense(histories, np.tile(np.arange(6), (len(requests), 1)), {}, vectors, vectors[histories.items])
 
 
 def test_honest_features_leak_nothing() -> None:
@@ -170,7 +182,8 @@ def test_features_have_the_known_values_of_a_small_history() -> None:
     log = log_of([("a", "i0", "click", 0), ("a", "i3", "click", 2), ("b", "i0", "click", 1)], 6)
     built = RankingFeatures(fit_facts(ITEMS, log, ()), True, (), ())
     now = np.array([START + 3 * DAY])
-    dense = built.dense(log.histories(np.array([0]), now, 4), np.array([[0, 3, 1]]), {}, np.eye(6, dtype=np.float32))
+    vectors, histories = np.eye(6, dtype=np.float32), log.histories(np.array([0]), now, 4)
+    dense = built.dense(histories, np.array([[0, 3, 1]]), {}, vectors, vectors[histories.items])
     found = dict(zip(built.names, dense[0].T, strict=True))
     np.testing.assert_allclose(found["popularity"], np.log1p([2, 1, 0]), rtol=1e-6)
     np.testing.assert_allclose(found["popularity_1d"], np.log1p([0, 1, 0]), rtol=1e-6)
@@ -193,7 +206,7 @@ def test_new_items_have_facts_of_their_own_and_leave_the_others_alone() -> None:
     """Brands that only new items have stay unknown, as the ranker never saw them."""
     facts = fit_facts(ITEMS, LOG, ())
     new = catalogue(["new", "newer"], brand=["A", "Z"], price=[3.0, None]).with_columns(item_id=np.array(["n1", "n2"]))
-    grown = extend_facts(facts, ITEMS.vstack(new), ())
+    grown = extend_facts(facts, ITEMS.vstack(new), np.arange(ITEMS.height, ITEMS.height + new.height), ())
     for name in ("price", "purchases", "brand", "created", "text_length"):
         np.testing.assert_array_equal(getattr(grown, name)[:6], getattr(facts, name), err_msg=name)
     assert grown.brand[6:].tolist() == [facts.brand[0], 0]

@@ -11,11 +11,13 @@ from features.histories import EventLog, Histories
 from recsys.config import Config
 from recsys.events import DEFAULT_EVENT_WEIGHTS, EVENT_TYPES
 from serving.index import VectorIndex
-from serving.sources import SOURCES, CandidateSource, FitContext, RequestBatch
+from serving.sources import SOURCES, CandidateSource, FitContext, RequestBatch, Sentences
+from serving.sources.graphs import LexicalSource
 from tests.worlds import catalogue, log_of
 
 COUNT = 12
 TITLES = [f"{color} {thing}" for color in ("red", "blue", "green") for thing in ("lamp", "chair", "table", "rug")]
+PAST = [[-1, 3, 1], [-1, -1, -1], [0, 2, 4]]
 WEIGHTS = np.array([DEFAULT_EVENT_WEIGHTS[name] for name in EVENT_TYPES], np.float32)
 EVENTS = [(f"u{u}", f"i{(u + 2 * s) % 10}", "click", 3 * s + u) for u in range(6) for s in range(5)]
 
@@ -31,7 +33,13 @@ def batch_of(histories: list[list[int]], vectors: np.ndarray) -> RequestBatch:
     items = np.array(histories, np.int32)
     users = np.where(np.any(items >= 0, axis=1)[:, None, None], vectors[items[:, -1]][:, None, :].repeat(2, 1), 0)
     zeros = np.zeros(items.shape, np.int64)
-    return RequestBatch(Histories(items, zeros.astype(np.int8), zeros, np.zeros(len(items), np.int64)), users)
+    made = Histories(items, zeros.astype(np.int8), zeros, np.zeros(len(items), np.int64))
+    return RequestBatch(made, users, vectors[items], Sentences.none(len(items), vectors.shape))
+
+
+def grown_by(context: FitContext, title: str) -> FitContext:
+    items = pl.concat([context.items, catalogue([title]).with_columns(item_id=pl.lit(title))])
+    return replace(context, items=items, vectors=np.concatenate([context.vectors, context.vectors[:1]]))
 
 
 @pytest.fixture(params=list(SOURCES.values()), ids=list(SOURCES))
@@ -43,7 +51,7 @@ def kind(request: pytest.FixtureRequest) -> type[CandidateSource]:
 @pytest.fixture
 def batch() -> RequestBatch:
     """Return three requests, one without history."""
-    return batch_of([[-1, 3, 1], [-1, -1, -1], [0, 2, 4]], context_of().vectors)
+    return batch_of(PAST, context_of().vectors)
 
 
 def test_the_quota_of_every_source_is_configured_by_its_name(kind: type[CandidateSource]) -> None:
@@ -73,7 +81,9 @@ def test_a_batch_equals_its_requests_alone(kind: type[CandidateSource], batch: R
     everything = np.tile(np.arange(COUNT), (3, 1))
     whole, whole_top = source.open(batch).of(everything), source.open(batch).top(5)
     for row in range(3):
-        alone = source.open(RequestBatch(batch.histories.rows(slice(row, row + 1)), batch.users[row : row + 1]))
+        one = slice(row, row + 1)
+        request = RequestBatch(batch.histories.rows(one), batch.users[one], batch.past[one], batch.sentences.rows(one))
+        alone = source.open(request)
         np.testing.assert_allclose(alone.of(everything[:1])[0], whole[row], rtol=1e-5)
         np.testing.assert_array_equal(alone.top(5)[0], whole_top[row])
 
@@ -102,31 +112,45 @@ def test_padding_and_unknown_items_score_nothing(kind: type[CandidateSource], ba
 def test_a_grown_catalogue_keeps_old_scores_and_has_room_for_new_items(
     kind: type[CandidateSource], batch: RequestBatch
 ) -> None:
-    """New items stand at the end; what was known stays as it was, but for words that are shared."""
+    """New items stand at the end; what was known stays as it was."""
     context = context_of()
-    items = pl.concat([context.items, catalogue(["red sofa"]).with_columns(item_id=pl.lit("new"))])
-    vectors = np.concatenate([context.vectors, context.vectors[:1]])
-    grown = kind.fit(context).extended(items, vectors, np.ones(COUNT + 1, bool)).open(batch)
+    source, larger = kind.fit(context), grown_by(context, "red sofa")
+    extended = source.extended(larger.items, larger.vectors, np.array([COUNT]))
+    grown = extended.open(batch_of(PAST, larger.vectors))
     assert grown.top(COUNT + 1).max(initial=-1) <= COUNT
     everything = np.tile(np.arange(COUNT + 1), (3, 1))
     assert np.isfinite(grown.of(everything)).all()
-    if kind.name != "lexical":
-        np.testing.assert_allclose(
-            grown.of(everything)[:, :COUNT], kind.fit(context).open(batch).of(everything[:, :COUNT]), rtol=1e-5
-        )
+    np.testing.assert_allclose(grown.of(everything)[:, :COUNT], source.open(batch).of(everything[:, :COUNT]), rtol=1e-5)
 
 
-def test_what_is_not_available_is_not_proposed_and_takes_no_place(
+def test_growing_twice_is_growing_once(kind: type[CandidateSource]) -> None:
+    """Items that come one by one end where items that come together do."""
+    context = context_of()
+    first = grown_by(context, "red sofa")
+    second = grown_by(first, "blue sofa")
+    source = kind.fit(context)
+    one = source.extended(first.items, first.vectors, np.array([COUNT]))
+    twice = one.extended(second.items, second.vectors, np.array([COUNT + 1]))
+    once = source.extended(second.items, second.vectors, np.array([COUNT, COUNT + 1]))
+    batch = batch_of([[3, 1], [COUNT, 0]], second.vectors)
+    everything = np.tile(np.arange(COUNT + 2), (2, 1))
+    np.testing.assert_allclose(twice.open(batch).of(everything), once.open(batch).of(everything), rtol=1e-5)
+    np.testing.assert_array_equal(twice.open(batch).top(5), once.open(batch).top(5))
+
+
+def test_what_is_not_allowed_is_not_proposed_and_takes_no_place(
     kind: type[CandidateSource], batch: RequestBatch
 ) -> None:
-    """The other items move up, in their order."""
+    """The other items move up, in their order; of a grown catalogue as well."""
     context = context_of()
+    grown = grown_by(context, "red sofa")
     source = kind.fit(context)
-    everything = source.open(batch).top(COUNT)
-    available = np.arange(COUNT) % 3 > 0
-    rest = source.extended(context.items, context.vectors, available).open(batch).top(COUNT)
-    for before, after in zip(everything, rest, strict=True):
-        assert after[after >= 0].tolist() == [item for item in before if item >= 0 and available[item]]
+    extended = source.extended(grown.items, grown.vectors, np.array([1, COUNT]))
+    views = ((source.open(batch), COUNT), (extended.open(batch_of(PAST, grown.vectors)), COUNT + 1))
+    for view, count in views:
+        allowed = np.arange(count) % 3 > 0
+        for before, after in zip(view.top(count), view.top(count, allowed), strict=True):
+            assert after[after >= 0].tolist() == [item for item in before if item >= 0 and allowed[item]]
 
 
 def test_a_log_without_events_is_no_error(kind: type[CandidateSource], batch: RequestBatch) -> None:
@@ -150,6 +174,30 @@ def test_lexical_finds_items_that_share_words() -> None:
     """A red lamp leads to red things and to lamps."""
     top = SOURCES["lexical"].fit(context_of()).open(batch_of([[0]], context_of().vectors)).top(20)[0]
     assert set(top[top >= 0].tolist()) == {1, 2, 3, 4, 8}
+
+
+def test_lexical_links_a_new_item_both_ways_and_reads_sentences() -> None:
+    """What came after the fit is found from the items that share its words, and they from it."""
+    context = context_of()
+    grown = grown_by(context, "red sofa")
+    fitted = SOURCES["lexical"].fit(context)
+    source = fitted.extended(grown.items, grown.vectors, np.array([COUNT]))
+    top = source.open(batch_of([[0], [COUNT]], grown.vectors)).top(20)
+    assert COUNT in top[0]
+    assert set(top[1][top[1] >= 0].tolist()) == {0, 1, 2, 3}
+    assert isinstance(source, LexicalSource)
+    assert set(source.sentences(["a rug, please", "nothing known"])[0].indices.tolist()) == {3, 7, 11}
+
+
+def test_an_index_takes_new_vectors_in_the_place_of_old_ones() -> None:
+    """As if it had been built from the new ones."""
+    vectors = context_of().vectors
+    changed = vectors.copy()
+    changed[[2, 5]] = vectors[[7, 8]]
+    index = VectorIndex.build(vectors, np.arange(COUNT)).extended(changed[[2, 5]], np.array([2, 5]))
+    wanted = np.sort(-(vectors @ changed.T), axis=1)[:, :5]
+    found = index.search(vectors, 5)
+    np.testing.assert_allclose(-np.take_along_axis(vectors @ changed.T, found, 1), wanted, rtol=1e-5)
 
 
 def test_popular_prefers_recent_events_where_there_is_a_clock() -> None:
@@ -199,8 +247,7 @@ def test_new_proposes_only_items_with_hardly_an_event() -> None:
     batch = batch_of([[11]], context.vectors)
     source = SOURCES["new"].fit(context)
     assert source.open(batch).top(3)[0].tolist() == [11, 10, -1]
-    items = pl.concat([context.items, catalogue(["red sofa"]).with_columns(item_id=pl.lit("new"))])
-    vectors = np.concatenate([context.vectors, context.vectors[11:]])
-    grown = source.extended(items, vectors, np.ones(COUNT + 1, bool))
+    items = grown_by(context, "red sofa").items
+    grown = source.extended(items, np.concatenate([context.vectors, context.vectors[11:]]), np.array([COUNT]))
     assert set(grown.open(batch).top(2)[0]) == {11, COUNT}
     assert (source.open(batch).of(np.arange(10)[None]) == 0).all()

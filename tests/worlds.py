@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
 
 from features.histories import EventLog, build_log
 from features.ranking import RankingFeatures, fit_facts
@@ -14,9 +16,11 @@ from recsys.encoder import load_encoder
 from recsys.events import EVENT_TYPES
 from recsys.rankers import TorchRecRanker
 from recsys.schema import ITEM_COLUMNS
+from serving.live import Live
 from serving.loading import encode_items, feature_sources, save_bundle
 from serving.recommender import Recommender
 from serving.sources import SOURCES, FitContext
+from serving.store import Store
 from training.interest import build_model
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -114,7 +118,7 @@ def tiny_recommender(folder: Path, items: int = 40) -> tuple[Recommender, EventL
     model = build_model(config, known).eval()
     torch.nn.init.normal_(model.user_tower.out.weight, std=0.05)
     _, tokenizer = load_encoder(config.encoder)
-    vectors = encode_items(model, tokenizer, shop, config, first=0)
+    vectors = encode_items(model, tokenizer, shop, config, np.arange(items))
     context = FitContext(shop, log, vectors, np.ones(len(EVENT_TYPES), np.float32), True)
     sources = [source.fit(context) for source in SOURCES.values()]
     features = RankingFeatures(fit_facts(shop, log, ()), True, feature_sources(list(SOURCES)), ())
@@ -129,3 +133,13 @@ def tiny_bundle(folder: Path) -> Path:
     (folder / "bundle").mkdir()
     save_bundle(folder / "bundle", recommender, tokenizer, log, about)
     return folder / "bundle"
+
+
+def live_of(bundle: Path, store: Store) -> Live:
+    """Return the live model of a bundle folder that is never replaced."""
+    return Live(lambda: "tiny", lambda name: bundle, store)
+
+
+def client_of(app: FastAPI, **options: Any) -> TestClient:
+    """Return a client on this machine."""
+    return TestClient(app, base_url="http://localhost", **options)

@@ -20,6 +20,10 @@ class Ranker(ABC):
         """Return p(click) and p(purchase) `[R, C, 2]`."""
 
     @abstractmethod
+    def contributions(self, dense: Tensor, categorical: Tensor) -> Tensor:
+        """Return what each feature adds to the log odds of a click, `[R, C, F + G]`."""
+
+    @abstractmethod
     def save(self, folder: Path) -> None:
         """Write the ranker into `folder`."""
 

@@ -59,13 +59,20 @@ class TorchRecRanker(nn.Module, Ranker):
 
     def forward(self, dense: Tensor, categorical: Tensor) -> Tensor:
         """Return logits `[R, C, 2]`."""
+        scaled = ((dense - self.mean) / self.deviation).clamp(-5, 5)  # type: ignore[operator]
+        return self._logits(scaled, self._embedded(categorical))
+
+    def _embedded(self, categorical: Tensor) -> Tensor:
+        """Return the embeddings `[R, C, G · width]` of the codes."""
         shape = categorical.shape
         values = categorical.permute(2, 0, 1).reshape(-1)  # [G · R · C], one key after another
         feature = KeyedJaggedTensor.from_lengths_sync(
             list(self.sizes), values, torch.ones_like(values, dtype=torch.int32)
         )
-        embedded = self.embeddings(feature).values().view(*shape[:2], -1)  # [R, C, G · width]
-        scaled = ((dense - self.mean) / self.deviation).clamp(-5, 5)  # type: ignore[operator]
+        embedded: Tensor = self.embeddings(feature).values().view(*shape[:2], -1)
+        return embedded
+
+    def _logits(self, scaled: Tensor, embedded: Tensor) -> Tensor:
         start = torch.cat([scaled, embedded], -1)
         crossed = start
         for cross in self.crosses:
@@ -77,6 +84,18 @@ class TorchRecRanker(nn.Module, Ranker):
     def probabilities(self, dense: Tensor, categorical: Tensor) -> Tensor:
         """Return p(click) and p(purchase) `[R, C, 2]`."""
         return torch.sigmoid(self(dense, categorical))
+
+    def contributions(self, dense: Tensor, categorical: Tensor) -> Tensor:
+        """Return what each feature adds to the log odds of a click, `[R, C, F + G]` (gradient times input)."""
+        scaled = ((dense - self.mean) / self.deviation).clamp(-5, 5).requires_grad_()  # type: ignore[operator]
+        embedded = self._embedded(categorical).detach().requires_grad_()
+        click = self._logits(scaled, embedded)[..., 0].sum()
+        shares = [
+            tensor * grad
+            for tensor, grad in zip((scaled, embedded), torch.autograd.grad(click, (scaled, embedded)), strict=True)
+        ]
+        by_code = shares[1].unflatten(-1, (len(self.sizes), -1)).sum(-1)
+        return torch.cat([shares[0], by_code], -1).detach()
 
     def save(self, folder: Path) -> None:
         """Write `ranker.safetensors` and `ranker.json`."""

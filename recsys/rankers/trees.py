@@ -33,6 +33,12 @@ class LightGbmRanker(Ranker):
             heads.append(torch.sigmoid(slope * scores + shift).view(dense.shape[:2]))
         return torch.stack(heads, -1)
 
+    def contributions(self, dense: Tensor, categorical: Tensor) -> Tensor:
+        """Return what each feature adds to the log odds of a click, `[R, C, F + G]` (SHAP, Lundberg 2018)."""
+        shares = np.asarray(self.trees[0].predict(tree_inputs(dense, categorical), pred_contrib=True), np.float32)
+        slope, _ = self.calibration[0]
+        return slope * torch.from_numpy(shares[:, :-1]).unflatten(0, dense.shape[:2])
+
     def save(self, folder: Path) -> None:
         """Write `trees-HEAD.txt` and `trees.json`."""
         for head, trees in zip(HEADS, self.trees, strict=True):

@@ -1,6 +1,6 @@
 """All candidate sources by the names that the configuration uses for their quotas."""
 
-from serving.sources.base import Bools, CandidateSource, FitContext, Floats, RequestBatch, Scores
+from serving.sources.base import Bools, CandidateSource, FitContext, Floats, RequestBatch, Scores, Sentences
 from serving.sources.graphs import CovisitationSource, LexicalSource, RelatedSource
 from serving.sources.popular import PopularSource
 from serving.sources.vectors import InterestSource, NewSource
@@ -10,4 +10,4 @@ SOURCES: dict[str, type[CandidateSource]] = {
     for source in (InterestSource, CovisitationSource, LexicalSource, PopularSource, RelatedSource, NewSource)
 }
 
-__all__ = ["SOURCES", "Bools", "CandidateSource", "FitContext", "Floats", "RequestBatch", "Scores"]
+__all__ = ["SOURCES", "Bools", "CandidateSource", "FitContext", "Floats", "RequestBatch", "Scores", "Sentences"]

@@ -3,22 +3,49 @@
 In: a `RequestBatch`. Out: per source the best `[R, k]` items and the scores of any candidates.
 A new source is one subclass of `CandidateSource` in `SOURCES` and one quota in the configuration.
 
-Shapes: R requests, C candidates, N catalogue, D width.
+A mask `allowed` `[N]` says which items may be proposed; None allows all.
+
+Shapes: R requests, C candidates, L history positions, N catalogue, D width.
 """
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Self
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+from scipy import sparse
 
 from features.histories import EventLog, Histories, Ints
 
 Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
+
+HISTORY_DECAY = 0.7
+"""Weight of a history event against the one after it."""
+
+
+@dataclass(frozen=True)
+class Sentences:
+    """What R users typed. In a history the item `N`, one past the catalogue, is the user's sentence."""
+
+    vectors: Floats
+    """`[R, D]` unit vectors; zero without a sentence."""
+    words: sparse.csr_matrix
+    """`[R, N]` how well the words of each item match."""
+
+    @classmethod
+    def none(cls, requests: int, shape: tuple[int, int]) -> "Sentences":
+        """Return those of `requests` users who typed nothing; `shape` is `[N, D]`."""
+        count, width = shape
+        return cls(np.zeros((requests, width), np.float32), sparse.csr_matrix((requests, count), dtype=np.float32))
+
+    def rows(self, rows: slice) -> "Sentences":
+        """Return the sentences of some requests."""
+        return Sentences(self.vectors[rows], self.words[rows])
 
 
 @dataclass(frozen=True)
@@ -28,6 +55,17 @@ class RequestBatch:
     histories: Histories
     users: Floats
     """`[R, 2, D]`, one per head; zero for an empty history."""
+    past: Floats
+    """`[R, L, D]` vectors of the history, a typed sentence among them."""
+    sentences: Sentences
+
+    @cached_property
+    def weights(self) -> sparse.csr_matrix:
+        """The weights `[R, N]` of the items in each history, the latest counting most; sentences left out."""
+        past, shape = self.histories.items, self.sentences.words.shape
+        rows, columns = np.nonzero((past >= 0) & (past < shape[1]))
+        weights = HISTORY_DECAY ** np.arange(past.shape[1], dtype=np.float32)[::-1][columns]
+        return sparse.csr_matrix((weights, (rows, past[rows, columns])), shape=shape)
 
 
 @dataclass(frozen=True)
@@ -47,8 +85,8 @@ class Scores(ABC):
     """A source's view of one batch."""
 
     @abstractmethod
-    def top(self, k: int) -> Ints:
-        """Return the best items `[R, k]`, -1 where there are fewer."""
+    def top(self, k: int, allowed: Bools | None = None) -> Ints:
+        """Return the best `allowed` items `[R, k]`, -1 where there are fewer."""
 
     @abstractmethod
     def of(self, candidates: Ints) -> Floats:
@@ -70,10 +108,10 @@ class CandidateSource(ABC):
         """Prepare the scores of one batch of requests."""
 
     @abstractmethod
-    def extended(self, items: pl.DataFrame, vectors: Floats, available: Bools) -> Self:
+    def extended(self, items: pl.DataFrame, vectors: Floats, changed: Ints) -> Self:
         """Return the source for a catalogue with further items at its end; `vectors` `[N, D]`.
 
-        It proposes `available` `[N]` items alone; the others may stand in histories.
+        `changed` are the rows whose texts are new: those at the end, and known items in their old places.
         """
 
     @abstractmethod

@@ -18,9 +18,6 @@ from features.histories import Ints
 from recsys.events import DAY_US
 from serving.sources.base import Bools, CandidateSource, FitContext, Floats, RequestBatch, Scores
 
-HISTORY_DECAY = 0.7
-"""Weight of a history event against the one after it."""
-
 NEIGHBOURS = 200
 """Items kept per item."""
 
@@ -31,23 +28,19 @@ class ItemGraphSource(CandidateSource):
     """Base of item-to-item sources: a sparse matrix `[N, N]` from history item to candidate."""
 
     def __init__(self, graph: sparse.csr_matrix) -> None:
-        self.graph = graph
+        self.graph = graph.astype(np.float32, copy=False)
 
     def open(self, batch: RequestBatch) -> Scores:
-        past = batch.histories.items
-        back = np.arange(past.shape[1])[::-1]
-        rows, columns = np.nonzero(past >= 0)
-        weights = HISTORY_DECAY ** back[columns]
-        shape = (len(past), self.graph.shape[0])
-        history = sparse.csr_matrix((weights, (rows, past[rows, columns])), shape=shape)
-        scores = sparse.csr_matrix(history @ self.graph, dtype=np.float32)
+        scores = self.scores(batch)
         scores.sort_indices()
         return SparseScores(scores)
 
-    def extended(self, items: pl.DataFrame, vectors: Floats, available: Bools) -> Self:
-        graph = self.graph.copy()
-        graph.resize(items.height, items.height)
-        return type(self)(leading_to(graph, available))
+    def scores(self, batch: RequestBatch) -> sparse.csr_matrix:
+        """Return the scores `[R, N]` of what the histories lead to."""
+        return batch.weights @ self.graph
+
+    def extended(self, items: pl.DataFrame, vectors: Floats, changed: Ints) -> Self:
+        return type(self)(grown(self.graph, items.height))
 
     def save(self, folder: Path) -> None:
         sparse.save_npz(folder / f"{self.name}.npz", self.graph)
@@ -57,18 +50,27 @@ class ItemGraphSource(CandidateSource):
         return cls(sparse.csr_matrix(sparse.load_npz(folder / f"{cls.name}.npz")))
 
 
+def grown(graph: sparse.csr_matrix, count: int) -> sparse.csr_matrix:
+    """Return `graph` with empty rows and columns up to `[count, count]`; the entries are shared."""
+    indptr = np.pad(graph.indptr, (0, count - graph.shape[0]), mode="edge")
+    return sparse.csr_matrix((graph.data, graph.indices, indptr), shape=(count, count))
+
+
 @dataclass(frozen=True)
 class SparseScores(Scores):
     """Scores `[R, N]` of which most are 0; column indices sorted."""
 
     scores: sparse.csr_matrix
 
-    def top(self, k: int) -> Ints:
+    def top(self, k: int, allowed: Bools | None = None) -> Ints:
         best = np.full((self.scores.shape[0], k), -1, np.int64)
         for row in range(len(best)):
             span = slice(self.scores.indptr[row], self.scores.indptr[row + 1])
-            order = np.argsort(-self.scores.data[span], kind="stable")[:k]
-            best[row, : len(order)] = self.scores.indices[span][order]
+            items, scores = self.scores.indices[span], self.scores.data[span]
+            if allowed is not None:
+                items, scores = items[allowed[items]], scores[allowed[items]]
+            order = np.argsort(-scores, kind="stable")[:k]
+            best[row, : len(order)] = items[order]
         return best
 
     def of(self, candidates: Ints) -> Floats:
@@ -115,37 +117,84 @@ class CovisitationSource(ItemGraphSource):
 
 
 class LexicalSource(ItemGraphSource):
-    """Items whose title, brand, category and tags share words with a history item's (BM25)."""
+    """Items whose title, brand, category and tags share words with a history item's, or with a sentence (BM25)."""
 
     name = "lexical"
 
+    def __init__(self, graph: sparse.csr_matrix, words: bm25s.BM25, added: sparse.csr_matrix | None = None) -> None:
+        """`words` finds fitted items; `added` `[N, N]` are the ways from and to items that came later."""
+        super().__init__(graph)
+        self.words, self.added = words, added
+
     @classmethod
     def fit(cls, context: FitContext) -> Self:
-        return cls.of_texts(context.items)
-
-    def extended(self, items: pl.DataFrame, vectors: Floats, available: Bools) -> Self:
-        return type(self)(leading_to(self.of_texts(items).graph, available))
+        return cls.of_items(context.items)
 
     @classmethod
-    def of_texts(cls, items: pl.DataFrame) -> Self:
+    def of_items(cls, items: pl.DataFrame) -> Self:
         """Link every item to those that its title, brand, category and tags find."""
-        count = items.height
-        words = pl.concat_str(
-            "title", "brand", "category", pl.col("tags").list.join(" "), separator=" ", ignore_nulls=True
-        )
-        query = items.select(words).to_series()
-        described = pl.concat_str(words, pl.col("description").str.slice(0, 500), separator=" ", ignore_nulls=True)
-        corpus = bm25s.tokenize(items.select(described).to_series().to_list(), stopwords="en", show_progress=False)
-        model = bm25s.BM25()
-        model.index(corpus, show_progress=False)
-        queries = bm25s.tokenize(query.to_list(), stopwords="en", return_ids=False, show_progress=False)
-        k = min(NEIGHBOURS + 1, count)
-        found, scores = model.retrieve(queries, k=k, show_progress=False)
-        rows = np.repeat(np.arange(count), k)
-        columns, data = np.asarray(found, np.int64).ravel(), np.asarray(scores, np.float32).ravel()
-        own = np.maximum(np.asarray(scores)[:, :1].repeat(k, 1).ravel(), 1e-6)
-        other = (rows != columns) & (data > 0)
-        return cls(sparse.csr_matrix(((data / own)[other], (rows[other], columns[other])), shape=(count, count)))
+        described = pl.concat_str(WORDS, pl.col("description").str.slice(0, 500), separator=" ", ignore_nulls=True)
+        corpus = bm25s.tokenize(items.select(described).to_series().to_list(), **TOKENS)
+        words = bm25s.BM25()
+        words.index(corpus, show_progress=False)
+        found = found_by(words, words_of(items), NEIGHBOURS + 1).tocoo()
+        other = found.row != found.col
+        ways = (found.row[other], found.col[other])
+        return cls(sparse.csr_matrix((found.data[other], ways), shape=found.shape), words)
+
+    def scores(self, batch: RequestBatch) -> sparse.csr_matrix:
+        scores = batch.weights @ self.graph
+        if batch.sentences.words.nnz:
+            scores = scores + batch.sentences.words
+        return scores if self.added is None else scores + batch.weights @ self.added
+
+    def extended(self, items: pl.DataFrame, vectors: Floats, changed: Ints) -> Self:
+        old, count = self.graph.shape[0], items.height
+        new = changed[changed >= old]
+        found = sparse.coo_matrix(found_by(self.words, words_of(items[new]), NEIGHBOURS))
+        ways = (np.append(new[found.row], found.col), np.append(found.col, new[found.row]))
+        added = sparse.csr_matrix((np.tile(found.data, 2), ways), shape=(count, count))
+        if self.added is not None:
+            added = added + grown(self.added, count)
+        return type(self)(grown(self.graph, count), self.words, added)
+
+    def sentences(self, texts: list[str]) -> sparse.csr_matrix:
+        """Return how well each item matches the words of `texts`, `[R, N]`."""
+        found = found_by(self.words, texts, NEIGHBOURS)
+        found.resize(len(texts), self.graph.shape[0])
+        return found
+
+    def save(self, folder: Path) -> None:
+        super().save(folder)
+        self.words.save(folder / "words", show_progress=False)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        graph = sparse.csr_matrix(sparse.load_npz(folder / "lexical.npz"))
+        return cls(graph, bm25s.BM25.load(folder / "words", show_progress=False, verbosity=0))
+
+
+WORDS = pl.concat_str("title", "brand", "category", pl.col("tags").list.join(" "), separator=" ", ignore_nulls=True)
+TOKENS = {"stopwords": "en", "show_progress": False}
+
+
+def words_of(items: pl.DataFrame) -> list[str]:
+    """Return what stands in an item's title, brand, category and tags."""
+    return items.select(WORDS).to_series().to_list()
+
+
+def found_by(words: bm25s.BM25, texts: list[str], k: int) -> sparse.csr_matrix:
+    """Return the scores `[T, N]` of the k items that each of `texts` finds, 1 for the best."""
+    count = int(words.scores["num_docs"])
+    k = min(k, count)
+    queries = bm25s.tokenize(texts, return_ids=False, **TOKENS) if texts else []
+    if not queries:
+        return sparse.csr_matrix((0, count), dtype=np.float32)
+    found, scores = words.retrieve(queries, k=k, show_progress=False)
+    rows, columns, data = np.repeat(np.arange(len(texts)), k), np.asarray(found).ravel(), np.asarray(scores).ravel()
+    best = np.maximum(np.asarray(scores)[:, :1].repeat(k, 1).ravel(), 1e-6)
+    kept = data > 0
+    return sparse.csr_matrix(((data / best)[kept], (rows[kept], columns[kept])), shape=(len(texts), count))
 
 
 class RelatedSource(ItemGraphSource):
@@ -177,13 +226,6 @@ def _leaders(groups: pl.Series, events: NDArray[np.floating], most: int) -> spar
     pairs = pairs.filter(pl.col("item") != pl.col("leader"))
     shape = (len(groups), len(groups))
     return sparse.csr_matrix((pairs["share"].to_numpy(), (pairs["item"].to_numpy(), pairs["leader"].to_numpy())), shape)
-
-
-def leading_to(graph: sparse.csr_matrix, available: Bools) -> sparse.csr_matrix:
-    """Return `graph` `[N, N]` without the ways to items outside `available` `[N]`."""
-    kept = sparse.csr_matrix(graph @ sparse.diags(available.astype(graph.dtype)))
-    kept.eliminate_zeros()
-    return kept
 
 
 def keep_strongest(graph: sparse.spmatrix, count: int = NEIGHBOURS) -> sparse.csr_matrix:

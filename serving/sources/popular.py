@@ -21,10 +21,9 @@ class PopularSource(CandidateSource):
     name = "popular"
     half_life_days = 14.0
 
-    def __init__(self, scores: Floats, available: Bools) -> None:
+    def __init__(self, scores: Floats) -> None:
         self.scores = scores
-        best = np.argsort(-scores, kind="stable")
-        self.order = best[available[best]]
+        self.order = np.argsort(-scores, kind="stable")
 
     @classmethod
     def fit(cls, context: FitContext) -> Self:
@@ -33,13 +32,13 @@ class PopularSource(CandidateSource):
         if context.has_clock and len(log):
             weight = weight * 0.5 ** ((log.times.max() - log.times) / DAY_US / cls.half_life_days)
         scores = np.bincount(log.items, weight, minlength=context.items.height)
-        return cls(np.log1p(scores).astype(np.float32), np.ones(len(scores), bool))
+        return cls(np.log1p(scores).astype(np.float32))
 
     def open(self, batch: RequestBatch) -> Scores:
         return FixedScores(self.scores, self.order, len(batch.users))
 
-    def extended(self, items: pl.DataFrame, vectors: Floats, available: Bools) -> Self:
-        return type(self)(np.pad(self.scores, (0, items.height - len(self.scores))), available)
+    def extended(self, items: pl.DataFrame, vectors: Floats, changed: Ints) -> Self:
+        return type(self)(np.pad(self.scores, (0, items.height - len(self.scores))))
 
     def save(self, folder: Path) -> None:
         np.savez(folder / "popular.npz", allow_pickle=False, scores=self.scores)
@@ -47,7 +46,7 @@ class PopularSource(CandidateSource):
     @classmethod
     def load(cls, folder: Path) -> Self:
         with np.load(folder / "popular.npz", allow_pickle=False) as arrays:
-            return cls(arrays["scores"], np.ones(len(arrays["scores"]), bool))
+            return cls(arrays["scores"])
 
 
 @dataclass(frozen=True)
@@ -58,9 +57,10 @@ class FixedScores(Scores):
     order: Ints
     requests: int
 
-    def top(self, k: int) -> Ints:
+    def top(self, k: int, allowed: Bools | None = None) -> Ints:
+        order = self.order if allowed is None else self.order[allowed[self.order]]
         best = np.full(k, -1, np.int64)
-        best[: len(self.order[:k])] = self.order[:k]
+        best[: len(order[:k])] = order[:k]
         return np.broadcast_to(best, (self.requests, k))
 
     def of(self, candidates: Ints) -> Floats:

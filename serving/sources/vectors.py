@@ -31,8 +31,8 @@ class InterestSource(CandidateSource):
     def open(self, batch: RequestBatch) -> Scores:
         return VectorScores(self.index, self.vectors, batch.users)
 
-    def extended(self, items: pl.DataFrame, vectors: Floats, available: Bools) -> Self:
-        return type(self)(VectorIndex.build(vectors[available], np.flatnonzero(available)), vectors)
+    def extended(self, items: pl.DataFrame, vectors: Floats, changed: Ints) -> Self:
+        return type(self)(self.index.extended(vectors[changed], changed), vectors)
 
     def save(self, folder: Path) -> None:
         self.index.save(folder / "index.faiss")
@@ -51,8 +51,8 @@ class VectorScores(Scores):
     vectors: Floats
     users: Floats
 
-    def top(self, k: int) -> Ints:
-        found = self.index.search(self.users.mean(1), k)
+    def top(self, k: int, allowed: Bools | None = None) -> Ints:
+        found = self.index.search(self.users.mean(1), k, allowed)
         return np.where(np.any(self.users, axis=(1, 2))[:, None], found, -1)
 
     def of(self, candidates: Ints) -> Floats:
@@ -65,48 +65,51 @@ class NewSource(CandidateSource):
     name = "new"
     most_events = 2
 
-    def __init__(self, items: Ints, vectors: Floats, count: int) -> None:
-        """`items` `[M]`, ascending, are the new ones of `count`; `vectors` `[M, D]` are theirs."""
-        self.items, self.vectors, self.count = items, vectors, count
-        self.index = VectorIndex.build(vectors, items)
+    def __init__(self, index: VectorIndex, vectors: Floats, new: Bools) -> None:
+        """`vectors` `[N, D]` are those of the whole catalogue, `new` `[N]` says which items are."""
+        self.index, self.vectors, self.new = index, vectors, new
 
     @classmethod
     def fit(cls, context: FitContext) -> Self:
-        items = np.flatnonzero(np.bincount(context.log.items, minlength=context.items.height) <= cls.most_events)
-        return cls(items, context.vectors[items], context.items.height)
+        new = np.bincount(context.log.items, minlength=context.items.height) <= cls.most_events
+        return cls.of_items(context.vectors, new)
+
+    @classmethod
+    def of_items(cls, vectors: Floats, new: Bools) -> Self:
+        """Return the source of the `new` `[N]` ones among the items with `vectors` `[N, D]`."""
+        return cls(VectorIndex.build(vectors[new], np.flatnonzero(new)), vectors, new)
 
     def open(self, batch: RequestBatch) -> Scores:
-        return NewScores(self.index, self.vectors, batch.users, self.items)
+        return NewScores(self.index, self.vectors, batch.users, self.new)
 
-    def extended(self, items: pl.DataFrame, vectors: Floats, available: Bools) -> Self:
-        new = np.append(self.items, np.arange(self.count, items.height))
-        new = new[available[new]]
-        return type(self)(new, vectors[new], items.height)
+    def extended(self, items: pl.DataFrame, vectors: Floats, changed: Ints) -> Self:
+        new = np.pad(self.new, (0, items.height - len(self.new)), constant_values=True)
+        changed = changed[new[changed]]
+        return type(self)(self.index.extended(vectors[changed], changed), vectors, new)
 
     def save(self, folder: Path) -> None:
-        np.savez(folder / "new.npz", allow_pickle=False, items=self.items, vectors=self.vectors, count=self.count)
+        np.savez(folder / "new.npz", allow_pickle=False, new=self.new, vectors=self.vectors[self.new])
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         with np.load(folder / "new.npz", allow_pickle=False) as arrays:
-            return cls(arrays["items"], arrays["vectors"], int(arrays["count"]))
+            new, kept = arrays["new"], arrays["vectors"]
+        vectors = np.zeros((len(new), kept.shape[1]), np.float32)
+        vectors[new] = kept
+        return cls.of_items(vectors, new)
 
 
 @dataclass(frozen=True)
 class NewScores(VectorScores):
-    """Inner products with new items `[M]`; 0 for all others."""
+    """Inner products with new items; 0 for all others."""
 
-    items: Ints
+    new: Bools
 
     def of(self, candidates: Ints) -> Floats:
-        if not len(self.items):
-            return np.zeros(candidates.shape, np.float32)
-        places = np.searchsorted(self.items, candidates)
-        new = (np.append(self.items, -1)[places] == candidates) & (candidates >= 0)
-        return VectorScores.of(self, np.where(new, places, -1))
+        return VectorScores.of(self, np.where(self.new[candidates], candidates, -1))
 
 
 def head_scores(users: Floats, vectors: Floats, candidates: Ints) -> Floats:
     """Return the inner products `[R, C]` of `users` `[R, D]` with their candidates; 0 where padded."""
-    scores = np.einsum("rd,rcd->rc", users, vectors[candidates], optimize=True)
+    scores = (vectors[candidates] @ users[:, :, None])[..., 0]
     return np.where(candidates >= 0, scores, 0).astype(np.float32)

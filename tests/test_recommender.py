@@ -1,0 +1,83 @@
+"""What may stand in a list: allowed items, typed sentences, items that changed since the fit."""
+
+import numpy as np
+import polars as pl
+import pytest
+
+from features.histories import EventLog, Histories
+from serving.batch import histories_of
+from serving.loading import read_sentences, with_items
+from serving.recommender import Recommender
+from tests.worlds import DAY, catalogue, tiny_recommender
+
+NOW = 1_700_000_000_000_000 + 100 * DAY
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Recommender, EventLog, object]:
+    """Return a small recommender, its log and tokenizer."""
+    return tiny_recommender(tmp_path_factory.mktemp("tiny") / "encoder")
+
+
+def typed(recommender: Recommender) -> Histories:
+    """Return the history of somebody who only typed a sentence."""
+    length = recommender.config.interest.max_history
+    items, zeros = np.full((1, length), -1, np.int32), np.zeros((1, length), np.int64)
+    items[0, -1] = len(recommender.vectors)
+    return Histories(items, zeros.astype(np.int8), zeros + NOW, np.array([NOW]))
+
+
+def test_a_list_is_full_as_long_as_enough_items_are_allowed(world: tuple[Recommender, EventLog, object]) -> None:
+    """However few they are, and for users with and without a history."""
+    recommender, log, _ = world
+    histories = histories_of(recommender, log, [0, 3, -1], NOW)
+    for share in (2, 5, 13):
+        allowed = np.arange(len(recommender.vectors)) % share == 1
+        items = recommender.recommend(histories, 3, allowed=allowed).items
+        assert (items % share == 1).all()
+
+
+def test_the_caller_may_leave_out_what_a_user_has_seen(world: tuple[Recommender, EventLog, object]) -> None:
+    """Whatever the model does by itself."""
+    recommender, log, _ = world
+    histories = histories_of(recommender, log, [0, 1], NOW)
+    kept = recommender.recommend(histories, 40).items
+    left = recommender.recommend(histories, 40, exclude_seen=True).items
+    for row, past in enumerate(histories.items):
+        seen = set(past[past >= 0].tolist())
+        assert seen <= set(kept[row].tolist())
+        assert not seen & set(left[row].tolist())
+
+
+def test_a_sentence_is_understood_as_an_item_with_that_title(world: tuple[Recommender, EventLog, object]) -> None:
+    """Its vector leads the interest, its words the lexical source."""
+    recommender, _, tokenizer = world
+    sentences = read_sentences(recommender, tokenizer, ["red lamp for the garden"])
+    batch = recommender.batch(typed(recommender), sentences)
+    twin = with_items(recommender, tokenizer, catalogue(["red lamp for the garden"]).with_columns(item_id=pl.lit("t")))
+    np.testing.assert_allclose(batch.past[0, -1], twin.vectors[-1], atol=1e-5)
+    words = recommender.items["title"].str.split(" ").to_list()
+    found = sentences.words[0].indices
+    assert len(found)
+    assert all({"red", "lamp", "garden"} & set(words[item]) for item in found)
+    ranking = recommender.recommend(typed(recommender), 10, sentences)
+    assert (ranking.items >= 0).all() and (ranking.items < len(recommender.vectors)).all()
+
+
+def test_a_changed_item_keeps_its_place_and_takes_its_new_text(world: tuple[Recommender, EventLog, object]) -> None:
+    """Brand, price and vector are the new ones; other items stay as they were."""
+    recommender, log, tokenizer = world
+    changes = catalogue(["wooden chair", "steel table"], brand=["brand 2", "unheard"], price=[7.0, None])
+    changes = changes.with_columns(item_id=pl.Series(["i3", "fresh"]))
+    changed = with_items(recommender, tokenizer, changes)
+    assert changed.items["item_id"].to_list() == [*recommender.items["item_id"], "fresh"]
+    assert changed.items.row(3, named=True)["title"] == "wooden chair"
+    np.testing.assert_array_equal(np.delete(changed.vectors[:-1], 3, 0), np.delete(recommender.vectors, 3, 0))
+    assert not np.allclose(changed.vectors[3], recommender.vectors[3])
+    facts = changed.features.facts
+    assert facts.brand[3] == recommender.features.facts.brand[2]
+    assert facts.brand[-1] == 0
+    assert facts.price[3] == pytest.approx(np.log(8))
+    assert facts.price[-1] == pytest.approx(np.median(recommender.features.facts.price))
+    histories = histories_of(changed, log, [0, 1, -1], NOW)
+    assert {3, 40} <= set(changed.recommend(histories, 41).items[0].tolist())
