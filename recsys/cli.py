@@ -19,6 +19,16 @@ Folder = click.Path(path_type=Path, file_okay=False)
 File = click.Path(path_type=Path, dir_okay=False)
 
 
+STORE = click.option(
+    "--store",
+    default="sqlite:///.recsys/store.db",
+    show_default=True,
+    envvar="RECSYS_STORE",
+    show_envvar=True,
+    help="Database of events, items, lists and keys: sqlite:///FILE or postgresql://…",
+)
+
+
 def _in_a_folder(ctx: click.Context, option: click.Parameter, path: Path | None) -> Path | None:
     """Refuse a file whose folder is missing before any work is done for it."""
     if path and not path.absolute().parent.is_dir():
@@ -44,7 +54,7 @@ def cli() -> None:
       recsys data simulate --out shop
       recsys train shop
       recsys evaluate shop --yardsticks
-      recsys recommend shop --k 20 --out lists.parquet
+      recsys recommend shop --k 20 --out lists
       recsys serve
     """
 
@@ -97,6 +107,54 @@ def simulate(out: Path, users: int, items: int, seed: int) -> None:
     with stage("simulating a shop"):
         write(out, users=users, items=items, seed=seed)
     click.echo(f"next: recsys train {out}")
+
+
+@data.command()
+@click.argument("dataset", type=Folder)
+@click.option("--out", type=Folder, required=True, help="Dataset folder to write; must not exist or be empty.")
+@STORE
+def export(dataset: Path, out: Path, store: str) -> None:
+    """Add to DATASET what the API was told and what it showed, ready for `recsys train`.
+
+    Events of the store follow those of DATASET. Places of answered lists on which nobody acted become
+    impressions. Users who were deleted are left out.
+
+    \b
+    Example:
+      recsys data export shop --out shop-2
+    """
+    from recsys.progress import stage
+    from serving.export import export as write
+    from serving.store import Store
+
+    with stage(f"exporting to {out}"):
+        report = write(dataset, Store(store), out)
+    click.echo(
+        f"{out}: {report.events:,} events, {report.impressions:,} impressions and {report.items:,} item changes "
+        f"beyond {dataset}"
+    )
+    for note in report.notes:
+        click.echo(f"  {note}")
+    click.echo(f"next: recsys data check {out}")
+
+
+@data.command()
+@click.option("--days", type=click.IntRange(1), required=True, help="Keep the latest days.")
+@STORE
+def prune(days: int, store: str) -> None:
+    """Delete events and lists of the store that are older than some days.
+
+    \b
+    Example:
+      recsys data prune --days 365
+    """
+    import time
+
+    from recsys.events import DAY_US
+    from serving.store import Store
+
+    events, lists = Store(store).prune(time.time_ns() // 1000 - days * DAY_US)
+    click.echo(f"deleted {events:,} events and {lists:,} lists older than {days} days")
 
 
 @data.command()
@@ -195,43 +253,115 @@ def evaluate(dataset: Path, model: str, split: str, json_file: Path | None, yard
 @click.argument("dataset", type=Folder)
 @click.option("--model", default=MODEL, show_default=True, help="Registered model or bundle folder.")
 @click.option("--k", default=20, show_default=True, type=click.IntRange(1, 1000), help="Items per list.")
-@click.option("--out", type=File, required=True, callback=_in_a_folder, help="Parquet file to write.")
+@click.option("--out", type=Folder, required=True, callback=_in_a_folder, help="Folder to write; must not exist.")
 @click.option("--users", type=File, help="File of user ids (.parquet, .csv or one a line); all users by default.")
-def recommend(dataset: Path, model: str, k: int, out: Path, users: Path | None) -> None:
+@click.option("--resume", is_flag=True, help="Go on with a run that was stopped.")
+def recommend(dataset: Path, model: str, k: int, out: Path, users: Path | None, resume: bool) -> None:
     """Write a ranked list for every user of DATASET, complete or not at all.
 
+    The folder has Parquet files and a _report.json. Ray makes the lists, on the cluster of RAY_ADDRESS or on
+    all cores of this machine.
+
     \b
-    Example:
-      recsys recommend shop --k 20 --out lists.parquet
+    Examples:
+      recsys recommend shop --k 20 --out lists
+      recsys recommend shop --k 20 --out lists --resume
     """
     from training.compare import recommend_lists
 
-    rows, count = recommend_lists(dataset, model, k, out, users)
-    click.echo(f"{out}: {rows:,} rows, lists for {count:,} users")
+    written = recommend_lists(dataset, model, k, out, users, resume)
+    click.echo(f"{out}: {written.rows:,} rows, lists for {written.lists:,} of {written.users:,} users")
+    for reason, count in written.shorter.items():
+        click.echo(f"  {count:,} with fewer than {k}: {reason}")
 
 
 @cli.command()
 @click.option("--model", default=MODEL, show_default=True, help="Registered model or bundle folder.")
+@STORE
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535), help="Port to listen on.")
-def serve(model: str, host: str, port: int) -> None:
-    """Answer POST /v1/recommend and POST /v1/rank over HTTP; GET /docs explains them.
+@click.option("--rate", default=1000, show_default=True, type=click.IntRange(1), help="Requests a second per key.")
+def serve(model: str, store: str, host: str, port: int, rate: int) -> None:
+    """Answer over HTTP: lists, search, events, items; GET /docs explains them all.
+
+    Without keys it listens on this machine alone. When the alias of the model moves, the new version
+    is loaded behind the old one.
+
+    \b
+    Examples:
+      recsys serve --port 8000
+      recsys keys add shop --scope read --scope write
+      recsys serve --host 0.0.0.0 --store postgresql://recsys@db/recsys
+    """
+    from recsys.progress import stage
+    from serving.process import open_live, run
+    from serving.store import Store
+    from training.tracking import bundle_folder, resolve
+
+    with stage(f"loading {model}"):
+        bundle_folder(resolve(model))  # a wrong name is refused before a store is made
+        opened = Store(store)
+        live = open_live(model, opened, resolve, bundle_folder)
+    run(live, opened, host, port, rate)
+
+
+@cli.group(cls=Commands)
+def keys() -> None:
+    """Make, list and revoke the keys of the API."""
+
+
+@keys.command("add")
+@click.argument("name")
+@click.option(
+    "--scope",
+    "scopes",
+    multiple=True,
+    type=click.Choice(["read", "write", "admin"]),
+    default=("read",),
+    show_default=True,
+    help="What the key may do; may be given more than once.",
+)
+@STORE
+def add_key(name: str, scopes: tuple[str, ...], store: str) -> None:
+    """Make a key called NAME and print it: it is shown this once.
 
     \b
     Example:
-      recsys serve --port 8000
+      recsys keys add shop --scope read --scope write
     """
-    import uvicorn
+    from serving.keys import create_key
+    from serving.store import Store
 
-    from recsys.progress import stage
-    from serving.api import create_app
-    from serving.loading import load_bundle
-    from training.tracking import bundle_folder
+    click.echo(create_key(Store(store), name, scopes))
 
-    with stage(f"loading {model}"):
-        app = create_app(load_bundle(bundle_folder(model)), model)
-    click.echo(f"listening on http://{host}:{port}, documentation at /docs")
-    uvicorn.run(app, host=host, port=port, log_level="warning")
+
+@keys.command("list")
+@STORE
+def list_keys(store: str) -> None:
+    """List all keys, without their secrets."""
+    from rich.console import Console
+
+    from serving.keys import table_of
+    from serving.store import Store
+
+    Console().print(table_of(Store(store)))
+
+
+@keys.command("revoke")
+@click.argument("key_id")
+@STORE
+def revoke(key_id: str, store: str) -> None:
+    """Revoke the key KEY_ID; servers refuse it two seconds later.
+
+    \b
+    Example:
+      recsys keys revoke 1a2b3c4d
+    """
+    from serving.keys import revoke_key
+    from serving.store import Store
+
+    revoke_key(Store(store), key_id)
+    click.echo(f"key {key_id} is revoked")
 
 
 def _pairs(texts: tuple[str, ...], option: str) -> dict[str, str]:

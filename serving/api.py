@@ -1,190 +1,202 @@
-"""The HTTP API: `recsys serve --model models:/recsys@champion`.
+"""The HTTP API: `recsys serve --model models:/recsys@champion --store sqlite:///shop.db`.
 
-In: JSON requests with a user id or a history. Out: ranked items. `GET /docs` shows it all.
+In: JSON requests. Out: JSON answers; `GET /docs` shows them all. Routes only turn one into the other:
+`serving.service` does the work, `serving.guard` stands before it.
 """
 
-from collections.abc import Callable
-from datetime import UTC, datetime
-from typing import Annotated, Literal
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from typing import Annotated, Any, TypeVar
 
-import numpy as np
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Path, Query, Request, Response, Security
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from fastapi.security import HTTPBearer
 
-from features.histories import Histories
 from recsys import __version__
-from serving.loading import Bundle
-from serving.lookup import Lookup, PastEvent
-from serving.recommender import Ranking
+from recsys.errors import RecsysError
+from serving import bodies
+from serving.filters import FilterError
+from serving.guard import RETRY_S, Guard, Limits
+from serving.keys import KeyRing
+from serving.live import Live
+from serving.metrics import Metrics
+from serving.service import BadTimeError, Service, UnknownItemError, wall_clock
+from serving.shown import ShownLog
+from serving.store import Store, StoreError
 
-MAX_CANDIDATES = 1000
-MAX_HISTORY = 1000
-MAX_BODY_BYTES = 1 << 20
-MAX_TIME = 1 << 60
-"""Microseconds; differences of two times stay within 64 bits."""
+T = TypeVar("T")
 
-Id = Annotated[str, Field(min_length=1, max_length=256)]
-ActionType = Literal["view", "click", "like", "share", "comment", "cart", "purchase"]
-"""Every event type but `impression`."""
+THREADS = 4
+"""Requests that are worked on at once; others wait."""
 
+ItemId = Annotated[bodies.Id, Path(description="An item of the catalogue.")]
+UserId = Annotated[bodies.Id, Path(description="A user.")]
+K = Annotated[int, Query(ge=1, le=bodies.MAX_K, description="Places of the list.")]
 
-class Body(BaseModel):
-    """Base of every request body: unknown keys are refused."""
-
-    model_config = ConfigDict(extra="forbid")
-
-
-class Event(Body):
-    """One event of a history that the caller sends."""
-
-    item_id: Id
-    event_type: ActionType = "click"
-    timestamp: datetime | Annotated[int, Field(ge=-MAX_TIME, le=MAX_TIME)] | None = None
-    """ISO time (UTC where it names no zone), or the dataset's ordinal; now by default."""
-
-
-class Who(Body):
-    """For whom: a user that the model knows, or a history (oldest event first), or nobody."""
-
-    user_id: Id | None = None
-    history: Annotated[list[Id | Event], Field(max_length=MAX_HISTORY)] | None = None
+PROBLEMS: dict[int | str, dict[str, Any]] = {
+    status: {"model": bodies.Problem, "description": text}
+    for status, text in {
+        401: "No key, or one that is not in use.",
+        403: "A key without the scope, or a host name that is not this machine's.",
+        408: "The body did not come in time.",
+        413: "The body is too long.",
+        429: "Too many requests; Retry-After says when to come again.",
+        503: "The store is away or too much waits; Retry-After says when to come again.",
+    }.items()
+}
+UNKNOWN: dict[int | str, dict[str, Any]] = {404: {"model": bodies.Problem, "description": "No such item."}}
 
 
-class RecommendBody(Who):
-    """A request for a list."""
+def create_app(
+    live: Live,
+    store: Store,
+    clock: Callable[[], int] = wall_clock,
+    limits: Limits = Limits(),  # noqa: B008  frozen
+    local: bool = True,
+    seed: int | None = None,
+) -> FastAPI:
+    """Return the application that answers from `live` and `store`.
 
-    k: int = Field(20, ge=1, le=200)
-    model_config = ConfigDict(
-        extra="forbid",
-        json_schema_extra={"examples": [{"user_id": "u000001", "k": 5}, {"history": ["i000001", "i000002"], "k": 5}]},
-    )
-
-
-class RankBody(Who):
-    """A request to put candidates in order."""
-
-    candidates: Annotated[list[Id], Field(min_length=1, max_length=MAX_CANDIDATES)]
-    model_config = ConfigDict(
-        extra="forbid", json_schema_extra={"examples": [{"user_id": "u000001", "candidates": ["i000001", "i000002"]}]}
-    )
-
-    @model_validator(mode="after")
-    def _distinct(self) -> "RankBody":
-        if len(set(self.candidates)) < len(self.candidates):
-            raise ValueError("candidates has the same id twice; send each once")
-        return self
-
-
-class RankedItem(BaseModel):
-    """One place of a list."""
-
-    item_id: str
-    title: str
-    score: float
-    interest: float
-    p_click: float
-    p_purchase: float
-
-
-class Answer(BaseModel):
-    """A list, best first, and the ids that the model does not know."""
-
-    user_id: str | None
-    model: str
-    items: list[RankedItem]
-    unknown_items: list[str]
-
-
-class Health(BaseModel):
-    """That the process answers, and with what."""
-
-    status: Literal["ok"]
-    model: str
-    items: int
-    users: int
-
-
-def wall_clock() -> int:
-    """Return the microseconds since the epoch."""
-    return int(datetime.now(UTC).timestamp() * 1e6)
-
-
-def create_app(bundle: Bundle, model: str, clock: Callable[[], int] = wall_clock) -> FastAPI:
-    """Return the application that answers from `bundle`; `model` is the name it reports.
-
-    `clock` is asked for the moment of each request where the dataset has a clock.
+    `clock` is asked for the moment of each request where the dataset has a clock. `local` says that
+    only this machine can reach the server, which then needs no key as long as none was made.
     """
+    metrics = Metrics(lambda: live.model.name)
+    shown = ShownLog(store, metrics.dropped.inc)
+    service = Service(live, store, metrics, shown, clock, seed)
+    workers = ThreadPoolExecutor(THREADS, "recsys")
+
+    async def work(task: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(workers, task)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        live.watch()
+        yield
+        await asyncio.to_thread(_close, live, shown, workers)
+
     app = FastAPI(
         title="recsys",
         version=__version__,
-        description="Personalised recommendations from item texts.",
-        max_body_size=MAX_BODY_BYTES,
+        description="Personalised recommendations from item texts and what users did.",
+        lifespan=lifespan,
+        responses=PROBLEMS,
+        dependencies=[Security(HTTPBearer(auto_error=False, description="A key of `recsys keys add`."))],
     )
-    lookup = Lookup(bundle)
-    titles = bundle.recommender.items["title"].to_list()
-    # The first ranking of a process is slow; users should not meet it.
-    bundle.recommender.recommend(lookup.histories([(None, [lookup.ids[0]])]), k=1)
+    app.add_middleware(Guard, keys=KeyRing(store), metrics=metrics, limits=limits, local=local)
+    _explain_refusals(app)
+    _add_lists(app, service, work)
+    _add_changes(app, service, work)
+    _add_model(app, service, work)
+    return app
+
+
+def _close(live: Live, shown: ShownLog, workers: ThreadPoolExecutor) -> None:
+    live.stop()
+    workers.shutdown()
+    shown.close()
+
+
+def _add_lists(app: FastAPI, service: Service, work: Callable[[Callable[[], Any]], Any]) -> None:
+    @app.post("/v1/recommend", tags=["lists"])
+    async def recommend(body: bodies.RecommendBody) -> bodies.Answer:
+        """Return the k best items for a user, a history, a typed sentence, or (with none of them) anyone."""
+        return await work(lambda: service.recommend(body))
+
+    @app.post("/v1/rank", tags=["lists"])
+    async def rank(body: bodies.RankBody) -> bodies.Answer:
+        """Return the candidates in order of value; those that the model lacks are listed apart."""
+        return await work(lambda: service.rank(body))
+
+    @app.post("/v1/search", tags=["lists"])
+    async def search(body: bodies.SearchBody) -> bodies.Answer:
+        """Return the items that a sentence asks for."""
+        return await work(lambda: service.search(body))
+
+    @app.get("/v1/items/{item_id:path}/similar", tags=["lists"], responses=UNKNOWN)
+    async def similar(item_id: ItemId, k: K = 20) -> bodies.SimilarAnswer:
+        """Return the items nearest to one."""
+        return await work(lambda: service.similar(item_id, k))
+
+
+def _add_changes(app: FastAPI, service: Service, work: Callable[[Callable[[], Any]], Any]) -> None:
+    @app.post("/v1/events", tags=["changes"])
+    async def add_events(body: bodies.EventsBody) -> bodies.EventsAnswer:
+        """Keep what users did. When this answers, the events are on disk and the next list knows them."""
+        return await work(lambda: service.add_events(body))
+
+    @app.put("/v1/items", tags=["changes"])
+    async def put_items(body: bodies.ItemsBody) -> bodies.ItemsAnswer:
+        """Add or replace items. When this answers, they can be recommended."""
+        return await work(lambda: service.put_items(body))
+
+    @app.delete("/v1/items/{item_id:path}", tags=["changes"], responses=UNKNOWN)
+    async def delete_item(item_id: ItemId) -> bodies.ItemsAnswer:
+        """Take an item out of all lists."""
+        return await work(lambda: service.delete_item(item_id))
+
+    @app.delete("/v1/users/{user_id:path}", tags=["changes"])
+    async def forget_user(user_id: UserId) -> bodies.Forgotten:
+        """Delete a user's events and lists; models ignore what they were fitted on of the user."""
+        return await work(lambda: service.forget_user(user_id))
+
+
+def _add_model(app: FastAPI, service: Service, work: Callable[[Callable[[], Any]], Any]) -> None:
+    @app.get("/v1/model", tags=["model"])
+    async def about_model() -> bodies.ModelAnswer:
+        """Say what answers now, and which newer models were not taken."""
+        return service.about_model()
+
+    @app.post(
+        "/v1/model/reload", tags=["model"], responses={409: {"model": bodies.Problem, "description": "Not taken."}}
+    )
+    async def reload() -> bodies.ModelAnswer:
+        """Load the model that the alias names now; the old one answers until the new one can."""
+        await work(lambda: service.live.reload(force=True))
+        return service.about_model()
+
+    @app.get("/healthz", tags=["process"])
+    async def healthz() -> bodies.Health:
+        """Say that the process is up."""
+        return bodies.Health(status="ok")
+
+    @app.get("/readyz", tags=["process"])
+    async def readyz() -> bodies.Health:
+        """Say that model and store can answer."""
+        await work(service.store.ping)
+        return bodies.Health(status="ok")
+
+    @app.get("/metrics", tags=["process"], response_class=Response)
+    async def metrics() -> Response:
+        """Return the metrics for Prometheus."""
+        return Response(service.metrics.text(), media_type="text/plain; version=0.0.4")
+
+
+def _explain_refusals(app: FastAPI) -> None:
+    def refused(error: Exception, status: int, **headers: str) -> JSONResponse:
+        return JSONResponse({"detail": str(error)}, status_code=status, headers=headers)
 
     @app.exception_handler(RequestValidationError)
-    def refuse(request: Request, error: RequestValidationError) -> JSONResponse:
+    def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         # The default answer repeats what was sent, and fails where that is not text.
         detail = [{key: part[key] for key in ("type", "loc", "msg")} for part in error.errors()]
         return JSONResponse({"detail": detail}, status_code=422)
 
-    @app.get("/healthz")
-    def healthz() -> Health:
-        """Say that the process is up."""
-        return Health(status="ok", model=model, items=len(lookup.ids), users=len(lookup.users))
+    @app.exception_handler(FilterError)
+    @app.exception_handler(BadTimeError)
+    def unusable(request: Request, error: Exception) -> JSONResponse:
+        return refused(error, 422)
 
-    @app.post("/v1/recommend")
-    def recommend(body: RecommendBody) -> Answer:
-        """Return the k best items for a user, a history, or (with neither) anyone."""
-        histories, unknown = _histories(lookup, body, clock)
-        return _answer(lookup, titles, model, body, lookup.recommender.recommend(histories, body.k), unknown)
+    @app.exception_handler(UnknownItemError)
+    def unknown(request: Request, error: UnknownItemError) -> JSONResponse:
+        return refused(error, 404)
 
-    @app.post("/v1/rank")
-    def rank(body: RankBody) -> Answer:
-        """Return the candidates in order of value; those that the model lacks are listed apart."""
-        histories, unknown = _histories(lookup, body, clock)
-        rows = [lookup.rows[item] for item in body.candidates if item in lookup.rows]
-        unknown += [item for item in body.candidates if item not in lookup.rows]
-        if not rows:
-            return Answer(user_id=body.user_id, model=model, items=[], unknown_items=unknown)
-        ranking = lookup.recommender.rank(histories, np.array([rows], np.int64))
-        return _answer(lookup, titles, model, body, ranking, unknown)
+    @app.exception_handler(StoreError)
+    def away(request: Request, error: StoreError) -> JSONResponse:
+        return refused(error, 503, **{"Retry-After": str(RETRY_S)})
 
-    return app
-
-
-def _histories(lookup: Lookup, body: Who, clock: Callable[[], int]) -> tuple[Histories, list[str]]:
-    history = None if body.history is None else [_past(event) for event in body.history]
-    now = clock() if lookup.recommender.has_clock else None
-    return lookup.histories([(body.user_id, history)], now), lookup.unknown(history or [])
-
-
-def _past(event: str | Event) -> PastEvent:
-    if isinstance(event, str):
-        return PastEvent(event)
-    time = event.timestamp
-    if isinstance(time, datetime):
-        time = int((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp() * 1e6)
-    return PastEvent(event.item_id, event.event_type, time)
-
-
-def _answer(lookup: Lookup, titles: list[str], model: str, body: Who, ranking: Ranking, unknown: list[str]) -> Answer:
-    columns = (ranking.items[0], ranking.score[0], ranking.interest[0], ranking.p_click[0], ranking.p_purchase[0])
-    items = [
-        RankedItem(
-            item_id=lookup.ids[item],
-            title=titles[item],
-            score=score,
-            interest=interest,
-            p_click=click,
-            p_purchase=purchase,
-        )
-        for item, score, interest, click, purchase in zip(*(column.tolist() for column in columns), strict=True)
-        if item >= 0
-    ]
-    return Answer(user_id=body.user_id, model=model, items=items, unknown_items=unknown)
+    @app.exception_handler(RecsysError)
+    def not_taken(request: Request, error: RecsysError) -> JSONResponse:
+        return refused(error, 409)

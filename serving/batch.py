@@ -1,20 +1,39 @@
-"""Recommendation lists for many users: the job behind `recsys recommend`.
+"""Recommendation lists for many users, on Ray Data: the job behind `recsys recommend`.
 
-In: a bundle, a dataset with the users' events so far, optionally a file of user ids. Out: one
-Parquet file with a row per place (`user_id, rank, item_id, score, interest, p_click, p_purchase`),
-complete or not there at all.
+In: a bundle, a dataset with the users' events so far, the users. Out: a folder of Parquet files with a
+row per place (`user_id, rank, item_id, score, interest, p_click, p_purchase`) and `_report.json`,
+complete or not there at all. What was written before a kill lies beside it, for `--resume`.
 """
 
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
+from filelock import FileLock, Timeout
 
-from features.histories import EventLog, Histories, Ints
+from features.histories import EventLog, Histories
 from recsys.aside import file_aside
+from recsys.bundle import read_config
+from recsys.cluster import start_ray
 from recsys.errors import RecsysError
 from recsys.progress import Update
-from serving.recommender import BLOCK, Ranking, Recommender
+from serving.loading import load_bundle
+from serving.recommender import Ranking, Recommender
+
+PART_USERS = 1024
+"""Users of one file, made by one actor in one go."""
+
+REPORT = "_report.json"
 
 SCHEMA = {
     "user_id": pl.String,
@@ -27,61 +46,96 @@ SCHEMA = {
 }
 
 
-def write_lists(recommender: Recommender, log: EventLog, users: list[str], k: int, out: Path, update: Update) -> int:
-    """Write the k best items of each of `users` to `out` and return the number of rows.
+@dataclass(frozen=True)
+class Job:
+    """What lists are asked for; a run goes on only with the very same."""
 
-    Users that the log does not know get a list from popularity. Histories are as of the newest
-    event of the log.
-    """
-    known = {user: row for row, user in enumerate(log.user_ids)}
-    now = int(log.times.max(initial=0)) + 1
-    ids = np.array(recommender.items["item_id"].to_list())
-    tables = []
-    for start in range(0, len(users), BLOCK):
-        part = users[start : start + BLOCK]
-        histories = histories_of(recommender, log, [known.get(user, -1) for user in part], now)
-        tables.append(_table(part, recommender.recommend(histories, k), ids))
-        update(min(1.0, (start + BLOCK) / len(users)), "")
-    rows = pl.concat(tables) if tables else pl.DataFrame(schema=SCHEMA)
-    try:
-        with file_aside(out) as temporary:
-            rows.write_parquet(temporary)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise RecsysError(f"{out}: cannot be written ({error}); nothing was left behind") from error
-    return rows.height
+    model: str
+    bundle: str
+    dataset: str
+    """Fingerprint."""
+    k: int
+    users: str
+    """SHA-256 of the ids."""
+    count: int
+    now: int
+    """The moment of every request: just after the newest event."""
+
+    @classmethod
+    def of(cls, model: str, bundle: Path, fingerprint: str, k: int, users: list[str], log: EventLog) -> "Job":
+        """Describe the job."""
+        digest = hashlib.sha256("\n".join(users).encode()).hexdigest()
+        return cls(model, str(bundle.resolve()), fingerprint, k, digest, len(users), int(log.times.max(initial=0)) + 1)
 
 
-def histories_of(recommender: Recommender, log: EventLog, rows: list[int], now: int) -> Histories:
-    """Return the histories as of `now` of user rows; -1 stands for a user without events."""
-    users = np.array(rows, np.int64)
-    length = recommender.config.interest.max_history
-    if not len(log.user_ids):
-        users = np.full(len(rows), -1)
-        empty = np.zeros((len(rows), length), np.int64)
-        return Histories((empty - 1).astype(np.int32), empty.astype(np.int8), empty, np.full(len(rows), now))
-    histories = log.histories(np.maximum(users, 0), np.full(len(rows), now), length)
-    histories.items[users < 0] = -1
-    return histories
+@dataclass(frozen=True)
+class Written:
+    """What a job wrote: the form of `_report.json`."""
+
+    model: str
+    dataset: str
+    k: int
+    users: int
+    lists: int
+    rows: int
+    shorter: dict[str, int]
+    """Lists with fewer than k places, by reason."""
+    seconds: float
+    resumed: bool
 
 
-def read_users(path: Path) -> list[str]:
-    """Return the user ids of a file: a Parquet or CSV file with `user_id`, or one id a line.
+def write_lists(
+    job: Job, catalogue: pl.DataFrame, log: EventLog, users: list[str], out: Path, resume: bool, update: Update
+) -> Written:
+    """Write the lists of `users` into the new folder `out`; users that `log` does not know get what is popular.
+
+    `log` is over the items of `serving.loading.catalogue_ids`.
 
     Raises:
-        RecsysError: the file is missing, unreadable or has no such column.
+        RecsysError: `out` is there, another run writes it, an unfinished run is another job, or a worker failed.
     """
-    try:
-        if path.suffix == ".parquet":
-            return pl.read_parquet(path, columns=["user_id"])["user_id"].cast(pl.String).to_list()
-        if path.suffix == ".csv":
-            return pl.read_csv(path, columns=["user_id"], infer_schema=False)["user_id"].to_list()
-        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError, pl.exceptions.PolarsError) as error:
-        reason = (str(error).splitlines() or [repr(error)])[0]
-        raise RecsysError(f"--users {path}: {reason}; give .parquet or .csv with user_id, or one id a line") from error
+    start, work = time.monotonic(), out.resolve().with_name(f".{out.resolve().name}.partial")
+    with _alone(out, work):
+        resumed = _prepare(job, catalogue, log, users, out, work, resume)
+        parts = range(-(-len(users) // PART_USERS))
+        todo = [part for part in parts if not _part(work / "lists", part).exists()]
+        done = len(parts) - len(todo)
+        for _ in _made(job, work, todo):
+            done += 1
+            update(done / len(parts), f"{min(done * PART_USERS, len(users)):,} of {len(users):,} users")
+        written = _report(job, work / "lists", resumed, time.monotonic() - start)
+        os.replace(work / "lists", out)
+        shutil.rmtree(work)
+    return written
 
 
-def _table(users: list[str], ranking: Ranking, ids: Ints) -> pl.DataFrame:
+class ListMaker:
+    """An actor: loads the bundle once and makes one part after another."""
+
+    def __init__(self, job: Job, work: Path) -> None:
+        self.job, self.work = job, work
+        self.recommender = load_bundle(Path(job.bundle), pl.read_parquet(work / "catalogue.parquet")).recommender
+        self.ids = np.array(self.recommender.items["item_id"].to_list())
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Make the lists of part `row["part"]`; a failure is returned, for the other parts to go on."""
+        try:
+            self.make(row["part"])
+        except Exception as error:
+            return {**row, "failure": (str(error).strip() or repr(error)).splitlines()[0]}
+        return {**row, "failure": ""}
+
+    def make(self, part: int) -> None:
+        """Write the lists of a part."""
+        stored = pl.read_parquet(_part(self.work / "histories", part))
+        length = self.recommender.config.interest.max_history
+        ranking = self.recommender.recommend(stored_histories(stored, length, self.job.now), self.job.k)
+        with file_aside(_part(self.work / "lists", part)) as temporary:
+            lists_table(stored["user_id"].to_list(), ranking, self.ids).write_parquet(temporary)
+
+
+def lists_table(users: list[str], ranking: Ranking, ids: np.ndarray) -> pl.DataFrame:
+    """Return a row per place of the lists of `users`."""
     present = ranking.items >= 0
     rows, places = np.nonzero(present)
     return pl.DataFrame(
@@ -96,3 +150,159 @@ def _table(users: list[str], ranking: Ranking, ids: Ints) -> pl.DataFrame:
         },
         schema_overrides=SCHEMA,
     )
+
+
+def histories_of(recommender: Recommender, log: EventLog, rows: list[int], now: int) -> Histories:
+    """Return the histories as of `now` of user rows; -1 stands for a user without events."""
+    return _histories(log, rows, now, recommender.config.interest.max_history)
+
+
+def stored_histories(stored: pl.DataFrame, length: int, now: int) -> Histories:
+    """Return the histories `[R, length]` of rows with lists `items`, `types`, `times`, oldest first."""
+    items = np.full((stored.height, length), -1, np.int32)
+    types, times = np.zeros((stored.height, length), np.int8), np.zeros((stored.height, length), np.int64)
+    for row, (past, kinds, moments) in enumerate(stored.select("items", "types", "times").iter_rows()):
+        if past:
+            items[row, -len(past) :], types[row, -len(past) :], times[row, -len(past) :] = past, kinds, moments
+    return Histories(items, types, times, np.full(stored.height, now, np.int64))
+
+
+def read_users(path: Path) -> list[str]:
+    """Return the distinct user ids of a file: a Parquet or CSV file with `user_id`, or one id a line.
+
+    Raises:
+        RecsysError: the file is missing, unreadable or has no such column.
+    """
+    try:
+        if path.suffix == ".parquet":
+            found = pl.read_parquet(path, columns=["user_id"])["user_id"].cast(pl.String).to_list()
+        elif path.suffix == ".csv":
+            found = pl.read_csv(path, columns=["user_id"], infer_schema=False)["user_id"].to_list()
+        else:
+            found = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError, pl.exceptions.PolarsError) as error:
+        reason = (str(error).splitlines() or [repr(error)])[0]
+        raise RecsysError(f"--users {path}: {reason}; give .parquet or .csv with user_id, or one id a line") from error
+    return list(dict.fromkeys(user for user in found if user))
+
+
+@contextmanager
+def _alone(out: Path, work: Path) -> Iterator[None]:
+    """Hold the lock of `out` while the body runs."""
+    lock = FileLock(work.with_suffix(".lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise RecsysError(f"{out}: another run is writing it; wait for it or name another folder") from error
+    try:
+        yield
+    finally:
+        lock.release()
+        Path(lock.lock_file).unlink(missing_ok=True)
+
+
+def _prepare(
+    job: Job, catalogue: pl.DataFrame, log: EventLog, users: list[str], out: Path, work: Path, resume: bool
+) -> bool:
+    """Lay out what the actors read, or find it there; return whether an unfinished run goes on."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise RecsysError(f"{out}: exists and is not an empty folder; name another or remove it first")
+    note = work / "job.json"
+    if note.exists():
+        before = json.loads(note.read_text(encoding="utf-8"))
+        differing = [name for name, value in asdict(job).items() if before.get(name) != value]
+        if not resume:
+            raise RecsysError(f"{out}: a run was stopped before it was done; go on with --resume, or remove {work}")
+        if differing:
+            raise RecsysError(f"{out}: --resume needs the same job, but {', '.join(differing)} differ; remove {work}")
+        return True
+    shutil.rmtree(work, ignore_errors=True)
+    for name in ("histories", "lists"):
+        (work / name).mkdir(parents=True)
+    catalogue.write_parquet(work / "catalogue.parquet")
+    known = {user: row for row, user in enumerate(log.user_ids)}
+    length = read_config(Path(job.bundle)).interest.max_history
+    for part, start in enumerate(range(0, len(users), PART_USERS)):
+        ids = users[start : start + PART_USERS]
+        histories = _histories(log, [known.get(user, -1) for user in ids], job.now, length)
+        _history_rows(ids, histories).write_parquet(_part(work / "histories", part))
+    with file_aside(note) as temporary:
+        temporary.write_text(json.dumps(asdict(job)), encoding="utf-8")
+    return False
+
+
+def _history_rows(users: list[str], histories: Histories) -> pl.DataFrame:
+    present = histories.items >= 0
+    columns = {
+        name: pl.Series([row[kept] for row, kept in zip(array, present, strict=True)], dtype=pl.List(kind))
+        for name, array, kind in (
+            ("items", histories.items, pl.Int32),
+            ("types", histories.types, pl.Int8),
+            ("times", histories.times, pl.Int64),
+        )
+    }
+    return pl.DataFrame({"user_id": pl.Series(users, dtype=pl.String), **columns})
+
+
+def _histories(log: EventLog, rows: list[int], now: int, length: int) -> Histories:
+    users = np.array(rows, np.int64)
+    if not len(log.user_ids):
+        empty = np.zeros((len(rows), length), np.int64)
+        return Histories((empty - 1).astype(np.int32), empty.astype(np.int8), empty, np.full(len(rows), now))
+    histories: Histories = log.histories(np.maximum(users, 0), np.full(len(rows), now), length)
+    histories.items[users < 0] = -1
+    return histories
+
+
+def _made(job: Job, work: Path, todo: list[int]) -> Iterator[int]:
+    """Have actors make the parts `todo`; yield each when it lies on disk, and raise for those that failed at the end."""
+    if not todo:
+        return
+    start_ray()
+    import ray
+
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    size = min(len(todo), max(1, int(ray.cluster_resources().get("CPU", 1))))
+    parts = ray.data.from_items([{"part": part} for part in todo], override_num_blocks=len(todo))
+    made = parts.map(
+        ListMaker,
+        fn_constructor_kwargs={"job": job, "work": work},
+        compute=ray.data.ActorPoolStrategy(size=size),
+        num_cpus=1,
+    )
+    failures = []
+    try:
+        for row in made.iter_rows():
+            if row["failure"]:
+                failures.append(f"part {row['part']}: {row['failure']}")
+            else:
+                yield int(row["part"])
+    except ray.exceptions.RayError as error:
+        failures.append(str(error).strip().splitlines()[-1])
+    if failures:
+        raise RecsysError(f"{len(failures)} of {len(todo)} parts failed, {failures[0]}; the others are kept: --resume")
+
+
+def _report(job: Job, folder: Path, resumed: bool, seconds: float) -> Written:
+    """Count what was written and leave `_report.json` beside it."""
+    lengths: Counter[int] = Counter()
+    for part in range(-(-job.count // PART_USERS)):
+        counts = pl.read_parquet(_part(folder, part), columns=["user_id"]).group_by("user_id").len()
+        lengths.update(counts["len"].to_list())
+    listed = lengths.total()
+    shorter = {
+        f"{length} items were left after filters and what the user has seen": count
+        for length, count in sorted(lengths.items())
+        if length < job.k
+    }
+    if job.count > listed:
+        shorter["no item was left"] = job.count - listed
+    rows = sum(length * count for length, count in lengths.items())
+    written = Written(job.model, job.dataset, job.k, job.count, listed, rows, shorter, round(seconds, 1), resumed)
+    with file_aside(folder / REPORT) as temporary:
+        temporary.write_text(json.dumps(asdict(written), indent=1) + "\n", encoding="utf-8")
+    return written
+
+
+def _part(folder: Path, part: int) -> Path:
+    return folder / f"part-{part:05d}.parquet"

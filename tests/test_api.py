@@ -1,5 +1,10 @@
 """The API answers what it documents, refuses what it does not, and never fails with 5xx."""
 
+import json
+import logging
+import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -7,10 +12,17 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from serving.api import MAX_BODY_BYTES, MAX_CANDIDATES, create_app
+from serving.api import create_app
 from serving.batch import histories_of
+from serving.bodies import MAX_CANDIDATES
+from serving.guard import Limits
+from serving.keys import create_key, revoke_key
+from serving.live import Live
 from serving.loading import load_bundle
-from tests.worlds import DAY, tiny_bundle, tiny_recommender
+from serving.store import Store, StoredEvent
+from tests.worlds import DAY, client_of, live_of, tiny_bundle, tiny_recommender
+
+NOW = 1_702_000_000_000_000
 
 
 @pytest.fixture(scope="module")
@@ -19,10 +31,23 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_bundle(tmp_path_factory.mktemp("tiny"))
 
 
-@pytest.fixture(scope="module")
-def client(folder: Path) -> TestClient:
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    """Return an empty store."""
+    opened = Store(f"sqlite:///{tmp_path}/store.db")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def client(folder: Path, store: Store) -> Iterator[TestClient]:
     """Return a client of an app whose clock stands still."""
-    return TestClient(create_app(load_bundle(folder), "tiny", clock=lambda: 1_702_000_000_000_000))
+    with client_of(create_app(live_of(folder, store), store, clock=lambda: NOW)) as opened:
+        yield opened
+
+
+def send(client: TestClient, user: str, item: str, **more: Any) -> Any:
+    return client.post("/v1/events", json={"events": [{"user_id": user, "item_id": item, **more}]})
 
 
 def ids(answer: Any) -> list[str]:
@@ -30,9 +55,11 @@ def ids(answer: Any) -> list[str]:
     return [item["item_id"] for item in answer.json()["items"]]
 
 
-def test_health_says_what_is_served(client: TestClient) -> None:
-    """Model name and counts."""
-    assert client.get("/healthz").json() == {"status": "ok", "model": "tiny", "items": 40, "users": 12}
+def test_the_model_says_what_it_is(client: TestClient) -> None:
+    """Name, data and counts."""
+    answer = client.get("/v1/model").json()
+    assert (answer["model"], answer["dataset"], answer["items"], answer["users"]) == ("tiny", "tiny", 40, 12)
+    assert client.get("/healthz").json() == client.get("/readyz").json() == {"status": "ok"}
 
 
 def test_a_known_user_gets_the_list_of_the_recommender(client: TestClient, folder: Path, tmp_path: Path) -> None:
@@ -122,7 +149,8 @@ def test_rank_refuses_too_many_repeated_or_no_candidates(client: TestClient) -> 
 
 def test_large_unsized_and_broken_bodies_are_refused(client: TestClient) -> None:
     """413 and 422, also where the size is not told before."""
-    assert client.post("/v1/recommend", content=b" " * (MAX_BODY_BYTES + 1)).status_code == 413
+    most = Limits().body_bytes
+    assert client.post("/v1/recommend", content=b" " * (most + 1)).status_code == 413
     assert client.post("/v1/recommend", content=iter([b" " * 70_000] * 20)).status_code == 413
     assert client.post("/v1/recommend", content=b"{").status_code == 422
     assert client.post("/v1/recommend", content=b"\xff\xfe").status_code == 422
@@ -140,3 +168,388 @@ def test_the_documentation_has_examples(client: TestClient) -> None:
     """Whoever reads /docs can try each route at once."""
     schemas = client.get("/openapi.json").json()["components"]["schemas"]
     assert schemas["RecommendBody"]["examples"] and schemas["RankBody"]["examples"]
+
+
+def test_the_next_list_knows_the_last_click(client: TestClient, folder: Path) -> None:
+    """An event that was acknowledged counts as if it had been sent as history."""
+    before = ids(client.post("/v1/recommend", json={"user_id": "newcomer"}))
+    assert send(client, "newcomer", "i7").json() == {"accepted": 1, "duplicates": 0, "unknown_items": []}
+    after = ids(client.post("/v1/recommend", json={"user_id": "newcomer"}))
+    assert after != before
+    assert after == ids(client.post("/v1/recommend", json={"history": [{"item_id": "i7", "timestamp": NOW}]}))
+
+
+def test_events_come_upon_what_was_fitted_and_repeats_count_once(client: TestClient) -> None:
+    """What was exported and fitted is in both the bundle and the store."""
+    fitted = ids(client.post("/v1/recommend", json={"user_id": "u3"}))
+    times = [1_700_000_000 + (5 * step + 3) * 86_400 for step in range(5)]
+    for step, at in enumerate(times):
+        send(client, "u3", f"i{(9 + step * step) % 35}", timestamp=at * 1_000_000)
+    assert ids(client.post("/v1/recommend", json={"user_id": "u3"})) == fitted
+    send(client, "u3", "i11")
+    assert ids(client.post("/v1/recommend", json={"user_id": "u3"})) != fitted
+
+
+def test_an_event_is_kept_once_however_often_it_is_sent(client: TestClient, store: Store) -> None:
+    """By its id."""
+    for wanted in ({"accepted": 1, "duplicates": 0}, {"accepted": 0, "duplicates": 1}):
+        assert send(client, "u", "i1", event_id="e").json() == wanted | {"unknown_items": []}
+    assert len(list(store.every_event())) == 1
+
+
+def test_events_on_unknown_items_are_kept_and_named(client: TestClient, store: Store) -> None:
+    """The item may come later."""
+    assert send(client, "u", "later").json()["unknown_items"] == ["later"]
+    before = ids(client.post("/v1/recommend", json={"user_id": "u"}))
+    client.put("/v1/items", json={"items": [{"item_id": "later", "title": "red lamp"}]})
+    assert ids(client.post("/v1/recommend", json={"user_id": "u"})) != before
+
+
+def test_an_event_of_the_future_is_refused_with_all_that_came_beside_it(client: TestClient, store: Store) -> None:
+    """One line that names an example."""
+    answer = client.post(
+        "/v1/events",
+        json={"events": [{"user_id": "u", "item_id": "i1"}, {"user_id": "u", "item_id": "i2", "timestamp": NOW + DAY}]},
+    )
+    assert answer.status_code == 422 and "1 of 2" in answer.json()["detail"] and "'i2'" in answer.json()["detail"]
+    assert not list(store.every_event())
+
+
+def test_a_new_item_is_recommendable_when_its_put_returns(client: TestClient, store: Store, folder: Path) -> None:
+    """Also by another process on the same store, and after a restart."""
+    titles = load_bundle(folder).recommender.items["title"]
+    body = {"items": [{"item_id": "new", "title": titles[7], "brand": "brand 1", "price": 3.5}]}
+    assert client.put("/v1/items", json=body).json() == {"changed": 1, "items": 41}
+    similar = client.get("/v1/items/i7/similar", params={"k": 3}).json()["items"]
+    assert similar[0]["item_id"] == "new" and similar[0]["similarity"] > 0.99
+    assert "new" in ids(client.post("/v1/recommend", json={"history": ["i7"], "k": 41}))
+    assert ids(client.post("/v1/rank", json={"user_id": "u1", "candidates": ["new"]})) == ["new"]
+    other = client_of(create_app(live_of(folder, store), store))
+    assert other.get("/v1/items/new/similar").status_code == 200
+
+
+def test_a_deleted_item_is_in_no_list_until_it_is_put_again(client: TestClient, store: Store, folder: Path) -> None:
+    """Histories keep it."""
+    wanted = ids(client.post("/v1/recommend", json={"user_id": "u1", "k": 40}))
+    assert client.delete(f"/v1/items/{wanted[0]}").json() == {"changed": 1, "items": 39}
+    assert sorted(ids(client.post("/v1/recommend", json={"user_id": "u1", "k": 40}))) == sorted(wanted[1:])
+    assert wanted[0] not in [
+        item["item_id"] for item in client.get("/v1/items/i5/similar", params={"k": 40}).json()["items"]
+    ]
+    assert client.delete(f"/v1/items/{wanted[0]}").status_code == 404
+    again = live_of(folder, store)
+    assert not again.model.lookup.recommender.available[again.model.lookup.rows[wanted[0]]]  # type: ignore[index]
+    client.put("/v1/items", json={"items": [{"item_id": wanted[0], "title": "back"}]})
+    assert wanted[0] in ids(client.post("/v1/recommend", json={"user_id": "u1", "k": 40}))
+
+
+def test_another_process_takes_over_item_changes_within_a_second(
+    client: TestClient, store: Store, folder: Path
+) -> None:
+    """Without a restart."""
+    with client_of(create_app(live_of(folder, store), store)) as other:
+        client.put("/v1/items", json={"items": [{"item_id": "new", "title": "red lamp"}]})
+        start = time.monotonic()
+        while other.get("/v1/items/new/similar").status_code == 404:
+            assert time.monotonic() - start < 5
+            time.sleep(0.05)
+
+
+def test_a_typed_sentence_leads_the_list_and_mixes_with_the_history(client: TestClient) -> None:
+    """Alone, and behind what the user did."""
+    alone = ids(client.post("/v1/recommend", json={"query": "red lamp for the garden"}))
+    assert alone == ids(client.post("/v1/search", json={"query": "red lamp for the garden"}))
+    both = ids(client.post("/v1/recommend", json={"query": "red lamp for the garden", "user_id": "u1"}))
+    assert len({tuple(alone), tuple(both), tuple(ids(client.post("/v1/recommend", json={"user_id": "u1"})))}) == 3
+
+
+@pytest.mark.parametrize(
+    ("filters", "fits"),
+    [
+        ({"brand": "brand 1"}, lambda row: row % 3 == 1),
+        ({"brand": ["brand 1", "brand 2"]}, lambda row: row % 3 > 0),
+        ({"price": {"min": 5, "max": 8.5}}, lambda row: 5 <= row + 1 <= 8.5),
+        ({"price": {"min": 30}, "brand": "brand 0"}, lambda row: row + 1 >= 30 and row % 3 == 0),
+        ({"attributes": {"price": 7}}, lambda row: row == 6),
+        ({"attributes": {"item_id": ["i3", "i4"]}}, lambda row: row in (3, 4)),
+        ({"category": "none such"}, lambda row: False),
+    ],
+    ids=str,
+)
+def test_filters_leave_every_item_that_fits_and_no_other(client: TestClient, filters: Any, fits: Any) -> None:
+    """However few they are."""
+    found = ids(client.post("/v1/recommend", json={"user_id": "u1", "k": 40, "filters": filters}))
+    assert sorted(found) == sorted(f"i{row}" for row in range(40) if fits(row))
+
+
+@pytest.mark.parametrize(
+    "filters",
+    [
+        {"attributes": {"colour": "red"}},
+        {"attributes": {"price": "cheap"}},
+        {"attributes": {"brand": {"min": 1}}},
+        {"attributes": {"brand": 5}},
+        {"attributes": {"price": True}},
+        {"brand": []},
+        {"price": {"min": "a"}},
+        {"price": 5},
+    ],
+    ids=str,
+)
+def test_a_filter_that_the_items_cannot_answer_is_refused(client: TestClient, filters: Any) -> None:
+    """With what they hold."""
+    assert client.post("/v1/recommend", json={"filters": filters}).status_code == 422
+
+
+def test_reasons_name_the_nearest_events_and_the_strongest_features(client: TestClient) -> None:
+    """Only when they are asked for, and without changing the list."""
+    plain = client.post("/v1/recommend", json={"history": ["i1", "i2"], "k": 3}).json()
+    told = client.post("/v1/recommend", json={"history": ["i1", "i2"], "k": 3, "explain": True}).json()
+    assert [item["item_id"] for item in plain["items"]] == [item["item_id"] for item in told["items"]]
+    assert plain["items"][0]["reasons"] is None
+    for item in told["items"]:
+        reasons = item["reasons"]
+        assert {near["item_id"] for near in reasons["nearest"]} == {"i1", "i2"}
+        sizes = [abs(part["log_odds"]) for part in reasons["features"]]
+        assert sizes and sizes == sorted(sizes, reverse=True)
+    ranked = client.post("/v1/rank", json={"history": ["i1"], "candidates": ["i1", "i5"], "explain": True}).json()
+    assert all(item["reasons"]["nearest"][0]["item_id"] == "i1" for item in ranked["items"])
+
+
+def test_diversity_brings_unlike_items_up(client: TestClient, folder: Path) -> None:
+    """The mean likeness within a list falls."""
+    recommender = load_bundle(folder).recommender
+
+    def likeness(diversity: float) -> float:
+        items = ids(client.post("/v1/recommend", json={"user_id": "u2", "k": 6, "diversity": diversity}))
+        vectors = recommender.vectors[[int(item[1:]) for item in items]]
+        return float((vectors @ vectors.T)[np.triu_indices(6, 1)].mean())
+
+    assert likeness(0.9) < likeness(0.0)
+
+
+def test_every_answered_list_is_kept_with_its_request_id(client: TestClient, store: Store) -> None:
+    """In the order in which it was shown."""
+    answer = client.post("/v1/recommend", json={"user_id": "u1", "k": 4}).json()
+    deadline = time.monotonic() + 10
+    while not (kept := list(store.every_list())) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert kept[0].request_id == answer["request_id"] and kept[0].user_id == "u1" and kept[0].model == "tiny"
+    assert kept[0].items == [item["item_id"] for item in answer["items"]]
+    assert kept[0].scores == pytest.approx([item["score"] for item in answer["items"]])
+
+
+def test_a_forgotten_user_is_a_stranger(client: TestClient, store: Store) -> None:
+    """To the store and to what was fitted; events after the deletion count again."""
+    stranger = ids(client.post("/v1/recommend", json={"user_id": "nobody"}))
+    send(client, "u1", "i3")
+    assert ids(client.post("/v1/recommend", json={"user_id": "u1"})) != stranger
+    assert client.delete("/v1/users/u1").json()["deleted"] >= 1
+    assert ids(client.post("/v1/recommend", json={"user_id": "u1"})) == stranger
+    send(client, "u1", "i3")
+    assert ids(client.post("/v1/recommend", json={"user_id": "u1"})) != stranger
+
+
+def test_without_keys_only_this_machine_is_answered(folder: Path, store: Store) -> None:
+    """Neither another host name nor an open address."""
+    app = create_app(live_of(folder, store), store)
+    assert client_of(app).get("/v1/model").status_code == 200
+    assert client_of(app, headers={"host": "evil.example"}).get("/v1/model").status_code == 403
+    open_to_all = client_of(create_app(live_of(folder, store), store, local=False))
+    assert open_to_all.get("/v1/model").status_code == 401
+    assert open_to_all.get("/healthz").status_code == 200
+
+
+def test_keys_open_what_their_scopes_say(folder: Path, store: Store) -> None:
+    """With keys, everything but the health routes needs one."""
+    texts = {scope: create_key(store, scope, (scope,)) for scope in ("read", "write", "admin")}
+    client = client_of(create_app(live_of(folder, store), store))
+
+    def status(method: str, path: str, key: str | None, body: Any = None) -> int:
+        headers = {} if key is None else {b"Authorization": f"Bearer {key}".encode()}
+        return client.request(method, path, headers=headers, json=body).status_code
+
+    event = {"events": [{"user_id": "u", "item_id": "i1"}]}
+    for path in ("/metrics", "/docs", "/openapi.json", "/v1/model", "/v1/items/i1/similar", "/nothing"):
+        assert status("GET", path, None) == 401
+    assert status("GET", "/metrics", texts["read"]) == 200
+    assert status("POST", "/v1/recommend", texts["read"], {}) == 200
+    assert status("POST", "/v1/events", texts["read"], event) == 403
+    assert status("POST", "/v1/events", texts["write"], event) == 200
+    assert status("POST", "/v1/recommend", texts["write"], {}) == 403
+    assert status("DELETE", "/v1/users/u", texts["read"]) == 403
+    assert status("POST", "/v1/model/reload", texts["write"]) == 403
+    assert status("POST", "/v1/model/reload", texts["admin"]) == 200
+    for wrong in ("", "rk_", texts["read"][:-1], texts["read"] + "x", "\u00e9"):
+        assert status("GET", "/v1/model", wrong) == 401
+
+
+def test_a_revoked_key_shuts_the_door(folder: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when it was the only one."""
+    monkeypatch.setattr("serving.keys.KNOWN_FOR_S", 0.0)
+    text = create_key(store, "shop", ("read",))
+    client = client_of(create_app(live_of(folder, store), store), headers={"Authorization": f"Bearer {text}"})
+    assert client.get("/v1/model").status_code == 200
+    revoke_key(store, store.every_key()[0].key_id)
+    assert client.get("/v1/model").status_code == 401
+
+
+def test_keys_are_in_no_log_and_not_in_the_store(
+    folder: Path, store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log has the key's id, the store a digest."""
+    caplog.set_level(logging.INFO, "recsys")
+    text = create_key(store, "shop", ("read",))
+    client = client_of(create_app(live_of(folder, store), store), headers={"Authorization": f"Bearer {text}"})
+    client.get("/v1/model", headers={"X-Request-ID": "mine-1"})
+    line = json.loads(caplog.records[-1].message)
+    assert line["request_id"] == "mine-1" and line["route"] == "/v1/model" and line["status"] == 200
+    assert line["key"] == text.split("_")[1]
+    secret = text.split("_", 2)[2]
+    assert secret not in caplog.text
+    assert not [path for path in tmp_path.iterdir() if secret.encode() in path.read_bytes()]
+
+
+def test_who_asks_too_often_is_told_when_to_come_again(folder: Path, store: Store) -> None:
+    """429 with Retry-After."""
+    client = client_of(create_app(live_of(folder, store), store, limits=Limits(per_second=5)))
+    answers = [client.get("/v1/model") for _ in range(20)]
+    refused = [answer for answer in answers if answer.status_code == 429]
+    assert refused and refused[0].headers["Retry-After"] == "1"
+    assert {answer.status_code for answer in answers} == {200, 429}
+
+
+def test_a_store_that_fails_is_503_and_comes_back(client: TestClient, store: Store, monkeypatch: Any) -> None:
+    """Events are refused and not lost in silence; strangers still get lists."""
+    import sqlalchemy as sa
+
+    def broken(*args: Any, **options: Any) -> Any:
+        raise sa.exc.OperationalError("statement", {}, Exception("disk I/O error"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store._engine, "begin", broken)
+        answer = send(client, "u", "i1")
+        assert answer.status_code == 503 and answer.headers["Retry-After"] == "1"
+        assert "disk I/O error" in answer.json()["detail"]
+        assert client.post("/v1/recommend", json={"history": ["i1"]}).status_code == 200
+    assert send(client, "u", "i1").json()["accepted"] == 1
+
+
+def test_an_unforeseen_failure_is_500_with_its_id_and_the_trace_in_the_log(
+    folder: Path, store: Store, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer says nothing of the inside."""
+    caplog.set_level(logging.INFO, "recsys")
+    monkeypatch.setattr("serving.service.Service.about_model", lambda self: 1 / 0)
+    client = client_of(create_app(live_of(folder, store), store), raise_server_exceptions=False)
+    answer = client.get("/v1/model")
+    assert answer.status_code == 500 and "ZeroDivision" not in answer.text
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_metrics_count_what_happened(client: TestClient) -> None:
+    """Latencies per route, candidates per source, strangers, the cache, events, the model."""
+    client.post("/v1/recommend", json={"user_id": "nobody", "query": "red lamp"})
+    client.post("/v1/recommend", json={"query": "red lamp"})
+    client.post("/v1/recommend", json={})
+    send(client, "u", "i1")
+    text = client.get("/metrics").text
+    for wanted in (
+        'recsys_request_seconds_count{route="/v1/recommend",status="200"} 3.0',
+        'recsys_candidates_total{source="popular"}',
+        "recsys_cold_requests_total 1.0",
+        'recsys_cache_lookups_total{kind="sentence",result="hit"} 1.0',
+        "recsys_events_total 1.0",
+        'recsys_model{model="tiny"} 1.0',
+    ):
+        assert wanted in text
+
+
+def test_a_moved_alias_is_followed_and_a_bad_model_is_not(tmp_path: Path, folder: Path, store: Store) -> None:
+    """Forwards, backwards, and back to the one that served; item changes come along."""
+    damaged = tmp_path / "damaged"
+    damaged.mkdir()
+    folders, named = {"m/1": folder, "m/2": folder, "m/3": damaged}, ["m/1"]
+    live = Live(lambda: named[0], lambda name: folders[name], store)
+    client = client_of(create_app(live, store))
+    client.put("/v1/items", json={"items": [{"item_id": "new", "title": "red lamp"}]})
+    for name in ("m/2", "m/1"):
+        named[0] = name
+        assert client.post("/v1/model/reload").json()["model"] == name
+        assert client.get("/v1/items/new/similar").status_code == 200
+    named[0] = "m/3"
+    answer = client.post("/v1/model/reload")
+    assert answer.status_code == 409 and "not a bundle" in answer.json()["detail"]
+    about = client.get("/v1/model").json()
+    assert about["model"] == "m/1" and list(about["failed"]) == ["m/3"]
+    assert client.post("/v1/recommend", json={"user_id": "u1"}).json()["model"] == "m/1"
+
+
+def test_no_request_fails_while_models_change(folder: Path, store: Store) -> None:
+    """Every answer is whole, from one model or the other; the alias is followed by itself."""
+    named = ["m/1"]
+    live = Live(lambda: named[0], lambda name: folder, store)
+    failures, models, done = [], set(), threading.Event()
+    with client_of(create_app(live, store)) as client:
+
+        def ask() -> None:
+            while not done.is_set():
+                answer = client.post("/v1/recommend", json={"user_id": "u1", "k": 5})
+                if answer.status_code != 200 or len(answer.json()["items"]) != 5:
+                    failures.append(answer.text)
+                models.add(answer.json()["model"])
+
+        threads = [threading.Thread(target=ask) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        named[0] = "m/2"
+        deadline = time.monotonic() + 30
+        while live.model.name != "m/2" and time.monotonic() < deadline:
+            client.put("/v1/items", json={"items": [{"item_id": "new", "title": "red lamp"}]})
+        time.sleep(0.2)
+        done.set()
+        for thread in threads:
+            thread.join()
+    assert not failures and models == {"m/1", "m/2"}
+
+
+def test_explored_places_are_marked_and_kept_with_their_propensity(folder: Path, store: Store) -> None:
+    """New items alone, each with the chance with which it came about."""
+    live = live_of(folder, store)
+    config = live.model.lookup.recommender.config
+    live.model.lookup.recommender.config = config.model_copy(
+        update={
+            "lists": config.lists.model_copy(update={"explore": 0.5}),
+            "sources": config.sources.model_copy(update={"popular": 10, "covisitation": 3, "related": 0, "lexical": 3}),
+        }
+    )
+    with client_of(create_app(live, store, clock=lambda: NOW, seed=1)) as client:
+        items = client.post("/v1/recommend", json={"user_id": "u1", "k": 6}).json()["items"]
+    explored = [place for place, item in enumerate(items) if item["explored"]]
+    assert explored and len({item["item_id"] for item in items}) == 6
+    (kept,) = store.every_list()
+    assert [place for place, chance in enumerate(kept.propensities) if chance is not None] == explored
+    assert all(0 < (kept.propensities[place] or 0) <= 0.5 for place in explored)
+
+
+def test_a_full_queue_of_lists_drops_and_counts(folder: Path, store: Store, monkeypatch: Any) -> None:
+    """Answers never wait for the log."""
+    from serving.shown import ShownLog
+
+    dropped: list[int] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "add_lists", lambda self, shown: time.sleep(0.3))
+        shown = ShownLog(store, lambda: dropped.append(1), most=2)
+        for number in range(600):
+            shown.add(number)  # type: ignore[arg-type]
+        assert dropped
+        shown.close()
+
+
+def test_stored_events_of_one_moment_keep_their_order(client: TestClient, store: Store) -> None:
+    """The order of arrival decides where times do not."""
+    store.add_events([StoredEvent(f"e{n}", "u", f"i{n}", "click", NOW) for n in (5, 2, 9)])
+    same = [{"item_id": f"i{n}", "timestamp": NOW} for n in (5, 2, 9)]
+    assert ids(client.post("/v1/recommend", json={"user_id": "u"})) == ids(
+        client.post("/v1/recommend", json={"history": same})
+    )

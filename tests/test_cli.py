@@ -25,6 +25,11 @@ def test_help_needs_no_heavy_package() -> None:
         ["data", "import"],
         ["data", "simulate"],
         ["data", "check"],
+        ["data", "export"],
+        ["data", "prune"],
+        ["keys"],
+        ["keys", "add"],
+        ["keys", "revoke"],
         ["train"],
         ["evaluate"],
         ["recommend"],
@@ -36,7 +41,7 @@ def test_every_command_has_help(command: list[str], capsys: pytest.CaptureFixtur
     """With examples, but for the group."""
     code, out, _ = run(capsys, *command, "--help")
     assert code == 0
-    assert "Example" in out or command == ["data"]
+    assert "Example" in out or command in (["data"], ["keys"])
 
 
 @pytest.mark.parametrize(
@@ -52,6 +57,8 @@ def test_every_command_has_help(command: list[str], capsys: pytest.CaptureFixtur
         ["evaluate", "x", "--json", "no/folder/report.json"],
         ["recommend", "x", "--out", "y", "--k", "0"],
         ["serve", "--port", "99999"],
+        ["keys", "add", "x", "--scope", "all"],
+        ["data", "prune", "--days", "0"],
         ["data", "simulate", "--out", "x", "--users", "0"],
         ["data", "import", "files", "x", "--out", "y", "--column", "user_id"],
         ["data", "import", "csv", "x", "--out", "y"],
@@ -79,6 +86,8 @@ def test_wrong_usage_exits_with_2(
         (["train", "x", "--set", "interest.epoch=3"], "did you mean 'epochs'"),
         (["train", "x", "--config", "nowhere.toml"], "nowhere.toml: no such file"),
         (["serve", "--model", "no/bundle"], "no/bundle"),
+        (["keys", "add", "x", "--store", "mysql://h/d"], "sqlite:///"),
+        (["data", "export", "nowhere", "--out", "y", "--store", "postgresql://me:secret@127.0.0.1:9/d"], "127.0.0.1:9"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -130,3 +139,16 @@ def test_import_simulate_and_check_work_from_the_command_line(
     events = [pl.read_parquet(tmp_path / name / "events.parquet") for name in ("shop", "again")]
     assert events[0]["item_id"].equals(events[1]["item_id"])
     assert run(capsys, "data", "import", "files", str(tmp_path / "csv"), "--out", out)[0] == 1
+
+
+def test_keys_are_made_listed_and_revoked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The secret is shown once."""
+    store = ("--store", f"sqlite:///{tmp_path}/store.db")
+    code, text, _ = run(capsys, "keys", "add", "shop", "--scope", "read", "--scope", "write", *store)
+    assert code == 0 and text.startswith("rk_")
+    key_id = text.split("_")[1]
+    _, listed, _ = run(capsys, "keys", "list", *store)
+    assert key_id in listed and "read,write" in listed and text.strip().split("_", 2)[2] not in listed
+    assert run(capsys, "keys", "revoke", key_id, *store)[0] == 0
+    code, _, errors = run(capsys, "keys", "revoke", key_id, *store)
+    assert code == 1 and "recsys keys list" in errors

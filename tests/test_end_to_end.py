@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
-from fastapi.testclient import TestClient
 
 from features.dataset import load_dataset
 from features.histories import EARLY, LATE, TEST, VALID
@@ -17,10 +16,13 @@ from features.simulate import simulate
 from recsys.errors import RecsysError
 from serving.api import create_app
 from serving.batch import histories_of
+from serving.live import Live
 from serving.loading import load_bundle
 from serving.lookup import Lookup
+from serving.store import Store
 from tests.command_line import run
 from tests.conftest import SETTINGS, Shop
+from tests.worlds import client_of
 from training import tracking
 from training.compare import evaluate_model, recommend_lists
 from training.pipeline import read_log, train
@@ -59,13 +61,15 @@ def test_what_training_reported_is_what_evaluation_measures(inside: Shop) -> Non
 
 def test_batch_api_and_evaluation_give_the_same_lists(inside: Shop, tmp_path: Path) -> None:
     """For the same user and the same moment."""
-    recommend_lists(inside.dataset, inside.model, 10, tmp_path / "lists.parquet", None)
-    batch = pl.read_parquet(tmp_path / "lists.parquet")
+    recommend_lists(inside.dataset, inside.model, 10, tmp_path / "lists")
+    batch = pl.read_parquet(tmp_path / "lists" / "*.parquet")
     dataset = load_dataset(inside.dataset)
     bundle = load_bundle(tracking.bundle_folder(inside.model), dataset.items)
     log = read_log(dataset, inside.config)
     now = int(log.times.max()) + 1
-    client = TestClient(create_app(bundle, inside.model, clock=lambda: now))
+    store = Store(f"sqlite:///{tmp_path}/store.db")
+    live = Live(lambda: inside.model, tracking.bundle_folder, store)
+    client = client_of(create_app(live, store, clock=lambda: now))
     items = dataset.items["item_id"]
     for row in range(0, len(log.user_ids), 97):
         user = log.user_ids[row]
@@ -118,11 +122,12 @@ def test_an_unseen_item_is_recommended_from_its_text(inside: Shop, tmp_path: Pat
 def test_every_user_has_a_full_list_of_distinct_items(inside: Shop, tmp_path: Path) -> None:
     """Also those without events."""
     (tmp_path / "users.txt").write_text("u000001\nstranger\n")
-    rows, users = recommend_lists(inside.dataset, inside.model, 12, tmp_path / "lists.parquet", None)
-    lists = pl.read_parquet(tmp_path / "lists.parquet")
-    assert (users, rows) == (1500, 18000) == (lists["user_id"].n_unique(), lists.height)
+    written = recommend_lists(inside.dataset, inside.model, 12, tmp_path / "lists")
+    lists = pl.read_parquet(tmp_path / "lists" / "*.parquet")
+    assert (written.lists, written.rows) == (1500, 18000) == (lists["user_id"].n_unique(), lists.height)
     assert not lists.select("user_id", "item_id").is_duplicated().any()
-    assert recommend_lists(inside.dataset, inside.model, 3, tmp_path / "two.parquet", tmp_path / "users.txt") == (6, 2)
+    two = recommend_lists(inside.dataset, inside.model, 3, tmp_path / "two", tmp_path / "users.txt")
+    assert (two.rows, two.lists) == (6, 2)
 
 
 def test_the_first_version_is_champion_and_stays_it(inside: Shop) -> None:
@@ -179,17 +184,17 @@ def test_a_stopped_run_goes_on_where_it_was(tmp_path: Path, inside: Shop, monkey
 
 def test_commands_end_with_what_to_do_next(inside: Shop, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Lists are written by the command line as by the function."""
-    out = tmp_path / "lists.parquet"
+    out = tmp_path / "lists"
     code, printed, _ = run(capsys, "recommend", str(inside.dataset), "--k", "3", "--out", str(out))
-    assert (code, pl.read_parquet(out).height) == (0, 4500)
-    assert "4,500 rows, lists for 1,500 users" in printed
+    assert (code, pl.read_parquet(out / "*.parquet").height) == (0, 4500)
+    assert "4,500 rows, lists for 1,500 of 1,500 users" in printed
 
 
 def test_a_model_that_is_not_registered_is_one_clear_line(
     inside: Shop, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Exit code 1, the name, and what to run; nothing is written."""
-    out = tmp_path / "lists.parquet"
+    out = tmp_path / "lists"
     for model in ("models:/nope@champion", "models:/recsys/99", "no/folder"):
         code, _, errors = run(capsys, "recommend", str(inside.dataset), "--model", model, "--out", str(out))
         lines = [line for line in errors.splitlines() if line.startswith("error:")]

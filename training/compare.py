@@ -20,11 +20,11 @@ from recsys.encoder import FrozenPrefix, encode_all, load_encoder, resolve_preci
 from recsys.errors import RecsysError
 from recsys.events import EVENT_TYPES
 from recsys.progress import console, stage
-from serving.batch import read_users, write_lists
-from serving.loading import Bundle, load_bundle
+from serving.batch import Job, Written, read_users, write_lists
+from serving.loading import Bundle, catalogue_ids, load_bundle
 from training.evaluate import SPLIT_STAGES, Report, evaluate
 from training.pipeline import STAGES, WORK, item_counts, read_log
-from training.tracking import bundle_folder
+from training.tracking import bundle_folder, resolve
 from training.yardsticks import Als, Ease, FrozenEncoder, Popularity, Yardstick, bm25, item_knn
 
 
@@ -51,17 +51,20 @@ def evaluate_model(folder: Path, model: str, split: str, with_yardsticks: bool) 
     return replace(report, skipped=skipped)
 
 
-def recommend_lists(folder: Path, model: str, k: int, out: Path, users_file: Path | None) -> tuple[int, int]:
-    """Write lists for the users of `users_file`, or all of the dataset; return rows and users."""
-    dataset, bundle, log = _open(folder, model)
-    if users_file:
-        users = read_users(users_file)
-    else:
-        listed = dataset.users["user_id"].to_list() if dataset.users is not None else []
-        users = list(dict.fromkeys([*log.user_ids, *listed]))
+def recommend_lists(
+    folder: Path, model: str, k: int, out: Path, users_file: Path | None = None, resume: bool = False
+) -> Written:
+    """Write lists for the users of `users_file`, or all of the dataset, into the folder `out`."""
+    name = resolve(model)
+    bundle = bundle_folder(name)
+    manifest, config = verify(bundle), read_config(bundle)
+    dataset = _read(folder, config, manifest["dataset_fingerprint"], model)
+    log = read_log(dataset, config, catalogue_ids(bundle, dataset.items))
+    listed = dataset.users["user_id"].to_list() if dataset.users is not None else []
+    users = read_users(users_file) if users_file else list(dict.fromkeys([*log.user_ids, *listed]))
+    job = Job.of(name, bundle, dataset.fingerprint(), k, users, log)
     with stage(f"writing {out}") as update:
-        rows = write_lists(bundle.recommender, log, users, k, out, update)
-    return rows, len(users)
+        return write_lists(job, dataset.items, log, users, out, resume, update)
 
 
 def fit_yardsticks(
@@ -98,14 +101,17 @@ def frozen_vectors(config: EncoderConfig, items: pl.DataFrame) -> np.ndarray:
 
 
 def _open(folder: Path, model: str) -> tuple[Dataset, Bundle, EventLog]:
-    bundle_path = bundle_folder(model)
-    verify(bundle_path)
-    with stage("reading the data"):
-        dataset = load_dataset(folder, read_config(bundle_path).data.on_invalid)
+    path = bundle_folder(model)
+    manifest, config = verify(path), read_config(path)
+    dataset = _read(folder, config, manifest["dataset_fingerprint"], model)
     with stage(f"loading {model}"):
-        bundle = load_bundle(bundle_path, dataset.items)
-    recommender = bundle.recommender
-    trained_on = bundle.manifest["dataset_fingerprint"]
+        bundle = load_bundle(path, dataset.items)
+    return dataset, bundle, read_log(dataset, config, bundle.recommender.items["item_id"])
+
+
+def _read(folder: Path, config: Config, trained_on: str, model: str) -> Dataset:
+    with stage("reading the data"):
+        dataset = load_dataset(folder, config.data.on_invalid)
     if dataset.fingerprint() != trained_on:
         console.print(f"note: {folder} is not, or no longer, the dataset that {model} was trained on")
-    return dataset, bundle, read_log(dataset, recommender.config, recommender.items["item_id"])
+    return dataset

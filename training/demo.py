@@ -42,10 +42,10 @@ def main(folder: Path) -> None:
     model = f"models:/recsys/{trained.version}"
     report = evaluate_model(shop, model, "test", with_yardsticks=True)
     report.write(Path("evaluation.json"))
-    _, users = recommend_lists(shop, model, 20, Path("lists.parquet"), None)
+    written = recommend_lists(shop, model, 20, Path("lists"))
     render(report, out)
     _show_users(shop, out)
-    out.print(f"\nlists for {users:,} users in {folder / 'lists.parquet'}; all in {time.monotonic() - start:.0f} s")
+    out.print(f"\nlists for {written.lists:,} users in {folder / 'lists'}; all in {time.monotonic() - start:.0f} s")
     out.print(f"\nnext, in {folder}:")
     for command in (
         "../.venv/bin/recsys serve",
@@ -65,7 +65,7 @@ def _show_users(shop: Path, out: Console) -> None:
         .collect()
         .join(items, on="item_id", maintain_order="left")
     )
-    lists = pl.read_parquet("lists.parquet").join(items, on="item_id", maintain_order="left")
+    lists = pl.read_parquet("lists/*.parquet").join(items, on="item_id", maintain_order="left")
     users = bought.group_by("user_id", maintain_order=True).len().filter(pl.col("len") >= 3)["user_id"]
     table = Table(title="five users", show_lines=True)
     for column in ("user", "bought, latest first", "recommended"):

@@ -8,7 +8,6 @@ Shapes: none; arrays travel through `data.npz` in the stage folder.
 """
 
 import json
-import logging
 import os
 import tempfile
 import threading
@@ -21,6 +20,7 @@ from typing import Any
 import torch
 
 from recsys.aside import file_aside
+from recsys.cluster import start_ray
 from recsys.config import Config
 from recsys.errors import RecsysError
 from recsys.progress import Update
@@ -157,24 +157,6 @@ def use_gpu(config: Config) -> bool:
     if config.compute.device == "gpu" and not torch.cuda.is_available():
         raise RecsysError("compute.device is gpu but PyTorch sees no GPU; use compute.device=auto or cpu")
     return config.compute.device != "cpu" and torch.cuda.is_available()
-
-
-def start_ray() -> None:
-    """Join the cluster of `RAY_ADDRESS`, or start a quiet one on this machine."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    import ray
-
-    if ray.is_initialized():
-        return
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if "RAY_ADDRESS" in os.environ:
-        ray.init(**quiet)
-    else:
-        ray.init(include_dashboard=False, object_store_memory=200 << 20, **quiet)
-    for name in ("ray", "ray.train", "ray.data"):
-        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def _stalled(history: list[dict[str, float]], patience: int) -> bool:

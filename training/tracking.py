@@ -186,6 +186,24 @@ def bundle_folder(model: str) -> Path:
     return local / "artifacts" / "bundle"
 
 
+def resolve(model: str) -> str:
+    """Return the version that `model` names now: `models:/NAME/VERSION` for an alias, else `model` itself.
+
+    Raises:
+        RecsysError: nothing of that name is registered.
+    """
+    name, at, alias = model.removeprefix("models:/").partition("@")
+    if not (at and model.startswith("models:/")):
+        return model
+    try:
+        return f"models:/{name}/{connect().get_model_version_by_alias(name, alias).version}"
+    except MlflowException as error:
+        raise RecsysError(
+            f"--model {model}: not found in {mlflow.get_tracking_uri()} ({_first_line(error)}); "
+            "train one with `recsys train DATASET`"
+        ) from error
+
+
 def predict(model: str, rows: pd.DataFrame, k: int) -> pd.DataFrame:
     """Return what the registered model answers for `rows`, through MLflow's own interface."""
     connect()

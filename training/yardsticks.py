@@ -18,7 +18,8 @@ from scipy import linalg, sparse
 from threadpoolctl import threadpool_limits
 
 from recsys.errors import RecsysError
-from serving.sources.graphs import HISTORY_DECAY, NEIGHBOURS, LexicalSource
+from serving.sources.base import HISTORY_DECAY
+from serving.sources.graphs import NEIGHBOURS, LexicalSource
 
 Floats = NDArray[np.float32]
 Histories = NDArray[np.int32]
@@ -70,7 +71,7 @@ def item_knn(interactions: sparse.csr_matrix) -> ItemGraph:
 
 def bm25(items: pl.DataFrame) -> ItemGraph:
     """Return how well each item's words find every other (Robertson et al. 1994; bm25s)."""
-    return ItemGraph(LexicalSource.of_texts(items).graph)
+    return ItemGraph(LexicalSource.of_items(items).graph)
 
 
 class Als:

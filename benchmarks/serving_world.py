@@ -1,0 +1,99 @@
+"""A bundle of any size for the benchmarks of serving: real parts, made-up data.
+
+Item vectors are drawn around topics instead of being encoded from texts, and the ranker learns from
+noise: what serving costs depends on neither.
+"""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import torch
+
+from features.histories import EventLog, build_log
+from features.ranking import RankingFeatures, fit_facts
+from recsys.config import Config
+from recsys.encoder import load_encoder
+from recsys.events import EVENT_TYPES
+from recsys.schema import ITEM_COLUMNS
+from serving.loading import feature_sources, save_bundle
+from serving.recommender import Recommender
+from serving.sources import SOURCES, FitContext
+from training.interest import build_model
+from training.ranker_trees import fit_trees
+from training.ranking_data import ranking_data
+
+TOPICS = 500
+START_US = 1_700_000_000_000_000
+COLOURS = ("red", "blue", "green", "white", "black", "grey", "brown", "golden", "silver", "plain")
+THINGS = ("lamp", "chair", "table", "rug", "jacket", "boot", "tent", "knife", "bottle", "bag", "desk", "shelf")
+
+
+def bundle_of(folder: Path, items: int, users: int = 20_000, events: int = 30) -> Path:
+    """Return the folder of a bundle with that many items and users of some `events` each, made where it is missing."""
+    bundle = folder / f"bundle-{items}-{users}"
+    if not (bundle / "manifest.json").exists():
+        shutil.rmtree(bundle, ignore_errors=True)
+        bundle.mkdir(parents=True)
+        recommender, log, tokenizer = _recommender(items, users, events)
+        save_bundle(bundle, recommender, tokenizer, log, {"dataset": "made up", "fit_on": "train", "metrics": {}})
+    return bundle
+
+
+def _recommender(items: int, users: int, events: int) -> tuple[Recommender, EventLog, object]:
+    config = Config.model_validate({"lists": {"exclude_seen": "never"}, "interest": {"max_history": 50}})
+    rng = np.random.default_rng(0)
+    topics = rng.integers(TOPICS, size=items)
+    catalogue, log = _catalogue(topics, rng), _log(topics, users, events, rng)
+    torch.manual_seed(0)
+    model = build_model(config, torch.from_numpy(np.bincount(log.items, minlength=items) > 0)).eval()
+    _, tokenizer = load_encoder(config.encoder)
+    centres = rng.normal(size=(TOPICS, model.encoder.width))
+    vectors = (centres[topics] + 0.7 * rng.normal(size=(items, model.encoder.width))).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    context = FitContext(catalogue, log, vectors, np.ones(len(EVENT_TYPES), np.float32), True)
+    sources = [source.fit(context) for source in SOURCES.values()]
+    features = RankingFeatures(fit_facts(catalogue, log, ()), True, feature_sources(list(SOURCES)), ())
+    recommender = Recommender(config, catalogue, model, vectors, sources, features, None, False)
+    data = ranking_data(recommender, log, log.requests(0, 1).select(np.arange(500)))
+    recommender.ranker = fit_trees(data, config.ranker, seed=0)
+    return recommender, log, tokenizer
+
+
+def _catalogue(topics: np.ndarray, rng: np.random.Generator) -> pl.DataFrame:
+    count = len(topics)
+    parts = [rng.choice(words, count) for words in (COLOURS, COLOURS, THINGS)]
+    frame = pl.DataFrame(
+        {
+            "item_id": [f"i{row:07d}" for row in range(count)],
+            "title": [f"{a} {b} {thing} {topic}" for a, b, thing, topic in zip(*parts, topics, strict=True)],
+            "brand": [f"brand {topic % 97}" for topic in topics],
+            "category": [f"category {topic % 41}" for topic in topics],
+            "price": rng.lognormal(3, 1, count),
+        }
+    )
+    absent = [pl.lit(None, kind).alias(name) for name, kind in ITEM_COLUMNS.items() if name not in frame.columns]
+    return frame.with_columns(absent).select(list(ITEM_COLUMNS)).cast(pl.Schema(ITEM_COLUMNS))
+
+
+def _log(topics: np.ndarray, users: int, events: int, rng: np.random.Generator) -> EventLog:
+    """Return users who stay with three topics of their own."""
+    order = np.argsort(topics, kind="stable")
+    starts = np.searchsorted(topics[order], np.arange(TOPICS + 1))
+    wanted = rng.integers(TOPICS, size=(users, 3))[np.arange(users)[:, None], rng.integers(3, size=(users, events))]
+    places = starts[wanted] + (rng.random((users, events)) ** 2 * np.diff(starts)[wanted]).astype(np.int64)
+    frame = pl.DataFrame(
+        {
+            "user_id": [f"u{user:07d}" for user in np.repeat(np.arange(users), events)],
+            "item": order[np.minimum(places, len(topics) - 1)].ravel(),
+            "timestamp": START_US + rng.integers(0, 90 * 86_400_000_000, users * events),
+        }
+    )
+    frame = frame.with_columns(
+        item_id=pl.format("i{}", pl.col("item").cast(pl.String).str.zfill(7)),
+        event_type=pl.lit("click"),
+        split=pl.lit("train"),
+    )
+    ids = pl.Series([f"i{row:07d}" for row in range(len(topics))])
+    return build_log(frame.drop("item").lazy(), ids, 0.01)

@@ -1,0 +1,328 @@
+"""What the API takes and answers: pydantic models, with the limits and examples of its documentation."""
+
+import math
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from serving.lookup import PastEvent
+
+MAX_CANDIDATES = 1000
+MAX_HISTORY = 1000
+MAX_K = 200
+MAX_EVENTS = 1000
+MAX_ITEMS = 256
+MAX_TIME = 1 << 60
+"""Microseconds; differences of two times stay within 64 bits."""
+
+
+def _finite(number: float) -> float:
+    if not math.isfinite(number):
+        raise ValueError("must be finite")
+    return number
+
+
+Id = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f]+$")]
+Text = Annotated[str, StringConstraints(max_length=20_000, pattern=r"^[^\x00]*$")]
+Word = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"^[^\x00]+$")]
+Number = Annotated[float, AfterValidator(_finite)]
+ActionType = Literal["view", "click", "like", "share", "comment", "cart", "purchase"]
+"""Every event type but `impression`."""
+EventType = Literal["impression", "view", "click", "like", "share", "comment", "cart", "purchase"]
+Moment = datetime | Annotated[int, Field(ge=-MAX_TIME, le=MAX_TIME)]
+"""ISO time (UTC where it names no zone), or microseconds, or the dataset's ordinal."""
+
+
+def microseconds(moment: datetime | int | None) -> int | None:
+    """Return a moment as a number, None for None."""
+    if isinstance(moment, datetime):
+        return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1e6)
+    return moment
+
+
+def examples(*bodies: dict[str, Any]) -> ConfigDict:
+    """Return the configuration of a body with examples; unknown keys are refused."""
+    return ConfigDict(extra="forbid", json_schema_extra={"examples": list(bodies)})
+
+
+class Body(BaseModel):
+    """Base of every request body."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class HistoryEvent(Body):
+    """One event of a history that the caller sends."""
+
+    item_id: Id
+    event_type: ActionType = "click"
+    timestamp: Moment | None = None
+    """Now by default."""
+
+    def past(self) -> PastEvent:
+        """Return it as the lookup takes it."""
+        return PastEvent(self.item_id, self.event_type, microseconds(self.timestamp))
+
+
+class Who(Body):
+    """For whom: a user, or a history (oldest event first) that stands for what is known of the user."""
+
+    user_id: Id | None = None
+    history: Annotated[list[Id | HistoryEvent], Field(max_length=MAX_HISTORY)] | None = None
+
+
+class Range(Body):
+    """A closed interval of numbers."""
+
+    min: Number | None = None
+    max: Number | None = None
+
+
+class Filters(Body):
+    """What the items of a list must be like. All of it must hold; of several values one."""
+
+    category: Word | Annotated[list[Word], Field(min_length=1, max_length=100)] | None = None
+    brand: Word | Annotated[list[Word], Field(min_length=1, max_length=100)] | None = None
+    price: Range | None = None
+    attributes: Annotated[
+        dict[
+            Word,
+            bool | Number | Word | Annotated[list[bool | Number | Word], Field(min_length=1, max_length=100)] | Range,
+        ],
+        Field(max_length=20),
+    ] = {}
+    """Any other column of the items: a value, several values, or a range; of a column of lists, an element."""
+
+
+class RecommendBody(Who):
+    """A request for a list."""
+
+    query: Annotated[Text, Field(min_length=1, max_length=500)] | None = None
+    """A typed sentence; it stands behind the history as the latest interest."""
+    k: int = Field(20, ge=1, le=MAX_K)
+    filters: Filters | None = None
+    exclude_seen: bool | None = None
+    """Whether items of the history are left out; the model's own rule by default."""
+    diversity: float | None = Field(None, ge=0, le=1)
+    """Weight of unlikeness to the places above; the model's own by default."""
+    explain: bool = False
+    model_config = examples(
+        {"user_id": "u000001", "k": 5},
+        {"history": ["i000001", "i000002"], "k": 5, "diversity": 0.3},
+        {"query": "a warm jacket for hiking", "filters": {"price": {"max": 100}}, "explain": True},
+    )
+
+
+class Context(Body):
+    """The circumstances of a request."""
+
+    time: Moment | None = None
+    """When the list will be seen; now by default."""
+
+
+class RankBody(Who):
+    """A request to put candidates in order."""
+
+    candidates: Annotated[list[Id], Field(min_length=1, max_length=MAX_CANDIDATES)]
+    context: Context | None = None
+    explain: bool = False
+    model_config = examples({"user_id": "u000001", "candidates": ["i000001", "i000002"]})
+
+    @model_validator(mode="after")
+    def _distinct(self) -> "RankBody":
+        if len(set(self.candidates)) < len(self.candidates):
+            raise ValueError("candidates has the same id twice; send each once")
+        return self
+
+
+class SearchBody(Body):
+    """A sentence to find items by."""
+
+    query: Annotated[Text, Field(min_length=1, max_length=500)]
+    k: int = Field(20, ge=1, le=MAX_K)
+    filters: Filters | None = None
+    model_config = examples({"query": "noise-cancelling headphones", "k": 5})
+
+
+class Event(Body):
+    """What a user did, or was shown."""
+
+    event_id: Id | None = None
+    """Name it where you may send it again: a second event of the same id is the same event."""
+    user_id: Id
+    item_id: Id
+    event_type: EventType = "click"
+    timestamp: Moment | None = None
+    """Now by default."""
+    value: Number | None = None
+    session_id: Id | None = None
+    request_id: Id | None = None
+    """That of the answered list on which the user acted."""
+    position: int | None = Field(None, ge=1, le=100_000)
+
+
+class EventsBody(Body):
+    """One event or many; all of them are kept, or none."""
+
+    events: Annotated[list[Event], Field(min_length=1, max_length=MAX_EVENTS)]
+    model_config = examples(
+        {"events": [{"event_id": "e-1", "user_id": "u000001", "item_id": "i000002", "event_type": "click"}]}
+    )
+
+
+class Item(Body):
+    """An item as it is from now on; what is left out is unknown."""
+
+    item_id: Id
+    title: Annotated[Text, Field(min_length=1)]
+    description: Text | None = None
+    tags: Annotated[list[Word], Field(max_length=100)] | None = None
+    brand: Word | None = None
+    category: Word | None = None
+    price: Annotated[Number, Field(ge=0)] | None = None
+    created_at: Moment | None = None
+    attributes: Annotated[
+        dict[Word, bool | Number | Text | Annotated[list[Text], Field(max_length=100)] | None], Field(max_length=100)
+    ] = {}
+    """Values of the catalogue's other columns."""
+
+    def body(self) -> dict[str, Any]:
+        """Return the columns of the item, but for its id."""
+        known = self.model_dump(exclude={"item_id", "attributes", "created_at"}, exclude_none=True)
+        if self.created_at is not None:
+            known["created_at"] = microseconds(self.created_at)
+        return self.attributes | known
+
+
+class ItemsBody(Body):
+    """One item or many; all of them are taken, or none."""
+
+    items: Annotated[list[Item], Field(min_length=1, max_length=MAX_ITEMS)]
+    model_config = examples(
+        {
+            "items": [
+                {"item_id": "new-1", "title": "Walnut desk lamp", "brand": "Oak", "category": "lamps", "price": 49.0}
+            ]
+        }
+    )
+
+    @model_validator(mode="after")
+    def _distinct(self) -> "ItemsBody":
+        if len({item.item_id for item in self.items}) < len(self.items):
+            raise ValueError("items has the same id twice; send each once")
+        return self
+
+
+class Near(BaseModel):
+    """An item of the history, and how like it is."""
+
+    item_id: str
+    similarity: float
+
+
+class Contribution(BaseModel):
+    """What a feature adds to the log odds of a click."""
+
+    feature: str
+    log_odds: float
+
+
+class Reasons(BaseModel):
+    """Why an item stands where it does."""
+
+    nearest: list[Near]
+    """The events of the history that it is most like, by interest."""
+    features: list[Contribution]
+    """The strongest, of either sign."""
+
+
+class RankedItem(BaseModel):
+    """One place of a list."""
+
+    item_id: str
+    title: str
+    score: float
+    """The value of the item, by which the list is sorted."""
+    interest: float
+    """Cosine of user and item."""
+    p_click: float
+    p_purchase: float
+    explored: bool = False
+    """Whether the place was given to a new item to learn about it."""
+    reasons: Reasons | None = None
+
+
+class Answer(BaseModel):
+    """A list, best first, and the ids that the model does not know."""
+
+    request_id: str
+    """Send it with the events that follow, so that they are known to answer this list."""
+    user_id: str | None
+    model: str
+    items: list[RankedItem]
+    unknown_items: list[str]
+
+
+class SimilarItem(BaseModel):
+    """An item near another."""
+
+    item_id: str
+    title: str
+    similarity: float
+
+
+class SimilarAnswer(BaseModel):
+    """The items nearest to one."""
+
+    item_id: str
+    model: str
+    items: list[SimilarItem]
+
+
+class EventsAnswer(BaseModel):
+    """What became of the events: those that are neither new nor known of an id were there before."""
+
+    accepted: int
+    duplicates: int
+    unknown_items: list[str]
+    """Kept all the same: they count once the items are known."""
+
+
+class ItemsAnswer(BaseModel):
+    """That items changed, and how many there are now."""
+
+    changed: int
+    items: int
+
+
+class Forgotten(BaseModel):
+    """What was deleted of a user."""
+
+    user_id: str
+    deleted: int
+
+
+class ModelAnswer(BaseModel):
+    """What answers now."""
+
+    model: str
+    dataset: str
+    fit_on: str
+    metrics: dict[str, Any]
+    items: int
+    users: int
+    failed: dict[str, str]
+    """Newer models that were not taken, and why."""
+
+
+class Health(BaseModel):
+    """That the process is up, or ready."""
+
+    status: Literal["ok"]
+
+
+class Problem(BaseModel):
+    """Why a request was not answered."""
+
+    detail: str | list[dict[str, Any]]

@@ -1,0 +1,63 @@
+"""The server process: one model, one store, one port.
+
+In: a model's name and an open store. Out: a process that answers until it is told to stop.
+"""
+
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import uvicorn
+
+from recsys.errors import RecsysError
+from serving.api import create_app
+from serving.guard import LOOPBACK, Limits
+from serving.live import Live
+from serving.store import Store
+
+
+def open_live(model: str, store: Store, resolve: Callable[[str], str], fetch: Callable[[str], Path]) -> Live:
+    """Load `model`; `resolve` turns an alias into a version, `fetch` a version into a folder."""
+    # Requests run beside each other; threads within one would only wait for each other.
+    torch.set_num_threads(1)
+    return Live(lambda: resolve(model), fetch, store)
+
+
+def run(live: Live, store: Store, host: str, port: int, rate: int) -> None:
+    """Answer on `host` and `port` until the process is stopped.
+
+    Raises:
+        RecsysError: other machines could reach it and there is no key.
+    """
+    local = host in LOOPBACK
+    if not local and not store.every_key():
+        raise RecsysError(
+            f"--host {host}: other machines could ask without a key; make one with "
+            f"`recsys keys add NAME --store {store.url.render_as_string(hide_password=True)}`, or listen on 127.0.0.1"
+        )
+    log = logging.getLogger("recsys")
+    log.setLevel(logging.INFO)
+    log.addHandler(logging.StreamHandler(sys.stderr))
+    app = create_app(live, store, limits=Limits(per_second=rate), local=local)
+    keys = "no key is needed on this machine" if not store.every_key() else "a key is needed"
+    server = Server(
+        uvicorn.Config(app, host=host, port=port, log_level="warning", access_log=False, timeout_keep_alive=30),
+        f"listening on http://{host}:{port}, documentation at /docs; {keys}",
+    )
+    server.run()
+
+
+class Server(uvicorn.Server):
+    """A server that says when it listens, and not before."""
+
+    def __init__(self, config: uvicorn.Config, notice: str) -> None:
+        super().__init__(config)
+        self.notice = notice
+
+    async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
+        """Bind, then tell."""
+        await super().startup(sockets)  # type: ignore[arg-type]
+        if self.started:
+            print(self.notice, flush=True)

@@ -1,0 +1,159 @@
+"""Lists for many users: complete or not there, the same as anywhere, and going on after a kill."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import polars as pl
+import pytest
+from filelock import FileLock
+
+from features.histories import EventLog
+from recsys.errors import RecsysError
+from serving.batch import Job, Written, histories_of, lists_table, read_users, write_lists
+from serving.loading import load_bundle
+from tests.worlds import DAY, START, log_of, tiny_bundle
+
+pytestmark = pytest.mark.slow
+
+USERS = [f"u{user}" for user in range(12)] + ["stranger"]
+EVENTS = [(f"u{u}", f"i{(3 * u + s * s) % 35}", "click", 5 * s + u % 5) for u in range(12) for s in range(5)]
+
+
+def quiet(share: float, note: str = "") -> None:
+    """Show no progress."""
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a small bundle."""
+    return tiny_bundle(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture
+def log() -> EventLog:
+    """Return the log that the bundle was fitted on."""
+    return log_of(EVENTS, 40)
+
+
+@pytest.fixture
+def write(bundle: Path, log: EventLog, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Written]:
+    """Return a writer of lists in parts of five users."""
+    monkeypatch.setattr("serving.batch.PART_USERS", 5)
+    catalogue = pl.read_parquet(bundle / "items.parquet")
+
+    def run(out: Path, resume: bool = False, k: int = 7, users: list[str] = USERS) -> Written:
+        job = Job.of("tiny", bundle, "-", k, users, log)
+        return write_lists(job, catalogue, log, users, out, resume, quiet)
+
+    return run
+
+
+def test_lists_are_those_of_the_recommender_and_the_report_counts_them(
+    write: Callable[..., Written], bundle: Path, log: EventLog, tmp_path: Path
+) -> None:
+    """A part per five users, nothing left beside them, and why the lists are shorter than asked for."""
+    written = write(tmp_path / "lists", k=50)
+    assert (written.users, written.lists, written.rows, list(written.shorter.values())) == (13, 13, 520, [13])
+    assert "40 items were left" in next(iter(written.shorter))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["lists"]
+    assert sorted(path.name for path in (tmp_path / "lists").iterdir()) == [
+        "_report.json", "part-00000.parquet", "part-00001.parquet", "part-00002.parquet",
+    ]  # fmt: skip
+    assert json.loads((tmp_path / "lists" / "_report.json").read_text())["model"] == "tiny"
+    recommender = load_bundle(bundle).recommender
+    now = START + 24 * DAY + 1
+    rows = [log.user_ids.index(user) if user in log.user_ids else -1 for user in USERS]
+    wanted = lists_table(
+        USERS,
+        recommender.recommend(histories_of(recommender, log, rows, now), 50),
+        recommender.items["item_id"].to_numpy(),
+    )
+    found = pl.concat([pl.read_parquet(path) for path in sorted((tmp_path / "lists").glob("*.parquet"))])
+    assert found.select("user_id", "rank", "item_id").equals(wanted.select("user_id", "rank", "item_id"))
+
+
+def test_a_failed_run_is_kept_and_goes_on_with_the_same_job_alone(
+    write: Callable[..., Written], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What lay on disk is not made again; without --resume nothing is overwritten."""
+    out, work = tmp_path / "lists", tmp_path / ".lists.partial"
+    with monkeypatch.context() as patch:
+        patch.setattr("serving.batch._made", lambda job, work, todo: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            write(out)
+    histories = work / "histories" / "part-00002.parquet"
+    content = histories.read_bytes()
+    histories.write_bytes(b"no parquet")
+    with pytest.raises(RecsysError, match="1 of 3 parts failed, part 2: .*--resume") as raised:
+        write(out, resume=True)
+    assert "\n" not in str(raised.value) and not out.exists()
+    assert [path.name for path in (work / "lists").iterdir()] == ["part-00000.parquet", "part-00001.parquet"]
+    histories.write_bytes(content)
+    with pytest.raises(RecsysError, match="go on with --resume, or remove"):
+        write(out)
+    with pytest.raises(RecsysError, match="needs the same job, but k differ"):
+        write(out, resume=True, k=3)
+    kept = {path: path.stat().st_mtime_ns for path in (work / "lists").glob("*.parquet")}
+    written = write(out, resume=True)
+    assert written.lists == 13 and written.resumed and not work.exists()
+    assert all((out / path.name).stat().st_mtime_ns == at for path, at in kept.items())
+
+
+def test_a_killed_run_goes_on(bundle: Path, log: EventLog, tmp_path: Path) -> None:
+    """With every list there, once."""
+    program = (
+        "import sys, serving.batch; from pathlib import Path; import polars as pl; from tests import test_batch as t\n"
+        "from tests.worlds import log_of\n"
+        "serving.batch.PART_USERS = 1\n"
+        "bundle, out, resume = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3] == 'resume'\n"
+        "users, log = [f'u{n}' for n in range(400)], log_of(t.EVENTS, 40)\n"
+        "job = serving.batch.Job.of('tiny', bundle, '-', 7, users, log)\n"
+        "serving.batch.write_lists(job, pl.read_parquet(bundle / 'items.parquet'), log, users, out, resume, t.quiet)\n"
+    )
+    out = tmp_path / "lists"
+
+    def start(how: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([sys.executable, "-c", program, str(bundle), str(out), how], start_new_session=True)
+
+    first = start("fresh")
+    parts = tmp_path / ".lists.partial" / "lists"
+    while len(list(parts.glob("*.parquet"))) < 3 and first.poll() is None:
+        time.sleep(0.01)
+    os.killpg(first.pid, signal.SIGKILL)
+    first.wait()
+    assert not out.exists()
+    assert start("resume").wait(timeout=200) == 0
+    lists = pl.read_parquet(out / "*.parquet")
+    assert lists["user_id"].n_unique() == 400 and lists.height == 2800
+
+
+def test_two_runs_do_not_write_one_folder(write: Callable[..., Written], tmp_path: Path) -> None:
+    """The second one says so at once."""
+    with FileLock(tmp_path / ".lists.lock"), pytest.raises(RecsysError, match="another run"):
+        write(tmp_path / "lists")
+
+
+def test_a_folder_with_files_is_left_alone(write: Callable[..., Written], tmp_path: Path) -> None:
+    """Whatever they are."""
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "lists" / "mine").touch()
+    with pytest.raises(RecsysError, match="not an empty folder"):
+        write(tmp_path / "lists")
+
+
+def test_no_users_give_no_lists(write: Callable[..., Written], tmp_path: Path) -> None:
+    """And a report that says so."""
+    assert replace(write(tmp_path / "lists", users=[]), seconds=0).lists == 0
+
+
+def test_users_are_read_once_each(tmp_path: Path) -> None:
+    """Empty lines are no users."""
+    (tmp_path / "users.txt").write_text("a\n\nb\na\n")
+    assert read_users(tmp_path / "users.txt") == ["a", "b"]

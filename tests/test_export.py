@@ -1,0 +1,94 @@
+"""From serving back to training: what was told and shown becomes a dataset that training takes."""
+
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from features.dataset import load_dataset
+from recsys.errors import RecsysError
+from serving.export import export
+from serving.store import ShownList, Store, StoredEvent
+from tests.worlds import DAY, write_dataset
+
+AFTER = 1_700_000_000_000_000 + 30 * DAY
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """Return an empty store."""
+    return Store(f"sqlite:///{tmp_path}/store.db")
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Path:
+    """Return a small valid dataset of 8 items and 36 events."""
+    return write_dataset(tmp_path / "shop")
+
+
+def act(number: int, user: str, item: str, request_id: str | None = None) -> StoredEvent:
+    return StoredEvent(f"e{number}", user, item, "click", AFTER + number, request_id=request_id)
+
+
+def test_places_without_an_act_become_impressions(shop: Path, store: Store, tmp_path: Path) -> None:
+    """Acts take the place at which they were shown, and its propensity."""
+    store.add_lists([ShownList("r1", "u1", AFTER, "m/1", ["i3", "i5", "i6"], [3.0, 2.0, 1.0], [None, 0.05, None])])
+    store.add_events([act(1, "u1", "i5", request_id="r1")])
+    report = export(shop, store, tmp_path / "out")
+    assert (report.events, report.impressions) == (1, 2)
+    new = load_dataset(tmp_path / "out").events.filter(pl.col("request_id") == "r1").collect().sort("position")
+    assert new["item_id"].to_list() == ["i3", "i5", "i6"]
+    assert new["event_type"].to_list() == ["impression", "click", "impression"]
+    assert new["position"].to_list() == [1, 2, 3] and new["propensity"].to_list() == [None, 0.05, None]
+
+
+def test_exporting_what_was_exported_adds_nothing(shop: Path, store: Store, tmp_path: Path) -> None:
+    """Neither events nor impressions twice."""
+    store.add_lists([ShownList("r1", "u1", AFTER, "m/1", ["i3", "i5"], [3.0, 2.0], [None, None])])
+    store.add_events([act(1, "u1", "i5", request_id="r1"), act(2, "new", "i1")])
+    export(shop, store, tmp_path / "one")
+    again = export(tmp_path / "one", store, tmp_path / "two")
+    assert (again.events, again.impressions) == (0, 0)
+    tables = [load_dataset(tmp_path / name).events.collect() for name in ("one", "two")]
+    assert tables[0].height == tables[1].height == 36 + 3
+
+
+def test_changed_items_and_what_is_left_out_are_told(shop: Path, store: Store, tmp_path: Path) -> None:
+    """Deleted items stay for the histories; forgotten users leave nothing."""
+    store.change_items([("i1", {"title": "Renamed", "price": 3.0}), ("i9", {"title": "Fresh"}), ("i2", None)])
+    store.add_events([act(1, "u1", "i9"), act(2, "u1", "unheard of")])
+    store.add_lists([ShownList("r1", None, AFTER, "m/1", ["i3"], [3.0], [None])])
+    store.forget_user("u3")
+    report = export(shop, store, tmp_path / "out")
+    dataset = load_dataset(tmp_path / "out")
+    titles = dict(dataset.items.select("item_id", "title").rows())
+    assert titles["i1"] == "Renamed" and titles["i9"] == "Fresh" and titles["i2"] == "Title number 2"
+    events = dataset.events.collect()
+    assert "u3" not in events["user_id"] and "i9" in events["item_id"] and events.height == 30 + 1
+    told = " ".join(report.notes)
+    assert "'unheard of'" in told and "nobody known" in told and "deleted" in told
+
+
+def test_a_split_by_column_becomes_one_by_time(tmp_path: Path, store: Store) -> None:
+    """New events have no split of their own."""
+    rows = "".join(f"u{n % 3},i{n % 8},click,{1_700_000_000 + n},{'test' if n > 30 else 'train'}\n" for n in range(36))
+    shop = write_dataset(
+        tmp_path / "shop",
+        **{
+            "events.csv": "user_id,item_id,event_type,timestamp,split\n" + rows,
+            "dataset.json": json.dumps({"split": "column"}),
+        },
+    )
+    store.add_events([act(1, "u1", "i1")])
+    assert any("split" in note for note in export(shop, store, tmp_path / "out").notes)
+    assert load_dataset(tmp_path / "out").info.split == "time"
+
+
+def test_a_folder_that_is_not_empty_is_left_alone(shop: Path, store: Store, tmp_path: Path) -> None:
+    """One line, nothing written."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine").touch()
+    with pytest.raises(RecsysError, match="not an empty folder"):
+        export(shop, store, tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine"]
