@@ -91,7 +91,7 @@ def test_a_failed_run_is_kept_and_goes_on_with_the_same_job_alone(
     histories = work / "histories" / "part-00002.parquet"
     content = histories.read_bytes()
     histories.write_bytes(b"no parquet")
-    with pytest.raises(RecsysError, match="1 of 3 parts failed, part 2: .*--resume") as raised:
+    with pytest.raises(RecsysError, match=r"1 of 3 parts failed, part 2: .*--resume") as raised:
         write(out, resume=True)
     assert "\n" not in str(raised.value) and not out.exists()
     assert [path.name for path in (work / "lists").iterdir()] == ["part-00000.parquet", "part-00001.parquet"]
