@@ -43,6 +43,16 @@ class Histories:
         """Return the histories of some requests."""
         return Histories(self.items[rows], self.types[rows], self.times[rows], self.now[rows])
 
+    @property
+    def lengths(self) -> Ints:
+        """`[R]` how many events each history has."""
+        return (self.items >= 0).sum(1)
+
+    def trimmed(self) -> "Histories":
+        """Return the histories without the columns in which all of them are padded, but for the last."""
+        start = self.items.shape[1] - max(int(self.lengths.max(initial=0)), 1)
+        return Histories(self.items[:, start:], self.types[:, start:], self.times[:, start:], self.now)
+
 
 @dataclass(frozen=True)
 class Requests:

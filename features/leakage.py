@@ -45,14 +45,14 @@ def refuse_leakage(
         RecsysError: a feature would change without the events after the request.
     """
     candidates = np.arange(min(50, items.height))[None, :]
-    vectors = np.eye(items.height, 8, dtype=np.float32)
     scores = {name: np.zeros(candidates.shape, np.float32) for name in features.sources}
 
     def compute(known: EventLog, request: Requests) -> Floats:
         facts = fit_facts(items, known, features.attributes)
         histories = log.histories(request.users, request.times, 10)
         built = RankingFeatures(facts, features.has_clock, features.sources, features.attributes)
-        return built.dense(histories, candidates, scores, vectors, vectors[histories.items])
+        similarity = (candidates[:, :, None] == histories.items[:, None, :]).astype(np.float32)
+        return built.dense(histories, candidates, scores, similarity)
 
     wrong = leaking(compute, features.names, fitted, requests)
     if wrong:

@@ -10,6 +10,7 @@ Shapes: R requests, C candidates (-1 padded), L history positions, N catalogue, 
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -19,6 +20,8 @@ from features.histories import EventLog, Histories, Ints, offsets_of
 from recsys.events import DAY_US, PURCHASE
 
 Floats = NDArray[np.float32]
+Column = NDArray[Any]
+"""`[R, C]`, one feature."""
 
 WINDOWS_DAYS = (1, 7, 30)
 CATEGORICAL = ("brand", "category", "last_type")
@@ -145,28 +148,31 @@ class RankingFeatures:
         scores = [f"{part}_{name}" for name in self.sources for part in ("relative", "rank")]
         item = ["popularity", "purchases", "price", "text_length", *self.attributes]
         user = ["history_length", "distinct_share", "price_level"]
-        pair = ["price_gap", "seen", "seen_back", "similarity_last", "similarity_mean", "similarity_best"]
+        pair = ["seen", "seen_back", "price_gap", "similarity_last", "similarity_mean", "similarity_best"]
         pair += ["brand_share", "category_share", "brand_last", "category_last"]
         clock = [f"popularity_{days}d" for days in WINDOWS_DAYS]
         clock += ["age", "seen_age", "last_age", "hour_sin", "hour_cos", "weekend"]
         return scores + item + user + pair + (clock if self.has_clock else [])
 
-    def dense(
-        self, histories: Histories, candidates: Ints, scores: dict[str, Floats], vectors: Floats, past: Floats
-    ) -> Floats:
+    def dense(self, histories: Histories, candidates: Ints, scores: dict[str, Floats], similarity: Floats) -> Floats:
         """Return `[R, C, F]` for `candidates` `[R, C]` and `scores` of each source `[R, C]`.
 
-        `vectors` `[N, D]` are those of the catalogue, `past` `[R, L, D]` of each history.
+        `similarity` `[R, C, L]` is that of each candidate to each event of the history.
         """
         present = candidates >= 0
         items = np.where(present, candidates, 0)
+        seen, place = occurrences(histories.items, items)
         columns = [column for name in self.sources for column in _score_columns(scores[name], present)]
         columns += self._item(items, histories.now)
         columns += self._user(histories, items.shape)
-        columns += self._pair(histories, items, vectors[items], past)
+        columns += [np.log1p(seen), np.where(seen > 0, 1 / (histories.items.shape[1] - place), 0)]
+        columns += self._pair(histories, items, similarity)
         if self.has_clock:
-            columns += self._clock(histories, items)
-        return np.stack([column.astype(np.float32) for column in columns], axis=-1)
+            columns += self._clock(histories, items, place)
+        dense = np.empty((*items.shape, len(columns)), np.float32)
+        for number, column in enumerate(columns):
+            dense[:, :, number] = column
+        return dense
 
     def categorical(self, histories: Histories, candidates: Ints) -> Ints:
         """Return codes `[R, C, 3]` of brand, category and the type of the user's last event."""
@@ -177,7 +183,7 @@ class RankingFeatures:
             [self.facts.brand[items], self.facts.category[items], np.broadcast_to(last[:, None], items.shape)], axis=-1
         )
 
-    def _item(self, items: Ints, now: Ints) -> list[NDArray[np.float32]]:
+    def _item(self, items: Ints, now: Ints) -> list[Column]:
         facts = self.facts
         if self.has_clock:
             counts = facts.count_before(items, np.broadcast_to(now[:, None], items.shape))
@@ -187,11 +193,10 @@ class RankingFeatures:
         attributes = [facts.attributes[items, column] for column in range(len(self.attributes))]
         return [popularity, facts.purchases[items], facts.price[items], facts.text_length[items], *attributes]
 
-    def _user(self, histories: Histories, shape: tuple[int, ...]) -> list[NDArray[np.float32]]:
-        known = histories.items >= 0
-        length = known.sum(1)
-        distinct = np.array([len(np.unique(row[row >= 0])) for row in histories.items]) / np.maximum(length, 1)
-        columns = [np.log1p(length), distinct, self._price_level(histories)]
+    def _user(self, histories: Histories, shape: tuple[int, ...]) -> list[Column]:
+        length, ordered = histories.lengths, np.sort(histories.items, axis=1)
+        changes = (np.diff(ordered, axis=1, prepend=-1) > 0).sum(1)
+        columns = [np.log1p(length), changes / np.maximum(length, 1), self._price_level(histories)]
         return [np.broadcast_to(column[:, None], shape) for column in columns]
 
     def _price_level(self, histories: Histories) -> NDArray[np.float32]:
@@ -207,45 +212,34 @@ class RankingFeatures:
         median = np.float32(np.median(facts.price)) if len(facts.price) else np.float32(0)
         return np.append(facts.price, median), np.append(facts.brand, 0), np.append(facts.category, 0)
 
-    def _pair(
-        self, histories: Histories, items: Ints, candidates: Floats, history: Floats
-    ) -> list[NDArray[np.float32]]:
-        """Compare items `[R, C]` with vectors `candidates` `[R, C, D]` to histories with vectors `[R, L, D]`."""
+    def _pair(self, histories: Histories, items: Ints, similarity: Floats) -> list[Column]:
+        """Compare items `[R, C]` to histories, to whose events they have the `similarity` `[R, C, L]`."""
         facts, past = self.facts, histories.items
         _, brands, categories = self._facts_of_past
-        known = (past >= 0)[:, None, :]  # [R, 1, L]
-        same = (past[:, None, :] == items[:, :, None]) & known  # [R, C, L]
-        back = np.arange(past.shape[1], 0, -1)
-        seen_back = np.where(same, back, past.shape[1] + 1).min(2)
-        similarity = candidates @ history.transpose(0, 2, 1)
-        count = np.maximum(known.sum(2), 1)
-        best = np.where(known, similarity, -1).max(2)
-        brand = (brands[past][:, None, :] == facts.brand[items][:, :, None]) & known
-        brand &= (facts.brand[items] > 0)[:, :, None]
-        category = (categories[past][:, None, :] == facts.category[items][:, :, None]) & known
-        category &= (facts.category[items] > 0)[:, :, None]
+        known = past >= 0
+        count = np.maximum(histories.lengths, 1)[:, None]
+        best = np.where(known[:, None, :], similarity, -1).max(2)
+        groups = []
+        for codes, wanted in ((brands, facts.brand[items]), (categories, facts.category[items])):
+            named = np.where(known & (codes[past] > 0), codes[past], -1)  # [R, L]
+            groups.append((occurrences(named, wanted)[0] / count, named[:, -1:] == wanted))
         return [
             facts.price[items] - self._price_level(histories)[:, None],
-            np.log1p(same.sum(2)),
-            1 / seen_back,
-            np.where(known[:, :, -1], similarity[:, :, -1], 0),
-            np.where(known, similarity, 0).sum(2) / count,
-            np.where(known.any(2), best, 0),
-            brand.sum(2) / count,
-            category.sum(2) / count,
-            brand[:, :, -1],
-            category[:, :, -1],
+            np.where(known[:, None, -1], similarity[:, :, -1], 0),
+            (similarity @ known[:, :, None].astype(np.float32))[..., 0] / count,
+            np.where(histories.lengths[:, None] > 0, best, 0),
+            *(share for share, _ in groups),
+            *(last for _, last in groups),
         ]
 
-    def _clock(self, histories: Histories, items: Ints) -> list[NDArray[np.float32]]:
+    def _clock(self, histories: Histories, items: Ints, place: Ints) -> list[Column]:
+        """Tell ages and hours; `place` `[R, C]` is where each item stands last in the history, -1 for nowhere."""
         facts, now = self.facts, np.broadcast_to(histories.now[:, None], items.shape)
         before = facts.count_before(items, now)
         windows = [np.log1p(before - facts.count_before(items, now - days * DAY_US)) for days in WINDOWS_DAYS]
         age = np.where(facts.created[items] >= 0, (now - facts.created[items]) / DAY_US, ABSENT_AGE_DAYS)
-        past = histories.items[:, None, :]
-        same = (past == items[:, :, None]) & (past >= 0)
-        last_seen = np.where(same, histories.times[:, None, :], -1).max(2)
-        seen_age = np.where(last_seen >= 0, (now - last_seen) / DAY_US, ABSENT_AGE_DAYS)
+        last_seen = np.take_along_axis(histories.times, np.maximum(place, 0), axis=1)
+        seen_age = np.where(place >= 0, (now - last_seen) / DAY_US, ABSENT_AGE_DAYS)
         known = histories.items[:, -1] >= 0
         last_age = np.where(known, (histories.now - histories.times[:, -1]) / DAY_US, ABSENT_AGE_DAYS)
         hour = histories.now / DAY_US % 1 * 2 * np.pi
@@ -257,6 +251,21 @@ class RankingFeatures:
             np.log1p(np.maximum(seen_age, 0)),
             *(np.broadcast_to(column[:, None], items.shape) for column in moment),
         ]
+
+
+def occurrences(past: NDArray[np.integer], wanted: Ints) -> tuple[Ints, Ints]:
+    """Return how often each of `wanted` `[R, C]` stands in its row of `past` `[R, L]`, and the last place where.
+
+    -1 in `past` is nothing; the place is -1 for what is not there.
+    """
+    base = int(max(past.max(initial=0), wanted.max(initial=0))) + 1
+    rows, places = np.nonzero(past >= 0)
+    keys = rows * base + past[rows, places]
+    order = np.argsort(keys, kind="stable")
+    asked = np.arange(len(wanted))[:, None] * base + wanted
+    stops = np.searchsorted(keys[order], asked, side="right")
+    counts = stops - np.searchsorted(keys[order], asked, side="left")
+    return counts, np.where(counts > 0, np.append(places[order], -1)[stops - 1], -1)
 
 
 def _score_columns(scores: Floats, present: NDArray[np.bool_]) -> list[Floats]:

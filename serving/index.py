@@ -1,8 +1,11 @@
 """The nearest-neighbour index over item vectors: the door to FAISS.
 
-In: unit vectors `[N, D]`. Out: for unit queries `[R, D]` the k items of largest inner product.
+In: unit vectors `[N, D]` of a catalogue. Out: for unit queries `[R, D]` the k items of largest inner
+product. Up to `EXACT_UP_TO` items are searched exactly, more of them in the inverted lists nearest to
+the query, with 8 bits a dimension.
 """
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,82 +15,128 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
+Items = NDArray[np.integer]
+
+EXACT_UP_TO = 20_000
+"""Items that are all compared with a query."""
+
+PROBED = 32
+"""Lists that are searched."""
+
+TRAINED_PER_LIST = 64
+"""Vectors a list that the lists' centres are learnt from."""
 
 
 class VectorIndex:
-    """An exact inner-product index, on the GPU where FAISS finds one.
+    """The nearest of some items of a catalogue, on the GPU where FAISS finds one.
 
-    Vectors that come later, or in the place of others, stand in an index of their own beside it.
+    Items whose vectors came later, or changed, stand in an exact index of their own beside it.
     """
 
-    def __init__(self, index: Any, later: Any = None) -> None:
-        """`later` are the items `[m]` and vectors `[m, D]` that `index` lacks or has in an older form."""
-        self._stored = index
+    def __init__(self, index: Any, vectors: Floats, items: Items, later: Items | None = None) -> None:
+        """`index` finds `items` `[n]` of the catalogue with `vectors` `[N, D]`, but for the changed ones `later` `[m]`."""
+        self._stored, self._items, self.vectors, self._later = index, items, vectors, later
         self._index = _on_gpu(index)
-        self._later = later
+        self._exact = len(items) <= EXACT_UP_TO
+        self._current = np.zeros(len(vectors), np.bool_)
+        self._current[items] = True
         if later is not None:
-            self._beside = _exact(later[1], later[0])
-            self._current: Bools = np.ones(1 + int(faiss.vector_to_array(index.id_map).max(initial=-1)), np.bool_)
-            self._current[later[0][later[0] < len(self._current)]] = False
+            self._beside = _exact(vectors, later)
+            self._current[later] = False
 
     @classmethod
-    def build(cls, vectors: Floats, items: NDArray[np.integer]) -> "VectorIndex":
-        """Index `vectors` `[n, D]` of the items `[n]`, which a search then finds."""
-        return cls(_exact(vectors, items))
+    def build(cls, vectors: Floats, items: Items) -> "VectorIndex":
+        """Index the `items` `[n]` of the catalogue with `vectors` `[N, D]`."""
+        make = _exact if len(items) <= EXACT_UP_TO else _inverted
+        return cls(make(vectors, items), vectors, items)
 
-    def extended(self, vectors: Floats, items: NDArray[np.integer]) -> "VectorIndex":
-        """Return an index that also has `vectors` `[n, D]` of the items `[n]`, in the place of older ones."""
-        if self._later is not None:
-            kept = ~np.isin(self._later[0], items)
-            items = np.concatenate([self._later[0][kept], items])
-            vectors = np.concatenate([self._later[1][kept], vectors])
-        return VectorIndex(self._stored, (items, vectors))
+    def extended(self, vectors: Floats, items: Items) -> "VectorIndex":
+        """Return an index that finds the `items` `[m]` as well, by their `vectors` `[N, D]` as they are now."""
+        later = items if self._later is None else np.union1d(self._later, items)
+        return VectorIndex(self._stored, vectors, self._items, later)
 
     @classmethod
-    def load(cls, path: Path) -> "VectorIndex":
-        """Read what `save` wrote."""
-        return cls(faiss.read_index(str(path)))
+    def load(cls, path: Path, vectors: Floats, items: Items) -> "VectorIndex":
+        """Read what `save` wrote of the `items` `[n]` with `vectors` `[N, D]`."""
+        return cls(faiss.read_index(str(path)), vectors, items)
 
     def save(self, path: Path) -> None:
         """Write the index to `path`; what came later is not kept."""
         faiss.write_index(self._stored, str(path))
 
-    def __len__(self) -> int:
-        return int(self._stored.ntotal)
-
     def search(self, queries: Floats, k: int, allowed: Bools | None = None) -> NDArray[np.int64]:
         """Return the `allowed` `[N]` items `[R, k]` nearest to `queries` `[R, D]`, best first, -1 past the end."""
         queries = np.ascontiguousarray(queries, np.float32)
         if self._later is None:
-            return self._search(self._index, queries, k, allowed)[1]
-        current = self._current if allowed is None else allowed[: len(self._current)] & self._current
-        main = self._search(self._index, queries, k, current)
-        beside = self._search(self._beside, queries, k, allowed)
+            return self._main(queries, k, allowed)[1]
+        main = self._main(queries, k, self._current if allowed is None else allowed & self._current)
+        beside = _searched(self._beside, queries, k, _selecting(allowed))
         scores, items = np.concatenate([main[0], beside[0]], axis=1), np.concatenate([main[1], beside[1]], axis=1)
         order = np.argsort(-np.where(items >= 0, scores, -np.inf), axis=1, kind="stable")[:, :k]
         return np.take_along_axis(items, order, axis=1)
 
-    def vectors(self) -> Floats:
-        """Return the vectors `[n, D]` of what is indexed, in the order in which they came."""
-        mapped: Any = faiss.downcast_index(self._stored)
-        return np.asarray(faiss.downcast_index(mapped.index).reconstruct_n(0, len(self)), np.float32)
-
-    def _search(self, index: Any, queries: Floats, k: int, allowed: Bools | None) -> tuple[Floats, NDArray[np.int64]]:
+    def _main(self, queries: Floats, k: int, allowed: Bools | None) -> tuple[Floats, NDArray[np.int64]]:
         if allowed is None:
-            scores, items = index.search(queries, k)
-        else:
-            mask: Any = np.packbits(allowed, bitorder="little")
-            among = faiss.SearchParameters(sel=faiss.IDSelectorBitmap(mask))  # type: ignore[call-arg]
+            return _searched(self._index, queries, k)
+        if self._exact:
             # An index on a GPU takes no selector; the same vectors lie beside it.
-            kept = self._stored if index is self._index else index
-            scores, items = kept.search(queries, k, params=among)
-        return scores, np.asarray(items, np.int64)
+            return _searched(self._stored, queries, k, _selecting(allowed))
+        rows = np.flatnonzero(allowed & self._current)
+        if len(rows) <= EXACT_UP_TO:
+            return _nearest(queries, self.vectors, rows, k)
+        # Where fewer items are allowed, more lists have to be looked into for as many.
+        probed = math.ceil(PROBED * len(self._items) / len(rows))
+        return _searched(self._stored, queries, k, _selecting(allowed, probed))
 
 
-def _exact(vectors: Floats, items: NDArray[np.integer]) -> Any:
+def _exact(vectors: Floats, items: Items) -> Any:
     index = faiss.IndexIDMap(faiss.IndexFlatIP(vectors.shape[1]))
-    index.add_with_ids(np.ascontiguousarray(vectors, np.float32), np.ascontiguousarray(items, np.int64))
+    index.add_with_ids(np.ascontiguousarray(vectors[items], np.float32), np.ascontiguousarray(items, np.int64))
     return index
+
+
+def _inverted(vectors: Floats, items: Items) -> Any:
+    lists = min(4 * math.isqrt(len(items)), len(items) // 40)
+    index: Any = faiss.index_factory(vectors.shape[1], f"IVF{lists},SQ8", faiss.METRIC_INNER_PRODUCT)
+    index.cp.max_points_per_centroid = TRAINED_PER_LIST
+    added = np.ascontiguousarray(vectors[items], np.float32)
+    index.train(added)
+    index.add_with_ids(added, np.ascontiguousarray(items, np.int64))
+    index.nprobe = PROBED
+    return index
+
+
+def _selecting(allowed: Bools | None, probed: int | None = None) -> Any:
+    """Return FAISS' parameters for a search among `allowed` `[N]` items, in `probed` lists."""
+    if allowed is None:
+        return None
+    mask: Any = np.packbits(allowed, bitorder="little")
+    selector = faiss.IDSelectorBitmap(mask)  # type: ignore[call-arg]
+    if probed is None:
+        return faiss.SearchParameters(sel=selector)  # type: ignore[call-arg]
+    return faiss.SearchParametersIVF(sel=selector, nprobe=probed)  # type: ignore[call-arg]
+
+
+def _searched(index: Any, queries: Floats, k: int, parameters: Any = None) -> tuple[Floats, NDArray[np.int64]]:
+    scores, items = index.search(queries, k, params=parameters)
+    return scores, np.asarray(items, np.int64)
+
+
+def _nearest(queries: Floats, vectors: Floats, rows: Items, k: int) -> tuple[Floats, NDArray[np.int64]]:
+    """Return the k items among `rows` `[n]` nearest to `queries` `[R, D]` by comparing all of them."""
+    scores = queries @ vectors[rows].T  # [R, n]
+    places = (
+        np.argpartition(-scores, min(k, len(rows)) - 1, axis=1)[:, :k]
+        if len(rows)
+        else np.zeros((len(queries), 0), int)
+    )
+    found = np.take_along_axis(scores, places, 1)
+    order = np.argsort(-found, axis=1, kind="stable")
+    missing = ((0, 0), (0, k - order.shape[1]))
+    return (
+        np.pad(np.take_along_axis(found, order, 1), missing, constant_values=-np.inf),
+        np.pad(rows[np.take_along_axis(places, order, 1)], missing, constant_values=-1),
+    )
 
 
 def _on_gpu(index: Any) -> Any:

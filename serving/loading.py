@@ -88,12 +88,13 @@ def load_bundle(folder: Path, catalogue: pl.DataFrame | None = None) -> Bundle:
     items = pl.read_parquet(folder / "items.parquet")
     model, tokenizer = _load_model(folder, config)
     attributes = tuple(serving["attributes"])
+    vectors = load_file(folder / "vectors.safetensors")["vectors"].numpy()
     recommender = Recommender(
         config,
         items,
         model,
-        load_file(folder / "vectors.safetensors")["vectors"].numpy(),
-        [SOURCES[name].load(folder) for name in serving["sources"]],
+        vectors,
+        [SOURCES[name].load(folder, vectors) for name in serving["sources"]],
         RankingFeatures(
             ItemFacts.load(folder / "facts.npz"), serving["has_clock"], feature_sources(serving["sources"]), attributes
         ),

@@ -22,9 +22,8 @@ from recsys.interest import HistoryBatch, InterestModel, recency_buckets
 from recsys.rankers import Ranker, value
 from serving.rerank import choose
 from serving.sources import Bools, CandidateSource, Floats, RequestBatch, Scores, Sentences
-from serving.sources.vectors import head_scores
 
-BLOCK = 256
+BLOCK = 128
 """Requests that are ranked at once."""
 
 
@@ -48,8 +47,15 @@ class Ranking:
     @classmethod
     def join(cls, parts: list["Ranking"]) -> "Ranking":
         """Put the rankings of several blocks together."""
-        names = [field.name for field in fields(cls) if getattr(parts[0], field.name) is not None]
-        return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
+        return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in parts[0]._names})
+
+    def rows(self, rows: Ints) -> "Ranking":
+        """Return the lists of some requests."""
+        return Ranking(**{name: getattr(self, name)[rows] for name in self._names})
+
+    @property
+    def _names(self) -> list[str]:
+        return [field.name for field in fields(self) if getattr(self, field.name) is not None]
 
 
 class Recommender:
@@ -106,13 +112,15 @@ class Recommender:
         model's own by default. `on_proposals` is told what each source proposed.
         """
         parts = []
+        # Histories of like length together have little padding.
+        order = np.argsort(histories.lengths, kind="stable")
         for start in range(0, max(len(histories), 1), BLOCK):
-            rows = slice(start, start + BLOCK)
+            rows = order[start : start + BLOCK]
             batch = self.batch(histories.rows(rows), sentences.rows(rows) if sentences else None)
             opened = self.open(batch)
             candidates = self.candidates(batch, opened, k, allowed, exclude_seen, on_proposals)
             parts.append(self._ordered(batch, opened, candidates, k, diversity, explain))
-        return Ranking.join(parts)
+        return Ranking.join(parts).rows(np.argsort(order))
 
     def rank(self, histories: Histories, candidates: Ints, explain: bool = False) -> Ranking:
         """Return `candidates` `[R, C]` (-1 padded) in their order of value."""
@@ -120,18 +128,18 @@ class Recommender:
         return self._ordered(batch, self.open(batch), candidates, None, 0.0, explain)
 
     def batch(self, histories: Histories, sentences: Sentences | None = None) -> RequestBatch:
-        """Compute the user vectors of `histories`."""
-        count = len(self.vectors)
+        """Compute the user vectors of `histories`, which lose the columns that all of them have padded."""
+        histories, count = histories.trimmed(), len(self.vectors)
         sentences = sentences or Sentences.none(len(histories), self.vectors.shape)
         typed = histories.items == count
-        past = self.vectors[np.where(typed, -1, histories.items)]  # [R, L, D]
+        past = self.vectors[np.where(typed, 0, histories.items)]  # [R, L, D]
         past[typed] = sentences.vectors[np.nonzero(typed)[0]]
         items = torch.from_numpy(histories.items).long()
         recency = recency_buckets(torch.from_numpy(histories.times), items >= 0, self.has_clock)
         history = HistoryBatch(items, torch.from_numpy(histories.types).long(), recency)
-        with torch.no_grad():
+        with torch.inference_mode():
             users = self.model.user_tower.last(torch.from_numpy(past), history)
-        return RequestBatch(histories, users.numpy(), past, sentences)
+        return RequestBatch(histories, users.numpy(), past, sentences, self.vectors)
 
     def open(self, batch: RequestBatch) -> dict[str, Scores]:
         """Return each source's view of the batch."""
@@ -168,8 +176,8 @@ class Recommender:
     def inputs(self, batch: RequestBatch, opened: dict[str, Scores], candidates: Ints) -> tuple[Floats, Ints]:
         """Return the ranker's input: dense `[R, C, F]` and categorical `[R, C, G]`."""
         scores = {name: view.of(candidates) for name, view in opened.items()}
-        scores["purchase"] = head_scores(batch.users[:, 1], self.vectors, candidates)
-        dense = self.features.dense(batch.histories, candidates, scores, self.vectors, batch.past)
+        scores["purchase"] = batch.interest(candidates)[:, :, 1]
+        dense = self.features.dense(batch.histories, candidates, scores, batch.similarity(candidates))
         return dense, self.features.categorical(batch.histories, candidates)
 
     def _ordered(
@@ -190,8 +198,13 @@ class Recommender:
         worth = value(chances, price, self.config.value).numpy()
         worth = np.where(candidates >= 0, worth, -np.inf).astype(np.float32)
         order = self._places(worth, candidates, k, self.config.lists.diversity if diversity is None else diversity)
-        interest = head_scores(batch.users[:, 0], self.vectors, candidates)
-        columns = (candidates, worth, interest, chances[..., 0].numpy(), chances[..., 1].numpy())
+        columns = (
+            candidates,
+            worth,
+            batch.interest(candidates)[:, :, 0],
+            chances[..., 0].numpy(),
+            chances[..., 1].numpy(),
+        )
         listed = [np.where(order >= 0, np.take_along_axis(column, order, axis=1), -1) for column in columns]
         ranking = Ranking(*listed)
         if not explain:

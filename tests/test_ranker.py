@@ -6,10 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from features.histories import VALID, EventLog, Requests
+from features.histories import VALID, EventLog, Histories, Requests
 from features.leakage import leaking, refuse_leakage
-from features.ranking import Floats, RankingFeatures, extend_facts, fit_facts
+from features.ranking import Floats, RankingFeatures, extend_facts, fit_facts, occurrences
 from recsys.config import RankerConfig, ValueConfig
 from recsys.errors import RecsysError
 from recsys.rankers import LightGbmRanker, Ranker, TorchRecRanker, value
@@ -149,8 +151,13 @@ def features_at(log: EventLog, requests: Requests) -> Floats:
     before = log.only(log.times < requests.times.min())
     built = RankingFeatures(fit_facts(ITEMS, before, ()), True, (), ())
     histories = log.histories(requests.users, requests.times, 5)
-    vectors = np.eye(6, dtype=np.float32)
-    return built.dense(histories, np.tile(np.arange(6), (len(requests), 1)), {}, vectors, vectors[histories.items])
+    everything = np.tile(np.arange(6), (len(requests), 1))
+    return built.dense(histories, everything, {}, same_items(everything, histories))
+
+
+def same_items(candidates: np.ndarray, histories: Histories) -> Floats:
+    """Return the similarities of items whose vectors are orthogonal."""
+    return (candidates[:, :, None] == histories.items[:, None, :]).astype(np.float32)
 
 
 def test_honest_features_leak_nothing() -> None:
@@ -182,17 +189,30 @@ def test_features_have_the_known_values_of_a_small_history() -> None:
     log = log_of([("a", "i0", "click", 0), ("a", "i3", "click", 2), ("b", "i0", "click", 1)], 6)
     built = RankingFeatures(fit_facts(ITEMS, log, ()), True, (), ())
     now = np.array([START + 3 * DAY])
-    vectors, histories = np.eye(6, dtype=np.float32), log.histories(np.array([0]), now, 4)
-    dense = built.dense(histories, np.array([[0, 3, 1]]), {}, vectors, vectors[histories.items])
+    histories, candidates = log.histories(np.array([0]), now, 4), np.array([[0, 3, 1]])
+    dense = built.dense(histories, candidates, {}, same_items(candidates, histories))
     found = dict(zip(built.names, dense[0].T, strict=True))
     np.testing.assert_allclose(found["popularity"], np.log1p([2, 1, 0]), rtol=1e-6)
     np.testing.assert_allclose(found["popularity_1d"], np.log1p([0, 1, 0]), rtol=1e-6)
     np.testing.assert_allclose(found["seen"], np.log1p([1, 1, 0]), rtol=1e-6)
-    np.testing.assert_allclose(found["seen_back"], [1 / 2, 1, 1 / 5], rtol=1e-6)
+    np.testing.assert_allclose(found["seen_back"], [1 / 2, 1, 0], rtol=1e-6)
     np.testing.assert_allclose(found["seen_age"], np.log1p([3, 1, 365]), rtol=1e-6)
     np.testing.assert_allclose(found["similarity_last"], [0, 1, 0])
     np.testing.assert_allclose(found["brand_share"], [1, 1, 0])
     np.testing.assert_allclose(found["history_length"], np.log1p([2, 2, 2]), rtol=1e-6)
+
+
+ROW = st.lists(st.integers(-1, 4), min_size=3, max_size=3)
+
+
+@given(st.lists(st.tuples(ROW, ROW), min_size=1, max_size=5))
+def test_occurrences_are_counted_and_the_last_place_is_found(rows: list[tuple[list[int], list[int]]]) -> None:
+    """As comparing every pair would find; padding stands nowhere."""
+    past, wanted = np.array([row[0] for row in rows]), np.abs([row[1] for row in rows])
+    counts, places = occurrences(past, wanted)
+    same = past[:, None, :] == wanted[:, :, None]
+    np.testing.assert_array_equal(counts, same.sum(2))
+    np.testing.assert_array_equal(places, np.where(same, np.arange(3), -1).max(2))
 
 
 def test_an_ordinal_time_gives_no_feature_of_a_clock() -> None:

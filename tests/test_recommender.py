@@ -81,3 +81,16 @@ def test_a_changed_item_keeps_its_place_and_takes_its_new_text(world: tuple[Reco
     assert facts.price[-1] == pytest.approx(np.median(recommender.features.facts.price))
     histories = histories_of(changed, log, [0, 1, -1], NOW)
     assert {3, 40} <= set(changed.recommend(histories, 41).items[0].tolist())
+
+
+def test_a_batch_of_histories_of_any_length_equals_each_alone(world: tuple[Recommender, EventLog, object]) -> None:
+    """Requests are grouped by length within; the answer keeps their order."""
+    recommender, log, _ = world
+    users = np.arange(12) % len(log.user_ids)
+    histories = log.histories(users, log.times[log.offsets[users] + np.arange(12) % 5], 6)
+    assert len(set(histories.lengths.tolist())) > 2
+    together = recommender.recommend(histories, 5)
+    for row in range(12):
+        alone = recommender.recommend(histories.rows(np.array([row])), 5)
+        np.testing.assert_array_equal(together.items[row], alone.items[0])
+        np.testing.assert_allclose(together.score[row], alone.score[0], rtol=1e-4)

@@ -34,7 +34,7 @@ def batch_of(histories: list[list[int]], vectors: np.ndarray) -> RequestBatch:
     users = np.where(np.any(items >= 0, axis=1)[:, None, None], vectors[items[:, -1]][:, None, :].repeat(2, 1), 0)
     zeros = np.zeros(items.shape, np.int64)
     made = Histories(items, zeros.astype(np.int8), zeros, np.zeros(len(items), np.int64))
-    return RequestBatch(made, users, vectors[items], Sentences.none(len(items), vectors.shape))
+    return RequestBatch(made, users, vectors[items], Sentences.none(len(items), vectors.shape), vectors)
 
 
 def grown_by(context: FitContext, title: str) -> FitContext:
@@ -82,7 +82,8 @@ def test_a_batch_equals_its_requests_alone(kind: type[CandidateSource], batch: R
     whole, whole_top = source.open(batch).of(everything), source.open(batch).top(5)
     for row in range(3):
         one = slice(row, row + 1)
-        request = RequestBatch(batch.histories.rows(one), batch.users[one], batch.past[one], batch.sentences.rows(one))
+        parts = (batch.histories.rows(one), batch.users[one], batch.past[one], batch.sentences.rows(one))
+        request = RequestBatch(*parts, batch.vectors)
         alone = source.open(request)
         np.testing.assert_allclose(alone.of(everything[:1])[0], whole[row], rtol=1e-5)
         np.testing.assert_array_equal(alone.top(5)[0], whole_top[row])
@@ -92,7 +93,7 @@ def test_a_saved_source_is_read_back_the_same(kind: type[CandidateSource], batch
     """Scores and order survive the bundle."""
     source = kind.fit(context_of())
     source.save(tmp_path)
-    again = kind.load(tmp_path)
+    again = kind.load(tmp_path, context_of().vectors)
     everything = np.tile(np.arange(COUNT), (3, 1))
     np.testing.assert_array_equal(source.open(batch).top(6), again.open(batch).top(6))
     np.testing.assert_array_equal(source.open(batch).of(everything), again.open(batch).of(everything))
@@ -194,10 +195,44 @@ def test_an_index_takes_new_vectors_in_the_place_of_old_ones() -> None:
     vectors = context_of().vectors
     changed = vectors.copy()
     changed[[2, 5]] = vectors[[7, 8]]
-    index = VectorIndex.build(vectors, np.arange(COUNT)).extended(changed[[2, 5]], np.array([2, 5]))
+    index = VectorIndex.build(vectors, np.arange(COUNT)).extended(changed, np.array([2, 5]))
     wanted = np.sort(-(vectors @ changed.T), axis=1)[:, :5]
     found = index.search(vectors, 5)
     np.testing.assert_allclose(-np.take_along_axis(vectors @ changed.T, found, 1), wanted, rtol=1e-5)
+
+
+def topics(count: int, seed: int = 0) -> np.ndarray:
+    """Return unit vectors `[count, 16]` around twenty centres."""
+    rng = np.random.default_rng(seed)
+    vectors = rng.normal(size=(20, 16))[rng.integers(20, size=count)] + 0.4 * rng.normal(size=(count, 16))
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+def share_found(index: VectorIndex, vectors: np.ndarray, allowed: np.ndarray, k: int = 20) -> float:
+    """Return the share of the k nearest `allowed` items that the index finds, over 50 queries."""
+    queries = topics(50, seed=1)
+    nearest = np.argsort(-np.where(allowed, queries @ vectors.T, -np.inf), axis=1)[:, : min(k, allowed.sum())]
+    found = index.search(queries, k, allowed)
+    assert allowed[found[found >= 0]].all()
+    return float(np.mean([np.isin(wanted, got).mean() for wanted, got in zip(nearest, found, strict=True)]))
+
+
+@pytest.mark.parametrize("share", [1.0, 0.5, 0.02, 0.001])
+def test_an_index_of_many_items_finds_nearly_all_nearest_ones(
+    share: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of all items, of half of them, and of the few that a filter leaves; after saving and changes, too."""
+    monkeypatch.setattr("serving.index.EXACT_UP_TO", 300)
+    vectors = topics(5000)
+    allowed = np.random.default_rng(2).random(5000) < share
+    index = VectorIndex.build(vectors, np.arange(5000))
+    index.save(tmp_path / "index")
+    index = VectorIndex.load(tmp_path / "index", vectors, np.arange(5000))
+    assert share_found(index, vectors, allowed) >= 0.97
+    changed = np.concatenate([vectors, topics(50, seed=3)])
+    changed[:50] = topics(50, seed=4)
+    index = index.extended(changed, np.append(np.arange(50), np.arange(5000, 5050)))
+    assert share_found(index, changed, np.append(allowed, np.ones(50, bool))) >= 0.97
 
 
 def test_popular_prefers_recent_events_where_there_is_a_clock() -> None:
@@ -218,7 +253,9 @@ def test_the_index_finds_exactly_the_largest_inner_products(tmp_path: Path) -> N
     wanted = np.argsort(-(vectors @ vectors.T), axis=1)[:, :5]
     np.testing.assert_array_equal(index.search(vectors, 5), wanted)
     index.save(tmp_path / "index")
-    np.testing.assert_array_equal(VectorIndex.load(tmp_path / "index").search(vectors, 5), wanted)
+    np.testing.assert_array_equal(
+        VectorIndex.load(tmp_path / "index", vectors, np.arange(COUNT)).search(vectors, 5), wanted
+    )
     assert (index.search(vectors, COUNT + 2)[:, COUNT:] == -1).all()
 
 

@@ -29,7 +29,8 @@ class LightGbmRanker(Ranker):
         rows = tree_inputs(dense, categorical)
         heads = []
         for trees, (slope, shift) in zip(self.trees, self.calibration, strict=True):
-            scores = torch.from_numpy(np.asarray(trees.predict(rows), np.float32))
+            found = trees.predict(rows, num_threads=torch.get_num_threads())
+            scores = torch.from_numpy(np.asarray(found, np.float32))
             heads.append(torch.sigmoid(slope * scores + shift).view(dense.shape[:2]))
         return torch.stack(heads, -1)
 

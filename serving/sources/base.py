@@ -9,7 +9,7 @@ Shapes: R requests, C candidates, L history positions, N catalogue, D width.
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Self
@@ -19,13 +19,16 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy import sparse
 
-from features.histories import EventLog, Histories, Ints
+from features.histories import EventLog, Histories, Ints, offsets_of
 
 Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
 
 HISTORY_DECAY = 0.7
 """Weight of a history event against the one after it."""
+
+GATHERED = 16
+"""Requests whose candidates' vectors are copied at once: they stay in the processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class Sentences:
         count, width = shape
         return cls(np.zeros((requests, width), np.float32), sparse.csr_matrix((requests, count), dtype=np.float32))
 
-    def rows(self, rows: slice) -> "Sentences":
+    def rows(self, rows: slice | Ints) -> "Sentences":
         """Return the sentences of some requests."""
         return Sentences(self.vectors[rows], self.words[rows])
 
@@ -58,14 +61,38 @@ class RequestBatch:
     past: Floats
     """`[R, L, D]` vectors of the history, a typed sentence among them."""
     sentences: Sentences
+    vectors: Floats
+    """`[N, D]` unit vectors of the catalogue."""
+    _likeness: dict[int, tuple[Ints, Floats]] = field(default_factory=dict)
 
     @cached_property
     def weights(self) -> sparse.csr_matrix:
         """The weights `[R, N]` of the items in each history, the latest counting most; sentences left out."""
         past, shape = self.histories.items, self.sentences.words.shape
-        rows, columns = np.nonzero((past >= 0) & (past < shape[1]))
+        known = (past >= 0) & (past < shape[1])
+        rows, columns = np.nonzero(known)
         weights = HISTORY_DECAY ** np.arange(past.shape[1], dtype=np.float32)[::-1][columns]
-        return sparse.csr_matrix((weights, (rows, past[rows, columns])), shape=shape)
+        return sparse.csr_matrix((weights, past[rows, columns], offsets_of(known.sum(1))), shape=shape)
+
+    def interest(self, candidates: Ints) -> Floats:
+        """Return the inner products `[R, C, 2]` of `candidates` `[R, C]` with the user vectors; 0 where padded."""
+        return np.where((candidates >= 0)[:, :, None], self._likenesses(candidates)[:, :, :2], 0)
+
+    def similarity(self, candidates: Ints) -> Floats:
+        """Return the inner products `[R, C, L]` of `candidates` `[R, C]` with the events of the history."""
+        return self._likenesses(candidates)[:, :, 2:]
+
+    def _likenesses(self, candidates: Ints) -> Floats:
+        """Return `[R, C, 2 + L]`, worked out once for an array of candidates: several sources ask for it."""
+        known = self._likeness.get(id(candidates))
+        if known is None:
+            against = np.concatenate([self.users, self.past], axis=1).transpose(0, 2, 1)  # [R, D, 2 + L]
+            found = np.empty((*candidates.shape, against.shape[2]), np.float32)
+            for start in range(0, len(candidates), GATHERED):
+                rows = slice(start, start + GATHERED)
+                np.matmul(self.vectors[candidates[rows]], against[rows], out=found[rows])
+            known = self._likeness[id(candidates)] = (candidates, found)
+        return known[1]
 
 
 @dataclass(frozen=True)
@@ -120,5 +147,5 @@ class CandidateSource(ABC):
 
     @classmethod
     @abstractmethod
-    def load(cls, folder: Path) -> Self:
-        """Read what `save` wrote."""
+    def load(cls, folder: Path, vectors: Floats) -> Self:
+        """Read what `save` wrote; `vectors` `[N, D]` are those of the catalogue."""

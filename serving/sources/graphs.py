@@ -46,7 +46,7 @@ class ItemGraphSource(CandidateSource):
         sparse.save_npz(folder / f"{self.name}.npz", self.graph)
 
     @classmethod
-    def load(cls, folder: Path) -> Self:
+    def load(cls, folder: Path, vectors: Floats) -> Self:
         return cls(sparse.csr_matrix(sparse.load_npz(folder / f"{cls.name}.npz")))
 
 
@@ -69,6 +69,9 @@ class SparseScores(Scores):
             items, scores = self.scores.indices[span], self.scores.data[span]
             if allowed is not None:
                 items, scores = items[allowed[items]], scores[allowed[items]]
+            if 0 < 4 * k < len(items):  # most of them need no place in the order
+                least = np.partition(scores, len(scores) - k)[len(scores) - k]
+                items, scores = items[scores >= least], scores[scores >= least]
             order = np.argsort(-scores, kind="stable")[:k]
             best[row, : len(order)] = items[order]
         return best
@@ -169,7 +172,7 @@ class LexicalSource(ItemGraphSource):
         self.words.save(folder / "words", show_progress=False)
 
     @classmethod
-    def load(cls, folder: Path) -> Self:
+    def load(cls, folder: Path, vectors: Floats) -> Self:
         graph = sparse.csr_matrix(sparse.load_npz(folder / "lexical.npz"))
         return cls(graph, bm25s.BM25.load(folder / "words", show_progress=False, verbosity=0))
 

@@ -44,7 +44,7 @@ class PopularSource(CandidateSource):
         np.savez(folder / "popular.npz", allow_pickle=False, scores=self.scores)
 
     @classmethod
-    def load(cls, folder: Path) -> Self:
+    def load(cls, folder: Path, vectors: Floats) -> Self:
         with np.load(folder / "popular.npz", allow_pickle=False) as arrays:
             return cls(arrays["scores"])
 

@@ -20,27 +20,25 @@ class InterestSource(CandidateSource):
 
     name = "interest"
 
-    def __init__(self, index: VectorIndex, vectors: Floats) -> None:
-        """`vectors` `[N, D]` are those of the whole catalogue."""
-        self.index, self.vectors = index, vectors
+    def __init__(self, index: VectorIndex) -> None:
+        self.index = index
 
     @classmethod
     def fit(cls, context: FitContext) -> Self:
-        return cls(VectorIndex.build(context.vectors, np.arange(len(context.vectors))), context.vectors)
+        return cls(VectorIndex.build(context.vectors, np.arange(len(context.vectors))))
 
     def open(self, batch: RequestBatch) -> Scores:
-        return VectorScores(self.index, self.vectors, batch.users)
+        return VectorScores(self.index, batch)
 
     def extended(self, items: pl.DataFrame, vectors: Floats, changed: Ints) -> Self:
-        return type(self)(self.index.extended(vectors[changed], changed), vectors)
+        return type(self)(self.index.extended(vectors, changed))
 
     def save(self, folder: Path) -> None:
         self.index.save(folder / "index.faiss")
 
     @classmethod
-    def load(cls, folder: Path) -> Self:
-        index = VectorIndex.load(folder / "index.faiss")
-        return cls(index, index.vectors())
+    def load(cls, folder: Path, vectors: Floats) -> Self:
+        return cls(VectorIndex.load(folder / "index.faiss", vectors, np.arange(len(vectors))))
 
 
 @dataclass(frozen=True)
@@ -48,15 +46,15 @@ class VectorScores(Scores):
     """Inner products of user and item vectors."""
 
     index: VectorIndex
-    vectors: Floats
-    users: Floats
+    batch: RequestBatch
 
     def top(self, k: int, allowed: Bools | None = None) -> Ints:
-        found = self.index.search(self.users.mean(1), k, allowed)
-        return np.where(np.any(self.users, axis=(1, 2))[:, None], found, -1)
+        users = self.batch.users
+        found = self.index.search(users.mean(1), k, allowed)
+        return np.where(np.any(users, axis=(1, 2))[:, None], found, -1)
 
     def of(self, candidates: Ints) -> Floats:
-        return head_scores(self.users[:, 0], self.vectors, candidates)
+        return self.batch.interest(candidates)[:, :, 0]
 
 
 class NewSource(CandidateSource):
@@ -65,38 +63,31 @@ class NewSource(CandidateSource):
     name = "new"
     most_events = 2
 
-    def __init__(self, index: VectorIndex, vectors: Floats, new: Bools) -> None:
-        """`vectors` `[N, D]` are those of the whole catalogue, `new` `[N]` says which items are."""
-        self.index, self.vectors, self.new = index, vectors, new
+    def __init__(self, index: VectorIndex, new: Bools) -> None:
+        """`new` `[N]` says which items are."""
+        self.index, self.new = index, new
 
     @classmethod
     def fit(cls, context: FitContext) -> Self:
         new = np.bincount(context.log.items, minlength=context.items.height) <= cls.most_events
-        return cls.of_items(context.vectors, new)
-
-    @classmethod
-    def of_items(cls, vectors: Floats, new: Bools) -> Self:
-        """Return the source of the `new` `[N]` ones among the items with `vectors` `[N, D]`."""
-        return cls(VectorIndex.build(vectors[new], np.flatnonzero(new)), vectors, new)
+        return cls(VectorIndex.build(context.vectors, np.flatnonzero(new)), new)
 
     def open(self, batch: RequestBatch) -> Scores:
-        return NewScores(self.index, self.vectors, batch.users, self.new)
+        return NewScores(self.index, batch, self.new)
 
     def extended(self, items: pl.DataFrame, vectors: Floats, changed: Ints) -> Self:
         new = np.pad(self.new, (0, items.height - len(self.new)), constant_values=True)
-        changed = changed[new[changed]]
-        return type(self)(self.index.extended(vectors[changed], changed), vectors, new)
+        return type(self)(self.index.extended(vectors, changed[new[changed]]), new)
 
     def save(self, folder: Path) -> None:
-        np.savez(folder / "new.npz", allow_pickle=False, new=self.new, vectors=self.vectors[self.new])
+        np.savez(folder / "new.npz", allow_pickle=False, new=self.new)
+        self.index.save(folder / "new.faiss")
 
     @classmethod
-    def load(cls, folder: Path) -> Self:
+    def load(cls, folder: Path, vectors: Floats) -> Self:
         with np.load(folder / "new.npz", allow_pickle=False) as arrays:
-            new, kept = arrays["new"], arrays["vectors"]
-        vectors = np.zeros((len(new), kept.shape[1]), np.float32)
-        vectors[new] = kept
-        return cls.of_items(vectors, new)
+            new = arrays["new"]
+        return cls(VectorIndex.load(folder / "new.faiss", vectors, np.flatnonzero(new)), new)
 
 
 @dataclass(frozen=True)
@@ -106,10 +97,4 @@ class NewScores(VectorScores):
     new: Bools
 
     def of(self, candidates: Ints) -> Floats:
-        return VectorScores.of(self, np.where(self.new[candidates], candidates, -1))
-
-
-def head_scores(users: Floats, vectors: Floats, candidates: Ints) -> Floats:
-    """Return the inner products `[R, C]` of `users` `[R, D]` with their candidates; 0 where padded."""
-    scores = (vectors[candidates] @ users[:, :, None])[..., 0]
-    return np.where(candidates >= 0, scores, 0).astype(np.float32)
+        return np.where(self.new[candidates], VectorScores.of(self, candidates), 0)
