@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 EXTRA ?= cpu
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo benchmark-quality benchmark-ablations benchmark-rankers benchmark-heads benchmark-speed test test-fast check format constraints clean
+.PHONY: help install demo benchmark-quality benchmark-ablations benchmark-rankers benchmark-heads benchmark-speed benchmark-serving benchmark-batch benchmark-ann test test-fast check format constraints clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -40,6 +40,15 @@ benchmark-heads: install ## two heads against one on the simulated shop; draws d
 
 benchmark-speed: install ## a fine-tuning epoch against the naive loop, on the CPU and on a GPU where there is one
 	$(BIN)/python -m benchmarks.train_speed
+
+benchmark-serving: install ## the API's latencies and requests/s on 100,000 items (some 8 minutes)
+	$(BIN)/python -m benchmarks.serving_speed
+
+benchmark-batch: install ## lists of 100 for up to 100,000 users among 100,000 items (some 15 minutes)
+	$(BIN)/python -m benchmarks.batch_speed
+
+benchmark-ann: install ## recall and speed of the index at 1,000,000 items (some 5 minutes)
+	$(BIN)/python -m benchmarks.ann_speed
 
 test: install ## all tests (under 10 minutes on 2 cores)
 	$(BIN)/python -m pytest

@@ -44,8 +44,8 @@ def bundle_of(folder: Path, items: int, users: int = 20_000, events: int = 30) -
 def _recommender(items: int, users: int, events: int) -> tuple[Recommender, EventLog, object]:
     config = Config.model_validate({"lists": {"exclude_seen": "never"}, "interest": {"max_history": 50}})
     rng = np.random.default_rng(0)
-    topics = rng.integers(TOPICS, size=items)
-    catalogue, log = _catalogue(topics, rng), _log(topics, users, events, rng)
+    topics = topics_of(items)
+    catalogue, log = _catalogue(topics, rng), log_of(topics, users, events, rng)
     torch.manual_seed(0)
     model = build_model(config, torch.from_numpy(np.bincount(log.items, minlength=items) > 0)).eval()
     _, tokenizer = load_encoder(config.encoder)
@@ -77,7 +77,12 @@ def _catalogue(topics: np.ndarray, rng: np.random.Generator) -> pl.DataFrame:
     return frame.with_columns(absent).select(list(ITEM_COLUMNS)).cast(pl.Schema(ITEM_COLUMNS))
 
 
-def _log(topics: np.ndarray, users: int, events: int, rng: np.random.Generator) -> EventLog:
+def topics_of(items: int) -> np.ndarray:
+    """Return the topic of each item."""
+    return np.random.default_rng(7).integers(TOPICS, size=items)
+
+
+def log_of(topics: np.ndarray, users: int, events: int, rng: np.random.Generator) -> EventLog:
     """Return users who stay with three topics of their own."""
     order = np.argsort(topics, kind="stable")
     starts = np.searchsorted(topics[order], np.arange(TOPICS + 1))
@@ -92,7 +97,7 @@ def _log(topics: np.ndarray, users: int, events: int, rng: np.random.Generator) 
     )
     frame = frame.with_columns(
         item_id=pl.format("i{}", pl.col("item").cast(pl.String).str.zfill(7)),
-        event_type=pl.lit("click"),
+        event_type=pl.Series(rng.choice(["click", "purchase"], users * events, p=[0.9, 0.1])),
         split=pl.lit("train"),
     )
     ids = pl.Series([f"i{row:07d}" for row in range(len(topics))])
