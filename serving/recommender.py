@@ -49,7 +49,7 @@ class Ranking:
         """Put the rankings of several blocks together."""
         return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in parts[0]._names})
 
-    def rows(self, rows: Ints) -> "Ranking":
+    def rows(self, rows: Ints | slice) -> "Ranking":
         """Return the lists of some requests."""
         return Ranking(**{name: getattr(self, name)[rows] for name in self._names})
 
@@ -109,11 +109,12 @@ class Recommender:
         """Return the k best items for each request, fewer where no more are `allowed` `[N]` and available.
 
         `sentences` are what stands in histories as the item N; `exclude_seen` and `diversity` are the
-        model's own by default. `on_proposals` is told what each source proposed.
+        model's own by default. `on_proposals` is told what each source proposed, block by block.
         """
         parts = []
-        # Histories of like length together have little padding.
-        order = np.argsort(histories.lengths, kind="stable")
+        order = np.arange(len(histories))
+        if len(order) > BLOCK:  # histories of like length together have little padding
+            order = np.argsort(histories.lengths, kind="stable")
         for start in range(0, max(len(histories), 1), BLOCK):
             rows = order[start : start + BLOCK]
             batch = self.batch(histories.rows(rows), sentences.rows(rows) if sentences else None)

@@ -83,8 +83,11 @@ def test_a_changed_item_keeps_its_place_and_takes_its_new_text(world: tuple[Reco
     assert {3, 40} <= set(changed.recommend(histories, 41).items[0].tolist())
 
 
-def test_a_batch_of_histories_of_any_length_equals_each_alone(world: tuple[Recommender, EventLog, object]) -> None:
+def test_a_batch_of_histories_of_any_length_equals_each_alone(
+    world: tuple[Recommender, EventLog, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Requests are grouped by length within; the answer keeps their order."""
+    monkeypatch.setattr("serving.recommender.BLOCK", 5)
     recommender, log, _ = world
     users = np.arange(12) % len(log.user_ids)
     histories = log.histories(users, log.times[log.offsets[users] + np.arange(12) % 5], 6)
