@@ -43,7 +43,7 @@ class ItemGraphSource(CandidateSource):
         return type(self)(grown(self.graph, items.height))
 
     def save(self, folder: Path) -> None:
-        sparse.save_npz(folder / f"{self.name}.npz", self.graph)
+        sparse.save_npz(folder / f"{self.name}.npz", self.graph, compressed=False)
 
     @classmethod
     def load(cls, folder: Path, vectors: Floats) -> Self:
