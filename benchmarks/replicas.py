@@ -25,9 +25,9 @@ import psutil
 
 SERVERS = {
     "one process": ("one", 1),
-    "one process, batches": ("one", 16),
+    "one process, batches": ("one", 8),
     "2 replicas": ("ray", 1),
-    "2 replicas, batches": ("ray", 16),
+    "2 replicas, batches": ("ray", 8),
 }
 USERS = 2000
 

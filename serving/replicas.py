@@ -7,6 +7,7 @@ dies is replaced; the others answer meanwhile.
 
 import logging
 import os
+import re
 import signal
 import socket
 import threading
@@ -30,7 +31,7 @@ from serving.process import is_local, log_to_stderr, notice, open_live
 from serving.store import Store
 
 NAME = "recsys"
-BATCH = 16
+BATCH = 8
 """Lists that a replica makes in one call of the model, where as many are waiting."""
 
 CHECKED_EVERY_S = 2.0
@@ -154,12 +155,15 @@ def _deploy(plan: Plan, replicas: int) -> None:
         # The guard refuses what is too much; Ray's own limit is out of its way.
         max_ongoing_requests=2 * plan.limits.waiting,
         health_check_period_s=CHECKED_EVERY_S,
+        max_constructor_retry_count=2,  # of the first ones; later ones are tried for ever
         logging_config=QUIET,
     )
     try:
         serve.run(deployment.bind(plan), name=NAME)
     except RuntimeError as error:
-        raise RecsysError(f"no replica came up: {_cause(str(error))}") from error
+        deployments = serve.status().applications[NAME].deployments.values()
+        cause = _cause("\n".join(deployment.message for deployment in deployments) or str(error))
+        raise RecsysError(f"no replica came up: {cause}") from error
 
 
 def _check_port(host: str, port: int) -> None:
@@ -197,8 +201,7 @@ def _wait_until_ready(host: str, port: int) -> None:
     raise RecsysError(f"{url} did not answer within {READY_S:g} s: {last}")
 
 
-def _cause(text: str) -> str:
-    """Return the line of a replica's trace that says what went wrong."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    named = [line.partition(": ")[2] for line in lines if line.startswith(("recsys.errors.", "serving."))]
-    return (named or lines)[-1]
+def _cause(trace: str) -> str:
+    """Return the last line of a trace without the name of the error: what went wrong."""
+    last = [line.strip() for line in trace.splitlines() if line.strip()][-1]
+    return re.sub(r"^[\w.]+(Error|Exception): ", "", last)
