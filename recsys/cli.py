@@ -280,8 +280,14 @@ def recommend(dataset: Path, model: str, k: int, out: Path, users: Path | None, 
 @STORE
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535), help="Port to listen on.")
-@click.option("--rate", default=1000, show_default=True, type=click.IntRange(1), help="Requests a second per key.")
-def serve(model: str, store: str, host: str, port: int, rate: int) -> None:
+@click.option(
+    "--rate", default=1000, show_default=True, type=click.IntRange(1), help="Requests a second per key and process."
+)
+@click.option("--ray", is_flag=True, help="Answer from several processes or machines; needs PostgreSQL as the store.")
+@click.option(
+    "--replicas", type=click.IntRange(1), help="Processes with a model of their own under --ray.  [default: 2]"
+)
+def serve(model: str, store: str, host: str, port: int, rate: int, ray: bool, replicas: int | None) -> None:
     """Answer over HTTP: lists, search, events, items; GET /docs explains them all.
 
     Without keys it listens on this machine alone. When the alias of the model moves, the new version
@@ -292,7 +298,13 @@ def serve(model: str, store: str, host: str, port: int, rate: int) -> None:
       recsys serve --port 8000
       recsys keys add shop --scope read --scope write
       recsys serve --host 0.0.0.0 --store postgresql://recsys@db/recsys
+      recsys serve --ray --replicas 4 --store postgresql://recsys@db/recsys
     """
+    if ray:
+        _serve_replicas(model, store, host, port, rate, replicas or 2)
+        return
+    if replicas:
+        raise UsageError(f"--replicas {replicas}: several processes need --ray")
     from recsys.progress import stage
     from serving.process import open_live, run
     from serving.store import Store
@@ -303,6 +315,17 @@ def serve(model: str, store: str, host: str, port: int, rate: int) -> None:
         opened = Store(store)
         live = open_live(model, opened, resolve, bundle_folder)
     run(live, opened, host, port, rate)
+
+
+def _serve_replicas(model: str, store: str, host: str, port: int, rate: int, replicas: int) -> None:
+    from serving.guard import Limits
+    from serving.replicas import Plan, run
+    from training.tracking import bundle_folder, resolve
+
+    bundle_folder(resolve(model))  # a wrong name is refused before Ray starts
+    if ":/" not in model:
+        model = str(Path(model).absolute())
+    run(Plan(model, store, resolve, bundle_folder, Limits(per_second=rate)), host, port, replicas)
 
 
 @cli.group(cls=Commands)

@@ -4,9 +4,15 @@ import logging
 import os
 from typing import Any
 
+from recsys.errors import RecsysError
+
 
 def start_ray() -> None:
-    """Join the cluster of `RAY_ADDRESS`, or start a quiet one on this machine."""
+    """Join the cluster of `RAY_ADDRESS`, or start a quiet one on this machine.
+
+    Raises:
+        RecsysError: Ray does not say that it is up, for example because the machine is too busy.
+    """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -15,9 +21,12 @@ def start_ray() -> None:
     if ray.is_initialized():
         return
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if "RAY_ADDRESS" in os.environ:
+    if "RAY_ADDRESS" not in os.environ:
+        quiet |= {"include_dashboard": False, "object_store_memory": 200 << 20}
+    try:
         ray.init(**quiet)
-    else:
-        ray.init(include_dashboard=False, object_store_memory=200 << 20, **quiet)
+    except Exception as error:  # Ray raises plain ones, too
+        reason = (str(error).splitlines() or [repr(error)])[0]
+        raise RecsysError(f"Ray did not start: {reason}; try again, or see /tmp/ray/session_latest/logs") from error
     for name in ("ray", "ray.train", "ray.data"):
         logging.getLogger(name).setLevel(logging.ERROR)

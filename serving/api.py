@@ -19,6 +19,7 @@ from recsys import __version__
 from recsys.errors import RecsysError
 from serving import bodies
 from serving.filters import FilterError
+from serving.gather import Gather
 from serving.guard import RETRY_S, Guard, Limits
 from serving.keys import KeyRing
 from serving.live import Live
@@ -31,6 +32,8 @@ T = TypeVar("T")
 
 THREADS = 4
 """Requests that are worked on at once; others wait."""
+BATCHES = 2
+"""Batches that are worked on at once: one reads the store while the other is in the model."""
 
 ItemId = Annotated[bodies.Id, Path(description="An item of the catalogue.")]
 UserId = Annotated[bodies.Id, Path(description="A user.")]
@@ -57,11 +60,13 @@ def create_app(
     limits: Limits = Limits(),  # noqa: B008  frozen
     local: bool = True,
     seed: int | None = None,
+    batch: int = 1,
 ) -> FastAPI:
     """Return the application that answers from `live` and `store`.
 
     `clock` is asked for the moment of each request where the dataset has a clock. `local` says that
     only this machine can reach the server, which then needs no key as long as none was made.
+    Up to `batch` lists are made in one call of the model, where as many are waiting.
     """
     metrics = Metrics(lambda: live.model.name)
     shown = ShownLog(store, metrics.dropped.inc)
@@ -87,7 +92,7 @@ def create_app(
     )
     app.add_middleware(Guard, keys=KeyRing(store), metrics=metrics, limits=limits, local=local)
     _explain_refusals(app)
-    _add_lists(app, service, work)
+    _add_lists(app, service, work, batch)
     _add_changes(app, service, work)
     _add_model(app, service, work)
     return app
@@ -99,16 +104,20 @@ def _close(live: Live, shown: ShownLog, workers: ThreadPoolExecutor) -> None:
     shown.close()
 
 
-def _add_lists(app: FastAPI, service: Service, work: Callable[[Callable[[], Any]], Any]) -> None:
+def _add_lists(app: FastAPI, service: Service, work: Callable[[Callable[[], Any]], Any], batch: int) -> None:
+    at_once = THREADS if batch == 1 else BATCHES
+    recommended = Gather(work, service.recommend_all, batch, at_once)
+    ranked = Gather(work, service.rank_all, batch, at_once)
+
     @app.post("/v1/recommend", tags=["lists"])
     async def recommend(body: bodies.RecommendBody) -> bodies.Answer:
         """Return the k best items for a user, a history, a typed sentence, or (with none of them) anyone."""
-        return await work(lambda: service.recommend(body))
+        return await recommended(body)
 
     @app.post("/v1/rank", tags=["lists"])
     async def rank(body: bodies.RankBody) -> bodies.Answer:
         """Return the candidates in order of value; those that the model lacks are listed apart."""
-        return await work(lambda: service.rank(body))
+        return await ranked(body)
 
     @app.post("/v1/search", tags=["lists"])
     async def search(body: bodies.SearchBody) -> bodies.Answer:

@@ -31,22 +31,42 @@ def run(live: Live, store: Store, host: str, port: int, rate: int) -> None:
     Raises:
         RecsysError: other machines could reach it and there is no key.
     """
+    local = is_local(host, store)
+    log_to_stderr()
+    app = create_app(live, store, limits=Limits(per_second=rate), local=local)
+    server = Server(
+        uvicorn.Config(app, host=host, port=port, log_level="warning", access_log=False, timeout_keep_alive=30),
+        notice(host, port, store),
+    )
+    server.run()
+
+
+def is_local(host: str, store: Store) -> bool:
+    """Return whether only this machine can reach `host`.
+
+    Raises:
+        RecsysError: others can, and there is no key.
+    """
     local = host in LOOPBACK
     if not local and not store.every_key():
         raise RecsysError(
             f"--host {host}: other machines could ask without a key; make one with "
             f"`recsys keys add NAME --store {store.url.render_as_string(hide_password=True)}`, or listen on 127.0.0.1"
         )
+    return local
+
+
+def log_to_stderr() -> None:
+    """Have requests and changes of the model logged."""
     log = logging.getLogger("recsys")
     log.setLevel(logging.INFO)
     log.addHandler(logging.StreamHandler(sys.stderr))
-    app = create_app(live, store, limits=Limits(per_second=rate), local=local)
+
+
+def notice(host: str, port: int, store: Store) -> str:
+    """Return what is printed as soon as the port answers."""
     keys = "no key is needed on this machine" if not store.every_key() else "a key is needed"
-    server = Server(
-        uvicorn.Config(app, host=host, port=port, log_level="warning", access_log=False, timeout_keep_alive=30),
-        f"listening on http://{host}:{port}, documentation at /docs; {keys}",
-    )
-    server.run()
+    return f"listening on http://{host}:{port}, documentation at /docs; {keys}"
 
 
 class Server(uvicorn.Server):

@@ -5,9 +5,10 @@ In: the bodies of `serving.bodies`. Out: its answers. Every call reads the model
 
 import threading
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -26,6 +27,7 @@ from serving.sources import Bools, Floats, Sentences
 from serving.store import ShownList, Store, StoredEvent
 
 T = TypeVar("T")
+Body = TypeVar("Body", bound=bodies.Who)
 
 CACHED = 256
 """Sentences and filters that are remembered for a model."""
@@ -51,6 +53,23 @@ def wall_clock() -> int:
     return int(datetime.now(UTC).timestamp() * 1e6)
 
 
+@dataclass(frozen=True)
+class Asked(Generic[Body]):
+    """One list that is asked for: what the model is given, and what the answer says beside the items."""
+
+    model: Model
+    body: Body
+    now: int
+    histories: Histories
+    """`[1, L]`"""
+    unknown: list[str]
+    alike: Hashable
+    """Lists of one value, and one model, can be made together."""
+    sentences: Sentences | None = None
+    allowed: Bools | None = None
+    candidates: list[int] = field(default_factory=list)
+
+
 class Service:
     """Answers from one live model and one store."""
 
@@ -69,48 +88,17 @@ class Service:
 
     def recommend(self, body: bodies.RecommendBody) -> bodies.Answer:
         """Return the best items for a user, a history, a sentence, or (with none) anyone."""
-        model, now = self.live.model, self.clock()
-        past = self._past(model, body.user_id, body.history)
-        histories, sentences = self._histories(model, past, now, body.query)
-        if not (past or body.query):
-            self.metrics.cold.inc()
-        proposed: dict[str, Ints] = {}
-        recommender = model.lookup.recommender
-        share = recommender.config.lists.explore
-        ranking = recommender.recommend(
-            histories,
-            # New items that are explored stand further down, with scores of their own.
-            max(body.k, sum(recommender.config.sources.model_dump().values())) if share else body.k,
-            sentences,
-            self._allowed(model, body.filters),
-            body.exclude_seen,
-            body.diversity,
-            body.explain,
-            proposed.update,
-        )
-        for name, items in proposed.items():
-            self.metrics.candidates.labels(name).inc(int((items >= 0).sum()))
-        propensities: list[float | None] | None = None
-        if share:
-            ranking, propensities = self._explored(ranking, proposed.get("new"), body.k, share)
-        unknown = model.lookup.unknown(past) if body.history is not None else []
-        return self._answer(model, body.user_id, now, histories, ranking, unknown, propensities)
+        return self._recommended([self._to_recommend(self.live.model, body)])[0]
 
-    def rank(self, body: bodies.RankBody) -> bodies.Answer:
-        """Return the candidates in order of value; those that the model lacks are listed apart."""
+    def recommend_all(self, wanted: list[bodies.RecommendBody]) -> list[bodies.Answer | Exception]:
+        """Return what `recommend` answers to each of at most `recommender.BLOCK` requests, or its error."""
         model = self.live.model
-        time = bodies.microseconds(body.context.time) if body.context else None
-        now = self.clock() if time is None else time
-        past = self._past(model, body.user_id, body.history)
-        histories, _ = self._histories(model, past, now, None)
-        rows = model.lookup.rows
-        known = [rows[item] for item in body.candidates if item in rows]
-        unknown = [item for item in body.candidates if item not in rows]
-        if body.history is not None:
-            unknown = model.lookup.unknown(past) + unknown
-        candidates = np.array([known], np.int64).reshape(1, -1)
-        ranking = model.lookup.recommender.rank(histories, candidates, body.explain) if known else None
-        return self._answer(model, body.user_id, now, histories, ranking, unknown)
+        return _in_groups(wanted, lambda body: self._to_recommend(model, body), self._recommended)
+
+    def rank_all(self, wanted: list[bodies.RankBody]) -> list[bodies.Answer | Exception]:
+        """Return for each request its candidates in order of value, those that the model lacks apart, or its error."""
+        model = self.live.model
+        return _in_groups(wanted, lambda body: self._to_rank(model, body), self._ranked)
 
     def search(self, body: bodies.SearchBody) -> bodies.Answer:
         """Return the items that a sentence asks for."""
@@ -201,6 +189,68 @@ class Service:
         self.live.take_changes()
         return bodies.ItemsAnswer(changed=len(changes), items=self.about_model().items)
 
+    def _to_recommend(self, model: Model, body: bodies.RecommendBody) -> Asked[bodies.RecommendBody]:
+        now = self.clock()
+        past = self._past(model, body.user_id, body.history)
+        histories, sentences = self._histories(model, past, now, body.query)
+        if not (past or body.query):
+            self.metrics.cold.inc()
+        unknown = model.lookup.unknown(past) if body.history is not None else []
+        filters = body.filters and body.filters.model_dump_json()
+        alone = object() if body.query else None  # sentences of several requests are not put together
+        alike = (body.k, filters, body.exclude_seen, body.diversity, body.explain, alone)
+        allowed = self._allowed(model, body.filters)
+        return Asked(model, body, now, histories, unknown, alike, sentences=sentences, allowed=allowed)
+
+    def _recommended(self, group: list[Asked[bodies.RecommendBody]]) -> list[bodies.Answer]:
+        model, body = group[0].model, group[0].body
+        proposed: dict[str, Ints] = {}
+        recommender = model.lookup.recommender
+        share = recommender.config.lists.explore
+        ranking = recommender.recommend(
+            _joined(group),
+            # New items that are explored stand further down, with scores of their own.
+            max(body.k, sum(recommender.config.sources.model_dump().values())) if share else body.k,
+            group[0].sentences,
+            group[0].allowed,
+            body.exclude_seen,
+            body.diversity,
+            body.explain,
+            proposed.update,
+        )
+        for name, items in proposed.items():
+            self.metrics.candidates.labels(name).inc(int((items >= 0).sum()))
+        answers, new = [], proposed.get("new")
+        for row, asked in enumerate(group):
+            listed, propensities = _row(ranking, row), None
+            if share:
+                listed, propensities = self._explored(listed, None if new is None else new[row], body.k, share)
+            answers.append(self._answer(asked, listed, propensities))
+        return answers
+
+    def _to_rank(self, model: Model, body: bodies.RankBody) -> Asked[bodies.RankBody]:
+        time = bodies.microseconds(body.context.time) if body.context else None
+        now = self.clock() if time is None else time
+        past = self._past(model, body.user_id, body.history)
+        histories, _ = self._histories(model, past, now, None)
+        rows = model.lookup.rows
+        known = [rows[item] for item in body.candidates if item in rows]
+        unknown = [item for item in body.candidates if item not in rows]
+        if body.history is not None:
+            unknown = model.lookup.unknown(past) + unknown
+        # Rows are padded to the longest, so that each is at most twice as long as it need be.
+        alike = (body.explain, len(known).bit_length())
+        return Asked(model, body, now, histories, unknown, alike, candidates=known)
+
+    def _ranked(self, group: list[Asked[bodies.RankBody]]) -> list[bodies.Answer]:
+        widest = max(len(asked.candidates) for asked in group)
+        if not widest:
+            return [self._answer(asked, None) for asked in group]
+        padded = [asked.candidates + [-1] * (widest - len(asked.candidates)) for asked in group]
+        recommender = group[0].model.lookup.recommender
+        ranking = recommender.rank(_joined(group), np.array(padded, np.int64), group[0].body.explain)
+        return [self._answer(asked, _row(ranking, row)) for row, asked in enumerate(group)]
+
     def _past(
         self, model: Model, user_id: str | None, history: Sequence[str | bodies.HistoryEvent] | None
     ) -> list[PastEvent]:
@@ -257,28 +307,58 @@ class Service:
         return Ranking(**columns), propensities
 
     def _answer(
-        self,
-        model: Model,
-        user_id: str | None,
-        now: int,
-        histories: Histories,
-        ranking: Ranking | None,
-        unknown: list[str],
-        propensities: list[float | None] | None = None,
+        self, asked: Asked[Any], ranking: Ranking | None, propensities: list[float | None] | None = None
     ) -> bodies.Answer:
+        model, user_id = asked.model, asked.body.user_id
         request_id = uuid.uuid4().hex
-        items = [] if ranking is None else _ranked(model, histories, ranking)
+        items = [] if ranking is None else _items(model, asked.histories, ranking)
         chances = propensities or [None] * len(items)
         for item, chance in zip(items, chances, strict=True):
             item.explored = chance is not None
         ids, scores = [item.item_id for item in items], [item.score for item in items]
-        self.shown.add(ShownList(request_id, user_id, now, model.name, ids, scores, chances))
+        self.shown.add(ShownList(request_id, user_id, asked.now, model.name, ids, scores, chances))
         return bodies.Answer(
-            request_id=request_id, user_id=user_id, model=model.name, items=items, unknown_items=unknown
+            request_id=request_id, user_id=user_id, model=model.name, items=items, unknown_items=asked.unknown
         )
 
 
-def _ranked(model: Model, histories: Histories, ranking: Ranking) -> list[bodies.RankedItem]:
+def _in_groups(
+    wanted: list[Body],
+    to_ask: Callable[[Body], Asked[Body]],
+    answer: Callable[[list[Asked[Body]]], list[bodies.Answer]],
+) -> list[bodies.Answer | Exception]:
+    """Return the answers to `wanted`, those that are alike made together; an error where there is none."""
+    results: dict[int, bodies.Answer | Exception] = {}
+    groups: dict[Hashable, dict[int, Asked[Body]]] = {}
+    for place, body in enumerate(wanted):
+        try:
+            asked = to_ask(body)
+            groups.setdefault(asked.alike, {})[place] = asked
+        except Exception as error:
+            results[place] = error
+    for group in groups.values():
+        try:
+            results |= zip(group, answer(list(group.values())), strict=True)
+        except Exception as error:
+            results |= dict.fromkeys(group, error)
+    return [results[place] for place in range(len(wanted))]
+
+
+def _joined(group: Sequence[Asked[Any]]) -> Histories:
+    """Return the histories of R requests as one `[R, L]`."""
+    parts = [asked.histories for asked in group]
+    if len(parts) == 1:
+        return parts[0]
+    columns = zip(*((part.items, part.types, part.times, part.now) for part in parts), strict=True)
+    return Histories(*(np.concatenate(column) for column in columns))
+
+
+def _row(ranking: Ranking, row: int) -> Ranking:
+    """Return the list of one request, `[1, K]`."""
+    return Ranking(**{name: column[row : row + 1] for name, column in vars(ranking).items() if column is not None})
+
+
+def _items(model: Model, histories: Histories, ranking: Ranking) -> list[bodies.RankedItem]:
     lookup = model.lookup
     columns = (ranking.items[0], ranking.score[0], ranking.interest[0], ranking.p_click[0], ranking.p_purchase[0])
     items = [

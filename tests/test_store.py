@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from serving.store import ShownList, Store, StoredEvent, StoredKey, StoreError
+from tests.worlds import empty_database
 
 POSTGRES = os.environ.get("RECSYS_TEST_POSTGRES", "")
 
@@ -28,14 +29,8 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
         return
     if not POSTGRES:
         pytest.skip("RECSYS_TEST_POSTGRES is not set; `.ci/run` starts a server and sets it")
-    name = f"test_{uuid.uuid4().hex}"
-    admin = sa.create_engine(POSTGRES.replace("postgresql:", "postgresql+psycopg:"), isolation_level="AUTOCOMMIT")
-    with admin.connect() as connection:
-        connection.execute(sa.text(f"CREATE DATABASE {name}"))
-    yield f"{POSTGRES.rsplit('/', 1)[0]}/{name}"
-    with admin.connect() as connection:
-        connection.execute(sa.text(f"DROP DATABASE {name} WITH (FORCE)"))
-    admin.dispose()
+    with empty_database(POSTGRES) as url:
+        yield url
 
 
 @pytest.fixture

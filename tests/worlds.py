@@ -1,11 +1,15 @@
 """Tiny worlds whose right answers are known."""
 
 import json
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
+import sqlalchemy as sa
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
@@ -143,3 +147,16 @@ def live_of(bundle: Path, store: Store) -> Live:
 def client_of(app: FastAPI, **options: Any) -> TestClient:
     """Return a client on this machine."""
     return TestClient(app, base_url="http://localhost", **options)
+
+
+@contextmanager
+def empty_database(server: str) -> Iterator[str]:
+    """Make a database of its own on the PostgreSQL server `server` (a URL), give its URL, and drop it."""
+    name = f"test_{uuid.uuid4().hex}"
+    admin = sa.create_engine(server.replace("postgresql:", "postgresql+psycopg:"), isolation_level="AUTOCOMMIT")
+    with admin.connect() as connection:
+        connection.execute(sa.text(f"CREATE DATABASE {name}"))
+    yield f"{server.rsplit('/', 1)[0]}/{name}"
+    with admin.connect() as connection:
+        connection.execute(sa.text(f"DROP DATABASE {name} WITH (FORCE)"))
+    admin.dispose()

@@ -1,0 +1,187 @@
+"""Replicas behind one port: one is killed under load, and nothing that was acknowledged is lost."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from serving.store import Store
+from tests.command_line import run
+from tests.worlds import empty_database, tiny_bundle
+
+POSTGRES = os.environ.get("RECSYS_TEST_POSTGRES", "")
+START_S, BACK_S, STOP_S = 240, 120, 120
+"""Times that suffice on a machine that is busy with other things."""
+
+
+@dataclass
+class Served:
+    """A server with two replicas, as a user starts it."""
+
+    process: subprocess.Popen[str]
+    url: str
+    store: str
+    errors: Path
+
+    def replicas(self) -> dict[int, psutil.Process]:
+        """Return the processes of the replicas by their ids."""
+        below = psutil.Process(self.process.pid).children(recursive=True)
+        return {process.pid: process for process in below if "ServeReplica" in "".join(process.cmdline())}
+
+    def answering(self, asked: int = 20) -> set[str]:
+        """Return what tells the replicas that answer apart: when each began to count."""
+        born = set()
+        for _ in range(asked):
+            text = httpx.get(f"{self.url}/metrics", timeout=30).text
+            born |= set(re.findall(r"^recsys_events_created (\S+)$", text, re.MULTILINE))
+        return born
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    """Start two replicas on a free port and an empty database; stop them if the test did not."""
+    if not POSTGRES:
+        pytest.skip("RECSYS_TEST_POSTGRES is not set; `.ci/run` starts a server and sets it")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with empty_database(POSTGRES) as store, (tmp_path / "stderr").open("w") as errors:
+        arguments = ["--model", str(tiny_bundle(tmp_path)), "--store", store, "--port", str(port), "--replicas", "2"]
+        process = subprocess.Popen(
+            [sys.executable, "-c", "from recsys.cli import main; main()", "serve", "--ray", *arguments],
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            cwd=tmp_path,
+            env={key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
+            | {"PYTHONPATH": str(Path(__file__).parents[1])},
+            start_new_session=True,
+        )
+        below: list[psutil.Process] = []
+        try:
+            yield Served(process, f"http://127.0.0.1:{port}", store, tmp_path / "stderr")
+            below = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+        finally:
+            for left in [*below, process]:
+                left.kill()
+            process.wait()
+
+
+@dataclass
+class Clients:
+    """Threads that send events, each once, and ask for lists, until they are stopped."""
+
+    url: str
+    acknowledged: list[str] = field(default_factory=list)
+    listed: int = 0
+    failed: list[str] = field(default_factory=list)
+    stopped: threading.Event = field(default_factory=threading.Event)
+
+    def run(self, client: int) -> None:
+        """Send one request after another."""
+        with httpx.Client(base_url=self.url, timeout=30) as http:
+            for number in range(10**6):
+                if self.stopped.is_set():
+                    return
+                event = {"event_id": f"{client}-{number}", "user_id": f"u{number % 12}", "item_id": f"i{number % 40}"}
+                try:
+                    http.post("/v1/events", json={"events": [event]}).raise_for_status()
+                    self.acknowledged.append(event["event_id"])
+                    http.post("/v1/recommend", json={"user_id": event["user_id"], "k": 5}).raise_for_status()
+                    self.listed += 1
+                except httpx.HTTPError as error:
+                    self.failed.append(str(error))
+
+
+def wait_until(true: Callable[[], bool], seconds: float) -> None:
+    """Wait until `true`, or fail."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.1)
+
+
+def first_line(process: "subprocess.Popen[str]", seconds: float) -> str:
+    """Return what the process prints first; it is killed when it does not in time."""
+    assert process.stdout is not None
+    timer = threading.Timer(seconds, process.kill)
+    timer.start()
+    line = process.stdout.readline()
+    timer.cancel()
+    return line
+
+
+@pytest.mark.slow
+def test_a_replica_that_is_killed_under_load_loses_no_acknowledged_event_and_is_replaced(served: Served) -> None:
+    """The port goes on answering; at the end there are two replicas again, and Ctrl-C leaves nothing behind."""
+    assert "listening on" in first_line(served.process, START_S), served.errors.read_text()
+    before = served.answering()
+    assert len(before) == 2
+    clients = Clients(served.url)
+    threads = [threading.Thread(target=clients.run, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        wait_until(lambda: len(clients.acknowledged) > 50, 60)
+        killed = next(iter(served.replicas()))
+        os.kill(killed, signal.SIGKILL)
+        count = len(clients.acknowledged)
+        wait_until(lambda: len(clients.acknowledged) > count + 50, 60)
+        wait_until(lambda: len(served.answering() - before) == 1 and len(served.answering()) == 2, BACK_S)
+        count = clients.listed
+        wait_until(lambda: clients.listed > count + 50, 60)
+    finally:
+        clients.stopped.set()
+        for thread in threads:
+            thread.join()
+    replicas = served.replicas()
+    assert len(replicas) == 2 and killed not in replicas
+    os.killpg(served.process.pid, signal.SIGINT)  # as a terminal does
+    assert served.process.wait(timeout=STOP_S) == 0
+    assert not any(replica.is_running() for replica in replicas.values())
+    store = Store(served.store)
+    kept = {event.event_id for event in store.every_event()}
+    store.close()
+    print(f"{len(clients.acknowledged)} events acknowledged, {len(kept)} kept; {len(clients.failed)} requests failed")
+    assert kept >= set(clients.acknowledged)
+    assert len(clients.failed) < 50, clients.failed[:5]
+    assert "Traceback" not in served.errors.read_text(), served.errors.read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["--ray"], 2, "--store postgresql://user@host/name"),
+        (["--replicas", "2"], 2, "need --ray"),
+        (["--ray", "--model", "nowhere"], 1, "no such folder"),
+    ],
+)
+def test_what_cannot_be_served_is_one_line_with_the_way_out(
+    arguments: list[str], code: int, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before Ray starts or a store is made."""
+    ended, _, errors = run(capsys, "serve", "--model", str(tmp_path), *arguments)
+    assert ended == code and says in errors and errors.count("\n") == 1
+
+
+@pytest.mark.skipif(not POSTGRES, reason="RECSYS_TEST_POSTGRES is not set; `.ci/run` starts a server and sets it")
+def test_other_machines_are_not_answered_without_a_key_and_a_taken_port_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As by the server of one process, before Ray starts."""
+    with empty_database(POSTGRES) as store, socket.create_server(("127.0.0.1", 0)) as taken:
+        common = ["serve", "--ray", "--model", str(tmp_path), "--store", store]
+        ended, _, errors = run(capsys, *common, "--host", "0.0.0.0")
+        assert ended == 1 and "recsys keys add" in errors and errors.count("\n") == 1
+        ended, _, errors = run(capsys, *common, "--port", str(taken.getsockname()[1]))
+        assert ended == 1 and "in use; name another" in errors and errors.count("\n") == 1
