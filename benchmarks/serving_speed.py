@@ -124,10 +124,10 @@ def profile(bundle: Path, store: Store, items: int) -> None:
     service = Service(live, store, metrics, ShownLog(store, metrics.dropped.inc))
     bodies = [RankBody.model_validate_json(body) for _, _, body in rank_requests(items, np.random.default_rng(0))]
     for body in bodies[:20]:
-        service.rank(body)
+        service.rank_all([body])
     with cProfile.Profile() as profiler:
         for body in bodies:
-            service.rank(body)
+            service.rank_all([body])
     statistics: Any = pstats.Stats(profiler)
     console.print(f"{1000 * statistics.total_tt / len(bodies):.2f} ms a ranking under the profiler")
     statistics.sort_stats("tottime").print_stats(20)

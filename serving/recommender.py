@@ -9,6 +9,7 @@ Shapes: R requests, C candidates, K list length, N catalogue, D width.
 from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 
 import numpy as np
 import polars as pl
@@ -20,8 +21,9 @@ from features.ranking import CATEGORICAL, RankingFeatures
 from recsys.config import Config
 from recsys.interest import HistoryBatch, InterestModel, recency_buckets
 from recsys.rankers import Ranker, value
+from serving.index import VectorIndex
 from serving.rerank import choose
-from serving.sources import Bools, CandidateSource, Floats, RequestBatch, Scores, Sentences
+from serving.sources import Bools, CandidateSource, Floats, InterestSource, RequestBatch, Scores, Sentences
 
 BLOCK = 128
 """Requests that are ranked at once."""
@@ -127,6 +129,20 @@ class Recommender:
         """Return `candidates` `[R, C]` (-1 padded) in their order of value."""
         batch = self.batch(histories)
         return self._ordered(batch, self.open(batch), candidates, None, 0.0, explain)
+
+    def similar(self, item: int, k: int) -> tuple[Ints, Floats]:
+        """Return the k available items nearest to `item` by their vectors, and their cosines."""
+        allowed = np.ones(len(self.vectors), bool) if self.available is None else self.available.copy()
+        allowed[item] = False
+        found = self._index.search(self.vectors[item][None], min(k, len(allowed)), allowed)[0]
+        found = found[found >= 0]
+        return found, self.vectors[found] @ self.vectors[item]
+
+    @cached_property
+    def _index(self) -> VectorIndex:
+        """That of the interest source over all items, or one of its own where that source is turned off."""
+        indexes = [source.index for source in self.sources if isinstance(source, InterestSource)]
+        return indexes[0] if indexes else VectorIndex.build(self.vectors, np.arange(len(self.vectors)))
 
     def batch(self, histories: Histories, sentences: Sentences | None = None) -> RequestBatch:
         """Compute the user vectors of `histories`, which lose the columns that all of them have padded."""

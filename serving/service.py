@@ -114,18 +114,9 @@ class Service:
         recommender, row = model.lookup.recommender, model.lookup.rows.get(item_id)
         if row is None:
             raise UnknownItemError(f"item {item_id!r} is not in the catalogue; PUT /v1/items adds items")
-        cosines = recommender.vectors @ recommender.vectors[row]
-        if recommender.available is not None:
-            cosines = np.where(recommender.available, cosines, -np.inf)
-        cosines[row] = -np.inf
-        nearest = np.argpartition(-cosines, min(k, len(cosines) - 1))[:k]
-        nearest = nearest[np.argsort(-cosines[nearest], kind="stable")]
         items = [
-            bodies.SimilarItem(
-                item_id=model.lookup.ids[item], title=model.lookup.titles[item], similarity=float(cosines[item])
-            )
-            for item in nearest
-            if np.isfinite(cosines[item])
+            bodies.SimilarItem(item_id=model.lookup.ids[item], title=model.lookup.titles[item], similarity=cosine)
+            for item, cosine in zip(*(found.tolist() for found in recommender.similar(row, k)), strict=True)
         ]
         return bodies.SimilarAnswer(item_id=item_id, model=model.name, items=items)
 
@@ -222,7 +213,7 @@ class Service:
             self.metrics.candidates.labels(name).inc(int((items >= 0).sum()))
         answers, new = [], proposed.get("new")
         for row, asked in enumerate(group):
-            listed, propensities = _row(ranking, row), None
+            listed, propensities = ranking.rows(slice(row, row + 1)), None
             if share:
                 listed, propensities = self._explored(listed, None if new is None else new[row], body.k, share)
             answers.append(self._answer(asked, listed, propensities))
@@ -249,7 +240,7 @@ class Service:
         padded = [asked.candidates + [-1] * (widest - len(asked.candidates)) for asked in group]
         recommender = group[0].model.lookup.recommender
         ranking = recommender.rank(_joined(group), np.array(padded, np.int64), group[0].body.explain)
-        return [self._answer(asked, _row(ranking, row)) for row, asked in enumerate(group)]
+        return [self._answer(asked, ranking.rows(slice(row, row + 1))) for row, asked in enumerate(group)]
 
     def _past(
         self, model: Model, user_id: str | None, history: Sequence[str | bodies.HistoryEvent] | None
@@ -351,11 +342,6 @@ def _joined(group: Sequence[Asked[Any]]) -> Histories:
         return parts[0]
     columns = zip(*((part.items, part.types, part.times, part.now) for part in parts), strict=True)
     return Histories(*(np.concatenate(column) for column in columns))
-
-
-def _row(ranking: Ranking, row: int) -> Ranking:
-    """Return the list of one request, `[1, K]`."""
-    return Ranking(**{name: column[row : row + 1] for name, column in vars(ranking).items() if column is not None})
 
 
 def _items(model: Model, histories: Histories, ranking: Ranking) -> list[bodies.RankedItem]:

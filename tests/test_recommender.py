@@ -1,5 +1,7 @@
 """What may stand in a list: allowed items, typed sentences, items that changed since the fit."""
 
+from copy import copy
+
 import numpy as np
 import polars as pl
 import pytest
@@ -97,3 +99,18 @@ def test_a_batch_of_histories_of_any_length_equals_each_alone(
         alone = recommender.recommend(histories.rows(np.array([row])), 5)
         np.testing.assert_array_equal(together.items[row], alone.items[0])
         np.testing.assert_allclose(together.score[row], alone.score[0], rtol=1e-4)
+
+
+def test_similar_items_are_the_nearest_available_ones_but_the_item_itself(
+    world: tuple[Recommender, EventLog, object],
+) -> None:
+    """With the interest source turned off as well."""
+    recommender, _, _ = world
+    available = np.arange(len(recommender.vectors)) % 4 > 0
+    bare = copy(recommender)
+    bare.sources = []
+    for one in (recommender, bare):
+        found, cosines = one.with_available(available).similar(5, 6)
+        wanted = np.where(available & (np.arange(len(available)) != 5), one.vectors @ one.vectors[5], -np.inf)
+        np.testing.assert_array_equal(found, np.argsort(-wanted, kind="stable")[:6])
+        np.testing.assert_allclose(cosines, wanted[found], rtol=1e-5)

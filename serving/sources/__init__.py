@@ -10,4 +10,14 @@ SOURCES: dict[str, type[CandidateSource]] = {
     for source in (InterestSource, CovisitationSource, LexicalSource, PopularSource, RelatedSource, NewSource)
 }
 
-__all__ = ["SOURCES", "Bools", "CandidateSource", "FitContext", "Floats", "RequestBatch", "Scores", "Sentences"]
+__all__ = [
+    "SOURCES",
+    "Bools",
+    "CandidateSource",
+    "FitContext",
+    "Floats",
+    "InterestSource",
+    "RequestBatch",
+    "Scores",
+    "Sentences",
+]
