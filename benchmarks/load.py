@@ -7,8 +7,7 @@ import http.client
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from itertools import count
 from typing import Any
 
@@ -95,17 +94,18 @@ def _together(work: Callable[[], None], threads: int) -> None:
         raise failures[0]
 
 
-@contextmanager
-def answering(port: int, seconds: float = 120) -> Iterator[Caller]:
-    """Wait until the server on `port` is ready and give a connection to it."""
+def wait_until_ready(port: int, seconds: float = 120) -> None:
+    """Return when the server on `port` is ready.
+
+    Raises:
+        OSError: it is not by then.
+    """
     until = time.monotonic() + seconds
     while True:
-        call = Caller(port)
         try:
-            call(("GET", "/readyz", b""))
-            break
+            Caller(port)(("GET", "/readyz", b""))
+            return
         except (OSError, http.client.HTTPException, RuntimeError):
             if time.monotonic() > until:
                 raise
             time.sleep(0.2)
-    yield call

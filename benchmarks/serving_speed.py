@@ -26,7 +26,7 @@ import torch
 import uvicorn
 from rich.table import Table
 
-from benchmarks.load import Caller, Request, answering, as_many, at_rate
+from benchmarks.load import Caller, Request, as_many, at_rate, wait_until_ready
 from benchmarks.serving_world import bundle_of
 from recsys.progress import console
 from serving.api import create_app
@@ -59,11 +59,12 @@ def main() -> None:
         elif options.profile:
             profile(bundle, store, options.items)
         else:
-            with _server(options) as port, answering(port) as call:
-                measure(port, call, options.items, options.seconds)
+            with _server(options) as port:
+                wait_until_ready(port)
+                measure(port, options.items, options.seconds)
 
 
-def measure(port: int, call: Caller, items: int, seconds: float) -> None:
+def measure(port: int, items: int, seconds: float) -> None:
     """Print the table of one server."""
     rng = np.random.default_rng(0)
     ranks, lists = rank_requests(items, rng), list_requests(rng)
@@ -75,7 +76,11 @@ def measure(port: int, call: Caller, items: int, seconds: float) -> None:
     ):
         taken = at_rate(port, requests, rate, seconds)
         table.add_row(name, *(f"{np.percentile(taken, share):.1f}" for share in (50, 99)), target)
-    for name, seen in (("event sent to the list that knows it", _event_seen), ("item put to found", _item_found)):
+    for name, seen in (
+        ("event sent to the list that knows it", _event_seen),
+        ("item put to the list that has it", _item_found),
+    ):
+        call = Caller(port)
         taken = np.array([seen(call, number) for number in range(50)])
         target = "50" if seen is _event_seen else "1000"
         table.add_row(name, *(f"{np.percentile(taken, share):.1f}" for share in (50, 99)), target)
@@ -160,13 +165,13 @@ def _event_seen(call: Caller, number: int) -> float:
 
 
 def _item_found(call: Caller, number: int) -> float:
-    """Return the milliseconds from a new item to the answered search that finds it."""
-    item, title = f"new {number}", f"unheard-of thing {number}"
+    """Return the milliseconds from a new item of a new brand to the answered list of that brand."""
+    item, brand = f"new {number}", f"unheard-of {number}"
     start = time.perf_counter()
-    call.json("PUT", "/v1/items", {"items": [{"item_id": item, "title": title}]})
-    answer = call.json("POST", "/v1/search", {"query": title, "k": 20})
+    call.json("PUT", "/v1/items", {"items": [{"item_id": item, "title": "a green lamp", "brand": brand}]})
+    answer = call.json("POST", "/v1/recommend", {"user_id": "u0000001", "k": 20, "filters": {"brand": brand}})
     taken = 1000 * (time.perf_counter() - start)
-    assert item in [found["item_id"] for found in answer["items"]]
+    assert [found["item_id"] for found in answer["items"]] == [item]
     return taken
 
 

@@ -26,6 +26,7 @@ Column = NDArray[Any]
 WINDOWS_DAYS = (1, 7, 30)
 CATEGORICAL = ("brand", "category", "last_type")
 ABSENT_AGE_DAYS = 365.0
+LATEST = np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,15 @@ class ItemFacts:
     def count_before(self, items: Ints, before: Ints) -> Ints:
         """Return how many fitted events each of `items` had strictly before the times `before`."""
         moments, order = self._order
+        if not len(moments) or before.min(initial=LATEST) > moments[-1]:
+            return self.counts[items]
         stops = np.searchsorted(order, items * (len(moments) + 1) + np.searchsorted(moments, before))
         return stops - self.event_offsets[items]
+
+    @cached_property
+    def counts(self) -> Ints:
+        """`[N]` all events of each item."""
+        return np.diff(self.event_offsets)
 
     @cached_property
     def _order(self) -> tuple[Ints, Ints]:
@@ -162,7 +170,7 @@ class RankingFeatures:
         present = candidates >= 0
         items = np.where(present, candidates, 0)
         seen, place = occurrences(histories.items, items)
-        columns = [column for name in self.sources for column in _score_columns(scores[name], present)]
+        columns = _score_columns([scores[name] for name in self.sources], present)
         columns += self._item(items, histories.now)
         columns += self._user(histories, items.shape)
         columns += [np.log1p(seen), np.where(seen > 0, 1 / (histories.items.shape[1] - place), 0)]
@@ -188,7 +196,7 @@ class RankingFeatures:
         if self.has_clock:
             counts = facts.count_before(items, np.broadcast_to(now[:, None], items.shape))
         else:  # ordinal times of different users do not compare
-            counts = np.diff(facts.event_offsets)[items]
+            counts = facts.counts[items]
         popularity = np.log1p(counts)
         attributes = [facts.attributes[items, column] for column in range(len(self.attributes))]
         return [popularity, facts.purchases[items], facts.price[items], facts.text_length[items], *attributes]
@@ -268,21 +276,24 @@ def occurrences(past: NDArray[np.integer], wanted: Ints) -> tuple[Ints, Ints]:
     return counts, np.where(counts > 0, np.append(places[order], -1)[stops - 1], -1)
 
 
-def _score_columns(scores: Floats, present: NDArray[np.bool_]) -> list[Floats]:
-    """Return the score's z-score among the request's candidates, and its reciprocal rank.
+def _score_columns(scores: list[Floats], present: NDArray[np.bool_]) -> list[Column]:
+    """Return each score's z-score among the request's candidates, and its reciprocal rank.
 
     The score itself is left out: its level shifts with every fit of the source.
     """
+    if not scores:
+        return []
     count = np.maximum(present.sum(1, keepdims=True), 1)
-    kept = np.where(present, scores, 0)
-    mean = kept.sum(1, keepdims=True) / count
-    deviation = np.sqrt((np.where(present, scores - mean, 0) ** 2).sum(1, keepdims=True) / count)
-    relative = np.where(present, (scores - mean) / (deviation + 1e-6), 0)
-    order = np.argsort(-np.where(present, scores, -np.inf), axis=1, kind="stable")
+    kept = np.where(present, np.stack(scores), 0)  # [S, R, C]
+    mean = kept.sum(2, keepdims=True) / count
+    deviation = np.sqrt((np.where(present, kept - mean, 0) ** 2).sum(2, keepdims=True) / count)
+    relative = np.where(present, (kept - mean) / (deviation + 1e-6), 0)
+    order = np.argsort(-np.where(present, kept, -np.inf), axis=2, kind="stable")
     ranks = np.empty_like(order)
-    np.put_along_axis(ranks, order, np.arange(order.shape[1])[None, :], axis=1)
+    np.put_along_axis(ranks, order, np.arange(order.shape[2]), axis=2)
     # Items that a source does not know score 0 and share its last place.
-    return [relative, np.where(kept != 0, 1 / (1 + ranks), 0)]
+    reciprocal = np.where(kept != 0, 1 / (1 + ranks), 0)
+    return [column for pair in zip(relative, reciprocal, strict=True) for column in pair]
 
 
 def _codes(column: pl.Series) -> Ints:

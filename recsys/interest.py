@@ -113,7 +113,7 @@ class UserTower(nn.Module):
     def _of_positions(self, vectors: Tensor, history: HistoryBatch, wanted: slice) -> Tensor:
         """Return `[B, W, 2, D]` of the `wanted` positions; only the last block may leave the others out."""
         mask = history.mask
-        mean = self._decayed_mean(vectors, mask)[:, wanted]  # [B, W, D]
+        mean = self._decayed_mean(vectors, mask, wanted)  # [B, W, D]
         hidden = vectors * math.sqrt(self.width)
         hidden = hidden + self.type_embedding(history.types) + self.recency_embedding(history.recency)
         bias = self._attention_bias(mask)  # [B, heads, L, L]
@@ -123,11 +123,11 @@ class UserTower(nn.Module):
         change = self.out(self.norm(hidden)).unflatten(-1, (len(HEADS), self.width))  # [B, L, 2, D]
         return F.normalize(mean.unsqueeze(2) + change, dim=-1) * mask[:, :, None, None]
 
-    def _decayed_mean(self, vectors: Tensor, mask: Tensor) -> Tensor:
+    def _decayed_mean(self, vectors: Tensor, mask: Tensor, wanted: slice) -> Tensor:
         steps = torch.arange(mask.shape[1], device=mask.device)
         back = (steps[:, None] - steps).clamp(min=0)
         weights = torch.sigmoid(self.decay) ** back * (steps[:, None] >= steps)  # [L, L]
-        return F.normalize(weights @ (vectors * mask.unsqueeze(-1)), dim=-1)
+        return F.normalize(weights[wanted] @ (vectors * mask.unsqueeze(-1)), dim=-1)
 
     def _attention_bias(self, mask: Tensor) -> Tensor:
         steps = torch.arange(mask.shape[1], device=mask.device)
