@@ -29,7 +29,7 @@ from rich.table import Table
 from benchmarks.load import Caller, Request, as_many, at_rate, wait_until_ready
 from benchmarks.serving_world import bundle_of
 from recsys.progress import console
-from serving.api import create_app
+from serving.api import BATCH, create_app
 from serving.bodies import RankBody
 from serving.guard import Limits
 from serving.live import Live
@@ -49,13 +49,14 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=30, help="of each measurement")
     parser.add_argument("--bundles", type=Path, default=Path(".recsys/benchmarks"))
     parser.add_argument("--profile", action="store_true", help="profile rankings instead")
+    parser.add_argument("--batch", type=int, default=BATCH, help="requests that one call of the model answers at most")
     parser.add_argument("--serve", type=int, metavar="PORT", help=argparse.SUPPRESS)
     options = parser.parse_args()
     bundle = bundle_of(options.bundles, options.items)
     with tempfile.TemporaryDirectory() as folder:
         store = Store(f"sqlite:///{folder}/store.db")
         if options.serve:
-            serve(bundle, store, options.serve)
+            serve(bundle, store, options.serve, options.batch)
         elif options.profile:
             profile(bundle, store, options.items)
         else:
@@ -108,11 +109,11 @@ def list_requests(rng: np.random.Generator, count: int = 200) -> list[Request]:
     return [("POST", "/v1/recommend", json.dumps({"user_id": f"u{user:07d}", "k": 20}).encode()) for user in users]
 
 
-def serve(bundle: Path, store: Store, port: int) -> None:
+def serve(bundle: Path, store: Store, port: int, batch: int) -> None:
     """Answer on `port` as `recsys serve` does, with an endpoint that echoes beside the others."""
     torch.set_num_threads(1)
     live = Live(lambda: "benchmark", lambda name: bundle, store)
-    app = create_app(live, store, limits=Limits(per_second=100_000))
+    app = create_app(live, store, limits=Limits(per_second=100_000), batch=batch)
 
     @app.post("/v1/echo")
     async def echo(body: RankBody) -> RankBody:
@@ -144,7 +145,7 @@ def _server(options: argparse.Namespace) -> Iterator[int]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "benchmarks.serving_speed", "--serve", str(port)]
-    command += ["--items", str(options.items), "--bundles", str(options.bundles)]
+    command += ["--items", str(options.items), "--bundles", str(options.bundles), "--batch", str(options.batch)]
     process = subprocess.Popen(command)
     try:
         yield port

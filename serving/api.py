@@ -32,6 +32,8 @@ T = TypeVar("T")
 
 THREADS = 4
 """Requests that are worked on at once; others wait."""
+BATCH = 8
+"""Lists that are made in one call of the model, where as many are waiting."""
 BATCHES = 2
 """Batches that are worked on at once: one reads the store while the other is in the model."""
 
@@ -60,7 +62,7 @@ def create_app(
     limits: Limits = Limits(),  # noqa: B008  frozen
     local: bool = True,
     seed: int | None = None,
-    batch: int = 1,
+    batch: int = BATCH,
 ) -> FastAPI:
     """Return the application that answers from `live` and `store`.
 

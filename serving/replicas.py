@@ -25,15 +25,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from recsys.cluster import start_ray
 from recsys.errors import RecsysError, UsageError
-from serving.api import create_app
+from serving.api import BATCH, create_app
 from serving.guard import Limits
 from serving.process import is_local, log_to_stderr, notice, open_live
 from serving.store import Store
 
 NAME = "recsys"
-BATCH = 8
-"""Lists that a replica makes in one call of the model, where as many are waiting."""
-
 CHECKED_EVERY_S = 2.0
 READY_S = 60.0
 """Time in which the port must answer once the replicas are up."""

@@ -14,6 +14,8 @@ log = logging.getLogger("recsys.shown")
 
 WRITTEN_AT_ONCE = 500
 RETRY_S = 0.5
+GATHERED_S = 0.2
+"""Time in which lists come together before they are written in one go."""
 
 
 class ShownLog:
@@ -53,8 +55,10 @@ class ShownLog:
     def _taken(self, most: int) -> list[ShownList]:
         taken: list[ShownList] = []
         try:
+            taken.append(self._waiting.get(timeout=RETRY_S))
+            self._closing.wait(GATHERED_S)
             while len(taken) < most:
-                taken.append(self._waiting.get(timeout=0.0 if taken else RETRY_S))
+                taken.append(self._waiting.get_nowait())
         except queue.Empty:
             pass
         return taken
