@@ -8,6 +8,7 @@ import pytest
 
 from features.simulate import simulate
 from recsys.config import Config, load_config
+from tests.worlds import tiny_bundle
 from training.pipeline import Trained, train
 
 SETTINGS = ("interest.epochs=2", "encoder.max_tokens=48", "interest.batch_users=16", "interest.encoded_per_step=48")
@@ -37,6 +38,12 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         yield Shop(folder, folder / "shop", config, train(folder / "shop", config, "test", 0, "train+valid"))
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a small untrained bundle."""
+    return tiny_bundle(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture
