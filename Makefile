@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 EXTRA ?= cpu
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo benchmark-quality benchmark-ablations benchmark-rankers benchmark-heads benchmark-speed test test-fast check format constraints clean
+.PHONY: help install demo benchmark-quality benchmark-ablations benchmark-rankers benchmark-heads benchmark-speed benchmark-soak test test-fast check audit format constraints clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -41,6 +41,9 @@ benchmark-heads: install ## two heads against one on the simulated shop; draws d
 benchmark-speed: install ## a fine-tuning epoch against the naive loop, on the CPU and on a GPU where there is one
 	$(BIN)/python -m benchmarks.train_speed
 
+benchmark-soak: install ## ten minutes of load on a server, with model reloads and a restart of the store
+	$(BIN)/python -m benchmarks.soak
+
 test: install ## all tests (under 10 minutes on 2 cores)
 	$(BIN)/python -m pytest
 
@@ -52,6 +55,9 @@ check: install ## linters: ruff, mypy, import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+audit: install ## report known vulnerabilities of what is installed; never fails
+	@.ci/audit
 
 format: install ## format the code
 	$(BIN)/ruff check --fix .
