@@ -1,10 +1,13 @@
 """What several test files share: one small shop, trained once by the real pipeline."""
 
+import os
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from features.simulate import simulate
 from recsys.config import Config, load_config
@@ -12,6 +15,9 @@ from tests.worlds import tiny_bundle
 from training.pipeline import Trained, train
 
 SETTINGS = ("interest.epochs=2", "encoder.max_tokens=48", "interest.batch_users=16", "interest.encoded_per_step=48")
+
+
+POSTGRES = os.environ.get("RECSYS_TEST_POSTGRES", "")
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,24 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of a small untrained bundle."""
     return tiny_bundle(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """Return the URL of an empty database of each kind."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path}/store.db"
+        return
+    if not POSTGRES:
+        pytest.skip("RECSYS_TEST_POSTGRES is not set; `.ci/run` starts a server and sets it")
+    name = f"test_{uuid.uuid4().hex}"
+    admin = sa.create_engine(POSTGRES.replace("postgresql:", "postgresql+psycopg:"), isolation_level="AUTOCOMMIT")
+    with admin.connect() as connection:
+        connection.execute(sa.text(f"CREATE DATABASE {name}"))
+    yield f"{POSTGRES.rsplit('/', 1)[0]}/{name}"
+    with admin.connect() as connection:
+        connection.execute(sa.text(f"DROP DATABASE {name} WITH (FORCE)"))
+    admin.dispose()
 
 
 @pytest.fixture

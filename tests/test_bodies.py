@@ -19,9 +19,8 @@ BODIES: list[type[BaseModel]] = [
     bodies.EventsBody,
     bodies.ItemsBody,
 ]
-NAMES = sorted(
-    {name for body in (*BODIES, bodies.Event, bodies.Item, bodies.Filters, bodies.Range) for name in body.model_fields}
-)
+PARTS: list[type[BaseModel]] = [bodies.Event, bodies.Item, bodies.Filters, bodies.Range]
+NAMES = sorted({name for body in BODIES + PARTS for name in body.model_fields})
 FAR = timedelta(hours=23, minutes=59)
 
 text = st.text(max_size=30)
