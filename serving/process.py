@@ -39,7 +39,7 @@ def run(live: Live, store: Store, host: str, port: int, rate: int) -> None:
         )
     log = logging.getLogger("recsys")
     log.setLevel(logging.INFO)
-    log.propagate = False  # MLflow's handler of the root logger would write every line once more
+    log.propagate = False  # a library's handler of the root logger would write every line once more
     log.addHandler(logging.StreamHandler(sys.stderr))
     app = create_app(live, store, limits=Limits(per_second=rate), local=local)
     keys = "no key is needed on this machine" if not store.every_key() else "a key is needed"
