@@ -220,3 +220,16 @@ def test_histories_equal_sorting_all_events(tmp_path: Path, rows: list[tuple[int
         wanted = sorted((one for one in kept.values() if one.user_id == user), key=lambda one: one.timestamp)
         assert store.history(user, length) == wanted[-length:]
     store.close()
+
+
+def test_an_error_without_a_text_is_named_by_its_kind(tmp_path: Path) -> None:
+    """A driver may raise one when a connection breaks."""
+    store = Store(f"sqlite:///{tmp_path}/store.db")
+
+    @sa.event.listens_for(store._engine, "begin", insert=True)
+    def broken(connection: sa.engine.Connection) -> None:
+        raise sa.exc.OperationalError("statement", {}, Exception(""))
+
+    with pytest.raises(StoreError, match=r"store\.db: OperationalError; see"):
+        store.add_events([event(1)])
+    store.close()
