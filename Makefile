@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 EXTRA ?= cpu
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo benchmark-quality benchmark-ablations benchmark-rankers benchmark-heads benchmark-speed benchmark-serving benchmark-batch benchmark-ann test test-fast check format constraints clean
+.PHONY: help install demo benchmark-quality benchmark-ablations benchmark-rankers benchmark-heads benchmark-speed benchmark-serving benchmark-batch benchmark-ann benchmark-soak test test-fast check audit format constraints clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -50,6 +50,9 @@ benchmark-batch: install ## lists of 100 for up to 100,000 users among 100,000 i
 benchmark-ann: install ## recall and speed of the index at 1,000,000 items (some 5 minutes)
 	$(BIN)/python -m benchmarks.ann_speed
 
+benchmark-soak: install ## ten minutes of load on a server, with model reloads and a restart of the store
+	$(BIN)/python -m benchmarks.soak
+
 test: install ## all tests (under 10 minutes on 2 cores)
 	$(BIN)/python -m pytest
 
@@ -61,6 +64,9 @@ check: install ## linters: ruff, mypy, import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+audit: install ## report known vulnerabilities of what is installed; never fails
+	@.ci/audit
 
 format: install ## format the code
 	$(BIN)/ruff check --fix .

@@ -10,6 +10,7 @@ echoes the same body, and how soon an event and a new item are seen.
 import argparse
 import cProfile
 import json
+import os
 import pstats
 import socket
 import subprocess
@@ -146,7 +147,7 @@ def _server(options: argparse.Namespace) -> Iterator[int]:
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "benchmarks.serving_speed", "--serve", str(port)]
     command += ["--items", str(options.items), "--bundles", str(options.bundles), "--batch", str(options.batch)]
-    process = subprocess.Popen(command)
+    process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"})  # as `recsys serve` does
     try:
         yield port
     finally:

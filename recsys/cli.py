@@ -4,6 +4,7 @@ The door to every package: imports happen inside the commands, so that help answ
 Results go to stdout, progress to stderr. Exit codes: 0 done, 1 bad input, 2 wrong usage.
 """
 
+import os
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
@@ -305,6 +306,8 @@ def serve(model: str, store: str, host: str, port: int, rate: int, ray: bool, re
         return
     if replicas:
         raise UsageError(f"--replicas {replicas}: several processes need --ray")
+    # Requests run beside each other: threads within one would only wait for each other.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     from recsys.progress import stage
     from serving.process import open_live, run
     from serving.store import Store

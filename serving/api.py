@@ -18,9 +18,11 @@ from fastapi.security import HTTPBearer
 from recsys import __version__
 from recsys.errors import RecsysError
 from serving import bodies
+from serving.columns import UnfitError
 from serving.filters import FilterError
 from serving.gather import Gather
 from serving.guard import RETRY_S, Guard, Limits
+from serving.json_body import JsonRoute
 from serving.keys import KeyRing
 from serving.live import Live
 from serving.metrics import Metrics
@@ -37,6 +39,9 @@ BATCH = 8
 BATCHES = 2
 """Batches that are worked on at once: one reads the store while the other is in the model."""
 
+MOST_PROBLEMS = 20
+"""Problems of a body that an answer lists."""
+
 ItemId = Annotated[bodies.Id, Path(description="An item of the catalogue.")]
 UserId = Annotated[bodies.Id, Path(description="A user.")]
 K = Annotated[int, Query(ge=1, le=bodies.MAX_K, description="Places of the list.")]
@@ -48,6 +53,7 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
         403: "A key without the scope, or a host name that is not this machine's.",
         408: "The body did not come in time.",
         413: "The body is too long.",
+        422: "Not what is asked for here; each problem says where.",
         429: "Too many requests; Retry-After says when to come again.",
         503: "The store is away or too much waits; Retry-After says when to come again.",
     }.items()
@@ -93,6 +99,7 @@ def create_app(
         dependencies=[Security(HTTPBearer(auto_error=False, description="A key of `recsys keys add`."))],
     )
     app.add_middleware(Guard, keys=KeyRing(store), metrics=metrics, limits=limits, local=local)
+    app.router.route_class = JsonRoute
     _explain_refusals(app)
     _add_lists(app, service, work, batch)
     _add_changes(app, service, work)
@@ -192,10 +199,19 @@ def _explain_refusals(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         # The default answer repeats what was sent, and fails where that is not text.
-        detail = [{key: part[key] for key in ("type", "loc", "msg")} for part in error.errors()]
+        problems = error.errors()[:MOST_PROBLEMS]
+        if isinstance(error.body, bytes):
+            problems = [{"type": "content_type", "loc": ["body"], "msg": "Send it as Content-Type: application/json"}]
+        detail = [
+            {"type": part["type"], "loc": part["loc"], "msg": f"Not JSON: {part['ctx']['error']}"}
+            if part["type"] == "json_invalid"
+            else {key: part[key] for key in ("type", "loc", "msg")}
+            for part in problems
+        ]
         return JSONResponse({"detail": detail}, status_code=422)
 
     @app.exception_handler(FilterError)
+    @app.exception_handler(UnfitError)
     @app.exception_handler(BadTimeError)
     def unusable(request: Request, error: Exception) -> JSONResponse:
         return refused(error, 422)

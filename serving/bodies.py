@@ -1,11 +1,12 @@
 """What the API takes and answers: pydantic models, with the limits and examples of its documentation."""
 
 import math
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
+from recsys.schema import ITEM_COLUMNS
 from serving.lookup import PastEvent
 
 MAX_CANDIDATES = 1000
@@ -13,8 +14,18 @@ MAX_HISTORY = 1000
 MAX_K = 200
 MAX_EVENTS = 1000
 MAX_ITEMS = 256
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MAX_TIME = 1 << 60
 """Microseconds; differences of two times stay within 64 bits."""
+
+
+def _unambiguous(moment: object) -> object:
+    """Return what was sent, ISO times read: other readings of numbers, such as seconds, would be guesses."""
+    if isinstance(moment, str):
+        return datetime.fromisoformat(moment.upper())
+    if isinstance(moment, int | datetime | None) and not isinstance(moment, bool):
+        return moment
+    raise ValueError("must be an ISO time or whole microseconds")
 
 
 def _finite(number: float) -> float:
@@ -30,14 +41,14 @@ Number = Annotated[float, AfterValidator(_finite)]
 ActionType = Literal["view", "click", "like", "share", "comment", "cart", "purchase"]
 """Every event type but `impression`."""
 EventType = Literal["impression", "view", "click", "like", "share", "comment", "cart", "purchase"]
-Moment = datetime | Annotated[int, Field(ge=-MAX_TIME, le=MAX_TIME)]
+Moment = Annotated[datetime | Annotated[int, Field(ge=-MAX_TIME, le=MAX_TIME)], BeforeValidator(_unambiguous)]
 """ISO time (UTC where it names no zone), or microseconds, or the dataset's ordinal."""
 
 
 def microseconds(moment: datetime | int | None) -> int | None:
     """Return a moment as a number, None for None."""
     if isinstance(moment, datetime):
-        return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1e6)
+        return ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - EPOCH) // timedelta(microseconds=1)
     return moment
 
 
@@ -186,6 +197,13 @@ class Item(Body):
         dict[Word, bool | Number | Text | Annotated[list[Text], Field(max_length=100)] | None], Field(max_length=100)
     ] = {}
     """Values of the catalogue's other columns."""
+
+    @model_validator(mode="after")
+    def _only_others(self) -> "Item":
+        known = sorted(set(self.attributes) & set(ITEM_COLUMNS))
+        if known:
+            raise ValueError(f"attributes names {known[0]!r}, which is a field of the item itself")
+        return self
 
     def body(self) -> dict[str, Any]:
         """Return the columns of the item, but for its id."""

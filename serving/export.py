@@ -13,6 +13,7 @@ import polars as pl
 from features.dataset import Dataset, load_dataset
 from recsys.aside import folder_aside
 from recsys.schema import EVENT_COLUMNS, DatasetInfo
+from serving.columns import items_table
 from serving.loading import changed_catalogue
 from serving.store import Store
 
@@ -66,9 +67,7 @@ def with_changes(items: pl.DataFrame, bodies: list[dict[str, object]]) -> pl.Dat
     """Return `items` with the changed ones in their places, and columns that only they have."""
     if not bodies:
         return items
-    known = {name: kind for name, kind in items.schema.items() if any(name in body for body in bodies)}
-    known_rows = pl.DataFrame([{name: body.get(name) for name in known} for body in bodies], schema=known, strict=False)
-    return changed_catalogue(items, known_rows)
+    return changed_catalogue(items, items_table(bodies, items.schema))
 
 
 def logged_events(store: Store) -> pl.DataFrame:

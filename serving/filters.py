@@ -10,6 +10,7 @@ import polars as pl
 
 from recsys.errors import RecsysError, suggest
 from serving.bodies import Filters, Range
+from serving.columns import json_types
 from serving.sources import Bools
 
 
@@ -41,13 +42,11 @@ def _passes(name: str, kind: pl.DataType, wanted: Any) -> pl.Expr:
             raise FilterError(f"filters.attributes.{name}: a range, but the items hold {kind}; send values")
         low = pl.lit(True) if wanted.min is None else column >= wanted.min
         return low & (pl.lit(True) if wanted.max is None else column <= wanted.max) & column.is_not_null()
-    values = wanted if isinstance(wanted, list) else [wanted]
-    element = kind.inner if isinstance(kind, pl.List) else kind
-    fits = bool if element == pl.Boolean else (int, float) if element.is_numeric() else str
-    wrong = [value for value in values if not isinstance(value, fits) or (fits is not bool and value is True)]
-    if wrong or not (element == pl.Boolean or element == pl.String or element.is_numeric()):
-        raise FilterError(f"filters.attributes.{name}: {wrong[:1] or values[:1]} sent, but the items hold {kind}")
-    allowed = pl.lit(pl.Series(values, dtype=pl.Float64 if element.is_numeric() else element).implode())
+    values, fits = wanted if isinstance(wanted, list) else [wanted], json_types(kind)
+    wrong = [value for value in values if not isinstance(value, fits) or (isinstance(value, bool) and bool not in fits)]
+    if wrong:
+        raise FilterError(f"filters.attributes.{name}: {wrong[:1]} sent, but the items hold {kind}")
+    plain = pl.Float64() if float in fits else pl.Boolean() if bool in fits else pl.String()
     if isinstance(kind, pl.List):
-        return column.list.eval(pl.element().is_in(values)).list.any()
-    return (column.cast(pl.Float64) if element.is_numeric() else column).is_in(allowed)
+        return column.cast(pl.List(plain)).list.eval(pl.element().is_in(values)).list.any()
+    return column.cast(plain).is_in(pl.lit(pl.Series(values, dtype=plain).implode()))

@@ -160,7 +160,7 @@ class Guard:
         """
         most, length = self.limits.body_bytes, headers.get("content-length", "")
         too_long = RefusedError(413, f"the body is longer than {most} bytes; send less at once", connection="close")
-        if length.isdigit() and int(length) > most:
+        if length.isdecimal() and (len(length) > 18 or int(length) > most):
             raise too_long
         body = bytearray()
         try:

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 
 from recsys.errors import RecsysError
+from serving.columns import items_table
 from serving.loading import Bundle, load_bundle, with_items
 from serving.lookup import Lookup
 from serving.store import ItemChange, Store, StoreError
@@ -140,8 +140,7 @@ def _changed(model: Model, changes: list[ItemChange]) -> Model:
     recommender, rows = bundle.recommender, model.lookup.rows
     bodies = [{"item_id": change.item_id, **change.body} for change in changes if change.body is not None]
     if bodies:
-        known = {name: kind for name, kind in recommender.items.schema.items() if any(name in body for body in bodies)}
-        table = pl.DataFrame([{name: body.get(name) for name in known} for body in bodies], schema=known, strict=False)
+        table = items_table(bodies, recommender.items.schema)
         recommender = with_items(recommender, bundle.tokenizer, table)
     gone = [rows[change.item_id] for change in changes if change.body is None and change.item_id in rows]
     if gone:

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
 import uvicorn
 
 from recsys.errors import RecsysError
@@ -20,8 +19,6 @@ from serving.store import Store
 
 def open_live(model: str, store: Store, resolve: Callable[[str], str], fetch: Callable[[str], Path]) -> Live:
     """Load `model`; `resolve` turns an alias into a version, `fetch` a version into a folder."""
-    # Requests run beside each other; threads within one would only wait for each other.
-    torch.set_num_threads(1)
     return Live(lambda: resolve(model), fetch, store)
 
 
@@ -60,6 +57,7 @@ def log_to_stderr() -> None:
     """Have requests and changes of the model logged."""
     log = logging.getLogger("recsys")
     log.setLevel(logging.INFO)
+    log.propagate = False  # a library's handler of the root logger would write every line once more
     log.addHandler(logging.StreamHandler(sys.stderr))
 
 

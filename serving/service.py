@@ -15,6 +15,7 @@ import numpy as np
 from features.histories import Histories, Ints
 from recsys.errors import RecsysError
 from serving import bodies
+from serving.columns import refuse_unfit
 from serving.filters import matching
 from serving.live import Live, Model
 from serving.loading import read_sentences
@@ -142,7 +143,13 @@ class Service:
         return bodies.EventsAnswer(accepted=accepted, duplicates=len(events) - accepted, unknown_items=unknown)
 
     def put_items(self, body: bodies.ItemsBody) -> bodies.ItemsAnswer:
-        """Add or replace items; they can be recommended when this returns."""
+        """Add or replace items; they can be recommended when this returns.
+
+        Raises:
+            UnfitError: a value that its column cannot hold.
+        """
+        schema = self.live.model.lookup.recommender.items.schema
+        refuse_unfit([{"item_id": item.item_id, **item.body()} for item in body.items], schema)
         return self._change([(item.item_id, item.body()) for item in body.items])
 
     def delete_item(self, item_id: str) -> bodies.ItemsAnswer:

@@ -290,7 +290,8 @@ class Store:
         try:
             yield
         except sa.exc.SQLAlchemyError as error:
-            reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+            lines = str(getattr(error, "orig", None) or error).split("\n")
+            reason = next((line.strip() for line in lines if line.strip()), type(error).__name__)
             raise StoreError(f"{self}: {reason}; see that it runs, has space and may be written") from error
 
     def __str__(self) -> str:

@@ -1,5 +1,6 @@
 """What several test files share: one small shop, trained once by the real pipeline."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,9 +9,13 @@ import pytest
 
 from features.simulate import simulate
 from recsys.config import Config, load_config
+from tests.worlds import empty_database, tiny_bundle
 from training.pipeline import Trained, train
 
 SETTINGS = ("interest.epochs=2", "encoder.max_tokens=48", "interest.batch_users=16", "interest.encoded_per_step=48")
+
+
+POSTGRES = os.environ.get("RECSYS_TEST_POSTGRES", "")
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,24 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         yield Shop(folder, folder / "shop", config, train(folder / "shop", config, "test", 0, "train+valid"))
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a small untrained bundle."""
+    return tiny_bundle(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """Return the URL of an empty database of each kind."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path}/store.db"
+        return
+    if not POSTGRES:
+        pytest.skip("RECSYS_TEST_POSTGRES is not set; `.ci/run` starts a server and sets it")
+    with empty_database(POSTGRES) as database:
+        yield database
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Every store passes the same suite: SQLite always, PostgreSQL where RECSYS_TEST_POSTGRES names a server."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -16,21 +15,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from serving.store import ShownList, Store, StoredEvent, StoredKey, StoreError
-from tests.worlds import empty_database
-
-POSTGRES = os.environ.get("RECSYS_TEST_POSTGRES", "")
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """Return the URL of an empty database of each kind."""
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path}/store.db"
-        return
-    if not POSTGRES:
-        pytest.skip("RECSYS_TEST_POSTGRES is not set; `.ci/run` starts a server and sets it")
-    with empty_database(POSTGRES) as url:
-        yield url
 
 
 @pytest.fixture
@@ -235,4 +219,17 @@ def test_histories_equal_sorting_all_events(tmp_path: Path, rows: list[tuple[int
     for user in "uvw":
         wanted = sorted((one for one in kept.values() if one.user_id == user), key=lambda one: one.timestamp)
         assert store.history(user, length) == wanted[-length:]
+    store.close()
+
+
+def test_an_error_without_a_text_is_named_by_its_kind(tmp_path: Path) -> None:
+    """A driver may raise one when a connection breaks."""
+    store = Store(f"sqlite:///{tmp_path}/store.db")
+
+    @sa.event.listens_for(store._engine, "begin", insert=True)
+    def broken(connection: sa.engine.Connection) -> None:
+        raise sa.exc.OperationalError("statement", {}, Exception(""))
+
+    with pytest.raises(StoreError, match=r"store\.db: OperationalError; see"):
+        store.add_events([event(1)])
     store.close()

@@ -1,6 +1,7 @@
 """Tiny worlds whose right answers are known."""
 
 import json
+import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from fastapi.testclient import TestClient
 
 from features.histories import EventLog, build_log
 from features.ranking import RankingFeatures, fit_facts
+from recsys.bundle import MANIFEST, read_config, seal
 from recsys.config import Config, EncoderConfig
 from recsys.encoder import load_encoder
 from recsys.events import EVENT_TYPES
@@ -137,6 +139,15 @@ def tiny_bundle(folder: Path) -> Path:
     (folder / "bundle").mkdir()
     save_bundle(folder / "bundle", recommender, tokenizer, log, about)
     return folder / "bundle"
+
+
+def with_columns(bundle: Path, folder: Path, **columns: pl.Expr) -> Path:
+    """Write the bundle anew to `folder`, its items with further columns, and return `folder`."""
+    shutil.copytree(bundle, folder)
+    about = json.loads((folder / MANIFEST).read_text())
+    pl.read_parquet(folder / "items.parquet").with_columns(**columns).write_parquet(folder / "items.parquet")
+    seal(folder, read_config(folder), {key: about[key] for key in set(about) - {"format", "code_version", "files"}})
+    return folder
 
 
 def live_of(bundle: Path, store: Store) -> Live:

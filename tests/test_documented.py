@@ -1,0 +1,137 @@
+"""What the API answers is what its documentation says, for whatever is sent."""
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import schemathesis
+import uvicorn
+from fastapi import FastAPI
+from hypothesis import HealthCheck, given, settings
+from schemathesis import GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from serving.api import create_app
+from serving.guard import Limits
+from serving.keys import create_key
+from serving.store import Store
+from tests.worlds import live_of
+
+EXAMPLES = 30
+"""Requests a route of each kind: within the documentation, and outside of it."""
+
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+]
+ROUTES = [
+    "POST /v1/recommend",
+    "POST /v1/rank",
+    "POST /v1/search",
+    "GET /v1/items/{item_id}/similar",
+    "POST /v1/events",
+    "PUT /v1/items",
+    "DELETE /v1/items/{item_id}",
+    "DELETE /v1/users/{user_id}",
+    "GET /v1/model",
+    "POST /v1/model/reload",
+    "GET /healthz",
+    "GET /readyz",
+    "GET /metrics",
+]
+
+
+@pytest.fixture(scope="module")
+def app(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> FastAPI:
+    """Return an app on a store of its own."""
+    store = Store(f"sqlite:///{tmp_path_factory.mktemp('documented')}/store.db")
+    return create_app(live_of(tiny, store), store)
+
+
+@pytest.fixture(scope="module")
+def url(app: FastAPI) -> Iterator[str]:
+    """Return the address of the app, which listens on loopback."""
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    server.should_exit = True
+    thread.join()
+
+
+def test_these_are_all_routes(app: FastAPI) -> None:
+    """A new one is to be listed here, and is tried then."""
+    assert [f"{method.upper()} {path}" for path, verbs in app.openapi()["paths"].items() for method in verbs] == ROUTES
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: mode.value)
+@pytest.mark.parametrize("route", ROUTES)
+def test_every_answer_is_a_documented_one(url: str, route: str, mode: GenerationMode) -> None:
+    """No 5xx, no other status, no other content type, and bodies of the documented form."""
+    operation = schemathesis.openapi.from_url(f"{url}/openapi.json").find_operation_by_label(route)
+    assert operation is not None
+    if mode is GenerationMode.NEGATIVE and not (operation.body or operation.path_parameters):
+        pytest.skip("nothing can be wrong")
+
+    @settings(max_examples=EXAMPLES, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @given(operation.as_strategy(generation_mode=mode))
+    def answers(case: Any) -> None:
+        case.call_and_validate(checks=CHECKS)
+
+    answers()
+
+
+async def sent(app: FastAPI, route: str, host: str = "localhost") -> int:
+    """Send a body in two parts to a route, and return the status of the answer, which says why."""
+    method, path = route.split()
+
+    async def parts() -> AsyncIterator[bytes]:
+        yield b"{"
+        await asyncio.sleep(0.1)
+        yield b"}"
+
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url=f"http://{host}") as client:
+        answer = await client.request(method, path.format(item_id="i", user_id="u"), content=parts())
+    assert answer.json()["detail"]
+    return answer.status_code
+
+
+@pytest.mark.parametrize("route", [route for route in ROUTES if route not in ("GET /healthz", "GET /readyz")])
+def test_every_refusal_of_the_guard_is_documented(tiny: Path, tmp_path: Path, route: str) -> None:
+    """On the routes where it may come: all but those that only say how the process is."""
+    store = Store(f"sqlite:///{tmp_path}/store.db")
+    live = live_of(tiny, store)
+    method, path = route.split()
+    documented = create_app(live, store).openapi()["paths"][path][method.lower()]["responses"]
+    limits = {
+        408: Limits(body_s=0.01),
+        413: Limits(body_bytes=1),
+        429: Limits(per_second=0),
+        503: Limits(waiting=0),
+    }
+    refused = {
+        status: asyncio.run(sent(create_app(live, store, limits=most), route)) for status, most in limits.items()
+    }
+    refused[403] = asyncio.run(sent(create_app(live, store), route, host="elsewhere"))
+    create_key(store, "none", ())
+    refused[401] = asyncio.run(sent(create_app(live, store), route))
+    assert list(refused) == list(refused.values())
+    assert {str(status) for status in refused} <= set(documented)
