@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from features.histories import Histories, Ints
 from features.ranking import CATEGORICAL, RankingFeatures
 from recsys.config import Config
+from recsys.encoder import resolve_precision
 from recsys.interest import HistoryBatch, InterestModel, recency_buckets
 from recsys.rankers import Ranker, value
 from serving.index import VectorIndex
@@ -78,6 +79,8 @@ class Recommender:
         """`ranker` is None only while its training data are made; items outside `available` `[N]` are in no list."""
         self.config, self.items, self.model = config, items, model.eval()
         self.vectors, self.sources, self.features = vectors, sources, features
+        native = resolve_precision(config.encoder.precision, torch.device("cpu")) == "bf16"
+        self._user_tower = self.model.user_tower.in_bf16() if native else self.model.user_tower
         self.ranker, self.exclude_seen, self.available = ranker, exclude_seen, available
         self.price = np.nan_to_num(items["price"].cast(pl.Float64).to_numpy(), nan=0.0)
 
@@ -155,7 +158,7 @@ class Recommender:
         recency = recency_buckets(torch.from_numpy(histories.times), items >= 0, self.has_clock)
         history = HistoryBatch(items, torch.from_numpy(histories.types).long(), recency)
         with torch.inference_mode():
-            users = self.model.user_tower.last(torch.from_numpy(past), history)
+            users = self._user_tower.last(torch.from_numpy(past), history)
         return RequestBatch(histories, users.numpy(), past, sentences, self.vectors)
 
     def open(self, batch: RequestBatch) -> dict[str, Scores]:

@@ -311,8 +311,9 @@ class Service:
         request_id = uuid.uuid4().hex
         items = [] if ranking is None else _items(model, asked.histories, ranking)
         chances = propensities or [None] * len(items)
-        for item, chance in zip(items, chances, strict=True):
-            item.explored = chance is not None
+        if propensities:
+            for item, chance in zip(items, chances, strict=True):
+                item.explored = chance is not None
         ids, scores = [item.item_id for item in items], [item.score for item in items]
         self.shown.add(ShownList(request_id, user_id, asked.now, model.name, ids, scores, chances))
         return bodies.Answer(

@@ -337,3 +337,22 @@ def test_the_last_position_alone_is_what_all_positions_end_with() -> None:
     vectors = torch.nn.functional.normalize(torch.randn(3, 4, 16), dim=-1)
     with torch.no_grad():
         torch.testing.assert_close(tower.last(vectors, history), tower(vectors, history)[:, -1])
+
+
+@pytest.mark.skipif(not torch.cpu._is_avx512_bf16_supported(), reason="this CPU does not multiply in bfloat16")
+def test_the_tower_in_bf16_is_near_the_exact_one_and_a_batch_gives_what_each_request_gives_alone() -> None:
+    """Rounding turns no vector by more than a few degrees, and who else asks changes nothing."""
+    torch.manual_seed(0)
+    tower = UserTower(64, InterestConfig()).eval()
+    torch.nn.init.normal_(tower.out.weight, std=0.05)
+    items = torch.where(torch.arange(12) < torch.arange(9)[:, None], -1, 1).expand(9, 12).contiguous()
+    history = HistoryBatch(items, torch.zeros_like(items), torch.zeros_like(items))
+    vectors = torch.nn.functional.normalize(torch.randn(9, 12, 64), dim=-1)
+    light = tower.in_bf16()
+    with torch.inference_mode():
+        exact, rounded = tower.last(vectors, history), light.last(vectors, history)
+        assert (exact * rounded).sum(-1).min() > 0.998
+        for row in range(9):
+            one = slice(row, row + 1)
+            alone = light.last(vectors[one], HistoryBatch(items[one], history.types[one], history.recency[one]))
+            torch.testing.assert_close(alone[0], rounded[row], rtol=0, atol=1e-4)
