@@ -35,6 +35,7 @@ from serving.bodies import RankBody
 from serving.guard import Limits
 from serving.live import Live
 from serving.metrics import Metrics
+from serving.process import open_live
 from serving.service import Service
 from serving.shown import ShownLog
 from serving.store import Store
@@ -112,8 +113,7 @@ def list_requests(rng: np.random.Generator, count: int = 200) -> list[Request]:
 
 def serve(bundle: Path, store: Store, port: int, batch: int) -> None:
     """Answer on `port` as `recsys serve` does, with an endpoint that echoes beside the others."""
-    torch.set_num_threads(1)
-    live = Live(lambda: "benchmark", lambda name: bundle, store)
+    live = open_live("benchmark", store, str, lambda name: bundle)
     app = create_app(live, store, limits=Limits(per_second=100_000), batch=batch)
 
     @app.post("/v1/echo")

@@ -132,12 +132,14 @@ def extend_facts(facts: ItemFacts, items: pl.DataFrame, changed: Ints, attribute
         codes = pl.DataFrame({"value": items[name][fitted], "code": getattr(facts, name)[fitted]})
         codes = codes.filter(pl.col("value").is_in(values.implode())).unique("value")
         grown[name][changed] = values.replace_strict(codes["value"], codes["code"], default=0)
-    return replace(
+    extended = replace(
         facts,
         **grown,
         event_offsets=np.pad(facts.event_offsets, (0, total - known), mode="edge"),
         purchases=np.pad(facts.purchases, (0, total - known)),
     )
+    vars(extended)["_order"] = facts._order  # the events are the same, and sorting them takes longest
+    return extended
 
 
 @dataclass(frozen=True)

@@ -117,7 +117,7 @@ class UserTower(nn.Module):
         mean = self._decayed_mean(vectors, mask, wanted)  # [B, W, D]
         hidden = vectors * math.sqrt(self.width)
         hidden = hidden + self.type_embedding(history.types) + self.recency_embedding(history.recency)
-        bias = self._attention_bias(mask)  # [B, heads, L, L]
+        bias = self._attention_bias(mask)  # [B or 1, heads, L, L]
         for block in self.blocks[:-1]:  # type: ignore[union-attr]
             hidden = block(hidden, bias)
         hidden, mask = self.blocks[-1](hidden, bias, wanted), mask[:, wanted]
@@ -132,10 +132,12 @@ class UserTower(nn.Module):
 
     def _attention_bias(self, mask: Tensor) -> Tensor:
         steps = torch.arange(mask.shape[1], device=mask.device)
-        distance = (steps[:, None] - steps).clamp(min=0)
+        distance = steps[:, None] - steps
         bias = -self.slopes[:, None, None] * distance  # type: ignore[index]
+        if not self.training and mask.all():
+            return bias.masked_fill(distance < 0, float("-inf")).unsqueeze(0)
         # A padded position sees itself, so that no row of the softmax is empty.
-        visible = (steps[:, None] > steps) & mask[:, None, :] | (steps[:, None] == steps)
+        visible = (distance > 0) & mask[:, None, :] | (distance == 0)
         return bias.masked_fill(~visible[:, None], float("-inf"))
 
     def in_bf16(self) -> "UserTower":

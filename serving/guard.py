@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from limits import RateLimitItemPerSecond
-from limits.storage import MemoryStorage
-from limits.strategies import SlidingWindowCounterRateLimiter
+from limits.aio.storage import MemoryStorage
+from limits.aio.strategies import SlidingWindowCounterRateLimiter
 from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -113,7 +113,7 @@ class Guard:
             return
         client = await self._identified(scope, headers)
         told["key"] = client
-        if not self._rate.hit(self._most, client):
+        if not await self._rate.hit(self._most, client):
             raise RefusedError(
                 429, f"more than {self.limits.per_second} requests a second", **{"retry-after": str(RETRY_S)}
             )

@@ -205,7 +205,7 @@ class Store:
         """Keep answered lists."""
         if shown:
             with self._writing() as connection:
-                connection.execute(self._add_list, [asdict(one) for one in shown])
+                connection.execute(self._add_list, [vars(one) for one in shown])
 
     def every_list(self) -> Iterator[ShownList]:
         """Yield all lists."""
