@@ -3,7 +3,7 @@
     python -m benchmarks.batch_speed                      # 25,000, 50,000 and 100,000 users, some 8 minutes
 
 Every row is a run of its own, Ray's start and the loading of the bundle in it. Memory is that of all
-processes of the run together (proportional set size, looked at twice a second).
+processes of the run together (proportional set size, looked at every two seconds).
 """
 
 import argparse
@@ -21,6 +21,8 @@ from benchmarks.serving_world import bundle_of, log_of, topics_of
 from features.histories import EventLog
 from recsys.progress import console, stage
 from serving.batch import Job, Written, write_lists
+
+LOOKED_EVERY_S = 2.0
 
 
 def main() -> None:
@@ -54,6 +56,15 @@ def timed(bundle: Path, catalogue: pl.DataFrame, log: EventLog, count: int, k: i
     return written.seconds, memory.peak / (1 << 30)
 
 
+def proportional_bytes(pid: int) -> int:
+    """Return the proportional set size of a process, 0 where it has ended."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) << 10 for line in lines if line.startswith("Pss:"))
+
+
 class PeakMemory:
     """The most that this process and all that it started had at once."""
 
@@ -71,13 +82,8 @@ class PeakMemory:
 
     def _watch(self) -> None:
         own = psutil.Process(os.getpid())
-        while not self._done.wait(0.5):
-            total = 0
-            for process in [own, *own.children(recursive=True)]:
-                try:
-                    total += process.memory_full_info().pss
-                except psutil.Error:  # it ended meanwhile
-                    continue
+        while not self._done.wait(LOOKED_EVERY_S):
+            total = sum(proportional_bytes(process.pid) for process in [own, *own.children(recursive=True)])
             self.peak = max(self.peak, total)
 
 

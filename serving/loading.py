@@ -206,7 +206,7 @@ def _load_model(folder: Path, config: Config) -> tuple[InterestModel, Any]:
     known = state.get("id_table.known")
     table = TorchRecIdTable(known, encoder.width) if known is not None else None
     model = InterestModel(encoder, config.interest, table)
-    model.load_state_dict(state, strict=False)
+    model.load_state_dict(state, strict=False, assign=True)  # what is mapped from the file is shared by processes
     return model.eval(), tokenizer
 
 
