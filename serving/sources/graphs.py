@@ -31,9 +31,7 @@ class ItemGraphSource(CandidateSource):
         self.graph = graph.astype(np.float32, copy=False)
 
     def open(self, batch: RequestBatch) -> Scores:
-        scores = self.scores(batch)
-        scores.sort_indices()
-        return SparseScores(scores)
+        return SparseScores(self.scores(batch))
 
     def scores(self, batch: RequestBatch) -> sparse.csr_matrix:
         """Return the scores `[R, N]` of what the histories lead to."""
@@ -58,7 +56,7 @@ def grown(graph: sparse.csr_matrix, count: int) -> sparse.csr_matrix:
 
 @dataclass(frozen=True)
 class SparseScores(Scores):
-    """Scores `[R, N]` of which most are 0; column indices sorted."""
+    """Scores `[R, N]` of which most are 0."""
 
     scores: sparse.csr_matrix
 
@@ -72,19 +70,20 @@ class SparseScores(Scores):
             if 0 < 4 * k < len(items):  # most of them need no place in the order
                 least = np.partition(scores, len(scores) - k)[len(scores) - k]
                 items, scores = items[scores >= least], scores[scores >= least]
-            order = np.argsort(-scores, kind="stable")[:k]
+            order = np.lexsort((items, -scores))[:k]
             best[row, : len(order)] = items[order]
         return best
 
     def of(self, candidates: Ints) -> Floats:
-        count = self.scores.shape[1]
-        owners = np.repeat(np.arange(self.scores.shape[0]), np.diff(self.scores.indptr))
-        keys = np.append(owners * count + self.scores.indices, -1 + count * self.scores.shape[0] + count)
-        wanted = np.arange(len(candidates))[:, None] * count + candidates
-        places = np.searchsorted(keys, wanted)
-        found = (keys[places] == wanted) & (candidates >= 0)
-        data = np.append(self.scores.data, np.float32(0))
-        return np.where(found, data[places], 0).astype(np.float32)
+        every = np.zeros(self.scores.shape[1], np.float32)  # [N], of one request after another
+        found = np.zeros(candidates.shape, np.float32)
+        for row, wanted in enumerate(candidates):
+            span = slice(self.scores.indptr[row], self.scores.indptr[row + 1])
+            items = self.scores.indices[span]
+            every[items] = self.scores.data[span]
+            found[row] = every[wanted]
+            every[items] = 0
+        return np.where(candidates >= 0, found, 0)
 
 
 class CovisitationSource(ItemGraphSource):
