@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 EXTRA ?= cpu
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo benchmark-quality benchmark-ablations benchmark-rankers benchmark-heads benchmark-speed test test-fast check format constraints clean
+.PHONY: help install demo benchmark-quality benchmark-ablations benchmark-rankers benchmark-heads benchmark-speed benchmark-encode test test-fast check format constraints clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -40,6 +40,9 @@ benchmark-heads: install ## two heads against one on the simulated shop; draws d
 
 benchmark-speed: install ## a fine-tuning epoch against the naive loop, on the CPU and on a GPU where there is one
 	$(BIN)/python -m benchmarks.train_speed
+
+benchmark-encode: install ## encoding new items against sentence-transformers, and how like the vectors are
+	$(BIN)/python -m benchmarks.encode_speed
 
 test: install ## all tests (under 10 minutes on 2 cores)
 	$(BIN)/python -m pytest
