@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 EXTRA ?= cpu
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo benchmark-quality benchmark-ablations benchmark-rankers benchmark-heads benchmark-speed benchmark-serving benchmark-batch benchmark-ann benchmark-soak test test-fast check audit format constraints clean
+.PHONY: help install demo benchmark-quality benchmark-ablations benchmark-rankers benchmark-heads benchmark-speed benchmark-serving benchmark-batch benchmark-ann benchmark-encode benchmark-soak test test-fast check audit format constraints clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -52,6 +52,9 @@ benchmark-ann: install ## recall and speed of the index at 1,000,000 items (some
 
 benchmark-soak: install ## ten minutes of load on a server, with model reloads and a restart of the store
 	$(BIN)/python -m benchmarks.soak
+
+benchmark-encode: install ## encoding new items against sentence-transformers, and how like the vectors are
+	$(BIN)/python -m benchmarks.encode_speed
 
 test: install ## all tests (under 10 minutes on 2 cores)
 	$(BIN)/python -m pytest

@@ -75,14 +75,19 @@ class TextEncoder(nn.Module):
     def __init__(self, model: nn.Module, trainable_layers: int) -> None:
         super().__init__()
         self.model = model
-        depth = len(_layers(model))
+        depth = len(self.layers)
         self.split = depth - min(trainable_layers, depth)
         for module in self.fixed():
             module.requires_grad_(False)
 
     def fixed(self) -> list[nn.Module]:
         """Return the parts that stay as they were loaded: the token embeddings and the lower layers."""
-        return [self.model.embeddings, *_layers(self.model)[: self.split]]  # type: ignore[list-item]
+        return [self.model.embeddings, *self.layers[: self.split]]  # type: ignore[list-item]
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        """The transformer layers, lowest first."""
+        return self.model.encoder.layer  # type: ignore[union-attr, return-value]
 
     @property
     def width(self) -> int:
@@ -92,7 +97,7 @@ class TextEncoder(nn.Module):
     @property
     def trainable(self) -> bool:
         """Whether any layer is being fine-tuned."""
-        return any(parameter.requires_grad for parameter in _layers(self.model).parameters())
+        return any(parameter.requires_grad for parameter in self.layers.parameters())
 
     def lower(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Return the hidden states `[U, T, H]` below the trainable layers for ids, mask `[U, T]`."""
@@ -102,7 +107,7 @@ class TextEncoder(nn.Module):
 
     def upper(self, hidden: Tensor, mask: Tensor) -> Tensor:
         """Return the pooled vectors `[U, H]` of hidden states `[U, T, H]`."""
-        hidden = self._run(hidden, mask, self.split, len(_layers(self.model)))
+        hidden = self._run(hidden, mask, self.split, len(self.layers))
         weights = mask.unsqueeze(-1).float()  # [U, T, 1]
         return (hidden.float() * weights).sum(1) / weights.sum(1)
 
@@ -116,7 +121,7 @@ class TextEncoder(nn.Module):
             inputs_embeds=hidden,
             attention_mask=mask.long(),
         )
-        for layer in _layers(self.model)[start:stop]:
+        for layer in self.layers[start:stop]:
             hidden = layer(hidden, attention_mask=attention)
         return hidden
 
@@ -223,10 +228,6 @@ def tokenize(texts: list[str], tokenizer: Any, max_tokens: int) -> Tokens:
     offsets = np.zeros(len(rows) + 1, np.int64)
     np.cumsum([len(row) for row in rows], out=offsets[1:])
     return Tokens(np.concatenate([np.asarray(row, np.int32) for row in rows]), offsets)
-
-
-def _layers(model: nn.Module) -> nn.ModuleList:
-    return model.encoder.layer  # type: ignore[union-attr, return-value]
 
 
 def _locate(name: str) -> str:

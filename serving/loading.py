@@ -28,6 +28,7 @@ from recsys.encoder import (
     tokenize,
 )
 from recsys.id_table import TorchRecIdTable
+from recsys.int8 import Int8Encoder, int8_encoder
 from recsys.interest import InterestModel
 from recsys.rankers import RANKERS
 from serving.recommender import Recommender
@@ -87,6 +88,7 @@ def load_bundle(folder: Path, catalogue: pl.DataFrame | None = None) -> Bundle:
     serving = json.loads((folder / SERVING).read_text(encoding="utf-8"))
     items = pl.read_parquet(folder / "items.parquet")
     model, tokenizer = _load_model(folder, config)
+    _fast_encoder(model, config)  # made now, so that no request waits for it
     attributes = tuple(serving["attributes"])
     vectors = load_file(folder / "vectors.safetensors")["vectors"].numpy()
     recommender = Recommender(
@@ -194,10 +196,17 @@ def encode_items(model: InterestModel, tokenizer: Any, items: pl.DataFrame, conf
 def encode_tokens(model: InterestModel, tokens: Tokens, config: Config, places: Ints | None = None) -> Floats:
     """Return the unit vectors `[n, D]` of tokenised items at `places` `[n]` of the catalogue, 0 … n by default."""
     device = next(model.parameters()).device
-    prefix = FrozenPrefix(model.encoder, tokens, resolve_precision(config.encoder.precision, device), limit_bytes=0)
-    pooled = encode_all(model.encoder, prefix)
+    if fast := _fast_encoder(model, config):
+        pooled = fast.encode(tokens)
+    else:
+        precision = resolve_precision(config.encoder.precision, device)
+        pooled = encode_all(model.encoder, FrozenPrefix(model.encoder, tokens, precision, limit_bytes=0))
     items = torch.arange(len(tokens)) if places is None else torch.from_numpy(places)
     return model.eval().item_vectors(pooled, items.to(device)).cpu().numpy()
+
+
+def _fast_encoder(model: InterestModel, config: Config) -> Int8Encoder | None:
+    return int8_encoder(model.encoder) if config.encoder.precision == "auto" else None
 
 
 def _load_model(folder: Path, config: Config) -> tuple[InterestModel, Any]:

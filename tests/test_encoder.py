@@ -11,8 +11,9 @@ from transformers import AutoModel
 from features.tokens import item_texts, item_tokens
 from recsys import encoder as encoder_module
 from recsys.config import EncoderConfig
-from recsys.encoder import FrozenPrefix, encode_all, load_encoder, tokenize
+from recsys.encoder import FrozenPrefix, TextEncoder, Tokens, encode_all, load_encoder, tokenize
 from recsys.errors import RecsysError
+from recsys.int8 import Int8Encoder, int8_encoder
 from tests.worlds import catalogue, tiny_encoder, words
 
 
@@ -77,6 +78,62 @@ def test_the_packaged_encoder_tells_similar_texts_from_others() -> None:
     vectors = encode_all(text_encoder, FrozenPrefix(text_encoder, tokenize(texts, tokenizer, 64), "fp32"))
     near, far = torch.nn.functional.cosine_similarity(vectors[:1], vectors[1:])
     assert near > far + 0.3
+
+
+@pytest.fixture(scope="module")
+def packaged() -> tuple[TextEncoder, Int8Encoder, Tokens]:
+    """Return the packaged encoder, the same in int8, and tokens of texts of many lengths."""
+    pytest.importorskip("openvino")
+    text_encoder, tokenizer = load_encoder(EncoderConfig())
+    return text_encoder, Int8Encoder(text_encoder), tokenize(words(60), tokenizer, 64)
+
+
+def test_vectors_in_int8_are_those_of_the_plain_model(packaged: tuple[TextEncoder, Int8Encoder, Tokens]) -> None:
+    """The real weights rounded to 8 bits lose less than half a percent of the cosine."""
+    text_encoder, fast, tokens = packaged
+    plain = encode_all(text_encoder, FrozenPrefix(text_encoder, tokens, "fp32", limit_bytes=0))
+    assert torch.nn.functional.cosine_similarity(fast.encode(tokens), plain).min() >= 0.995
+
+
+def test_a_text_has_one_vector_in_int8_alone_and_among_others(
+    packaged: tuple[TextEncoder, Int8Encoder, Tokens],
+) -> None:
+    """The API, which encodes one item, and a batch job, which encodes thousands, agree to the bit."""
+    _, fast, tokens = packaged
+    for row, vector in enumerate(fast.encode(tokens)[:20]):
+        ids = tokens.ids[tokens.offsets[row] : tokens.offsets[row + 1]]
+        torch.testing.assert_close(fast.encode(Tokens(ids, np.array([0, len(ids)])))[0], vector, atol=1e-6, rtol=0)
+
+
+def test_the_encoder_in_int8_is_kept_and_follows_the_weights(tiny: EncoderConfig) -> None:
+    """It is made once, and anew after the weights were fine-tuned."""
+    pytest.importorskip("openvino")
+    text_encoder, tokenizer = load_encoder(tiny)
+    first = int8_encoder(text_encoder)
+    if first is None:
+        pytest.skip("this CPU has no AVX-512 VNNI")
+    assert int8_encoder(text_encoder) is first
+    with torch.no_grad():
+        text_encoder.model.encoder.layer[-1].output.dense.weight.mul_(2)  # type: ignore[union-attr, index]
+    tokens = tokenize(words(5), tokenizer, 64)
+    changed = int8_encoder(text_encoder)
+    assert changed is not None and not torch.allclose(changed.encode(tokens), first.encode(tokens), atol=1e-2)
+
+
+def test_a_model_that_openvino_cannot_read_is_left_as_it_is(
+    tiny: EncoderConfig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Encoding goes on without int8, and the log says so once."""
+
+    def refuse(encoder: TextEncoder) -> None:
+        raise RuntimeError("no rule for aten::strange\nmore lines")
+
+    monkeypatch.setattr("recsys.int8._converted", refuse)
+    monkeypatch.setattr("recsys.int8.native", lambda encoder: True)
+    text_encoder, _ = load_encoder(tiny)
+    assert int8_encoder(text_encoder) is None
+    assert int8_encoder(text_encoder) is None
+    assert len(caplog.messages) == 1 and caplog.messages[0].endswith("no rule for aten::strange")
 
 
 def test_altered_packaged_weights_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
