@@ -7,6 +7,7 @@ Shapes: V users of the log, E events, R requests, L history positions, T targets
 """
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import polars as pl
@@ -114,6 +115,12 @@ class EventLog:
         """`[E]` the user of each event."""
         return np.repeat(np.arange(len(self.user_ids)), np.diff(self.offsets))
 
+    @cached_property
+    def _order(self) -> tuple[Ints, Ints]:
+        """The distinct times, and for each event a number `[E]` that grows with user and time."""
+        moments = np.unique(self.times)
+        return moments, self.user_rows * (len(moments) + 1) + np.searchsorted(moments, self.times)
+
     def only(self, keep: NDArray[np.bool_]) -> "EventLog":
         """Return the log of the events `keep` `[E]`, with the same users and requests."""
         counts = np.bincount(self.user_rows[keep], minlength=len(self.user_ids))
@@ -133,9 +140,8 @@ class EventLog:
 
     def histories(self, users: Ints, before: Ints, length: int) -> Histories:
         """Return the last `length` events of `users` `[R]` strictly before the times `before` `[R]`."""
-        moments = np.unique(self.times)
+        moments, order = self._order
         scale = len(moments) + 1
-        order = self.user_rows * scale + np.searchsorted(moments, self.times)
         stops = np.searchsorted(order, users * scale + np.searchsorted(moments, before))
         places = stops[:, None] - np.arange(length, 0, -1)  # [R, L]
         valid = places >= self.offsets[users][:, None]
