@@ -56,7 +56,7 @@ benchmark-soak: install ## ten minutes of load on a server, with model reloads a
 benchmark-encode: install ## encoding new items against sentence-transformers, and how like the vectors are
 	$(BIN)/python -m benchmarks.encode_speed
 
-test: install ## all tests (under 10 minutes on 2 cores)
+test: install ## all tests (some 15 minutes on 2 cores)
 	$(BIN)/python -m pytest
 
 test-fast: install ## the tests that take seconds
