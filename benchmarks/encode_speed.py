@@ -61,7 +61,7 @@ def some_items(dataset: Path | None, count: int) -> pl.DataFrame:
         items = load_dataset(dataset).items
         return items[np.random.default_rng(0).permutation(items.height)[:count]]
     with tempfile.TemporaryDirectory() as folder:
-        simulate(Path(folder) / "shop", users=1, items=count)
+        simulate(Path(folder) / "shop", users=50, items=count)
         return load_dataset(Path(folder) / "shop").items
 
 
