@@ -183,7 +183,7 @@ class Recommender:
         short = (candidates >= 0).sum(1) < min(k, len(self.vectors))
         if short.any() and "popular" in opened:
             # Popular items fill a list also when all that has been seen is taken out.
-            spare = past.shape[1] * exclude
+            spare = self.config.interest.max_history * exclude
             fill = opened["popular"].top(min(k + spare, len(self.vectors)), _both(self.available, allowed))
             candidates = _usable(np.concatenate([candidates, np.where(short[:, None], fill, -1)], 1), past, exclude)
         return candidates

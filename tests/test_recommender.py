@@ -114,3 +114,20 @@ def test_similar_items_are_the_nearest_available_ones_but_the_item_itself(
         wanted = np.where(available & (np.arange(len(available)) != 5), one.vectors @ one.vectors[5], -np.inf)
         np.testing.assert_array_equal(found, np.argsort(-wanted, kind="stable")[:6])
         np.testing.assert_allclose(cosines, wanted[found], rtol=1e-5)
+
+
+def test_a_list_that_popular_items_fill_does_not_depend_on_who_else_asks(
+    world: tuple[Recommender, EventLog, object],
+) -> None:
+    """A neighbour with a long history brings no further candidates into the list of one with a short history."""
+    recommender, log, _ = world
+    few = copy(recommender)
+    quotas = dict.fromkeys(recommender.config.sources.model_dump(), 1)
+    sources = type(recommender.config.sources).model_validate(quotas)
+    few.config = recommender.config.model_copy(update={"sources": sources})
+    histories = log.histories(np.array([0, 1]), np.array([log.times[log.offsets[0] + 1], NOW]), 6)
+    assert histories.lengths.tolist() == [1, 5]
+    together = few.recommend(histories, 8, exclude_seen=True)
+    alone = few.recommend(histories.rows(np.array([0])), 8, exclude_seen=True)
+    np.testing.assert_array_equal(together.items[0], alone.items[0])
+    np.testing.assert_allclose(together.score[0], alone.score[0], rtol=1e-4)
