@@ -20,15 +20,9 @@ from serving.keys import create_key, revoke_key
 from serving.live import Live
 from serving.loading import load_bundle
 from serving.store import Store, StoredEvent
-from tests.worlds import DAY, client_of, live_of, tiny_bundle, tiny_recommender
+from tests.worlds import DAY, client_of, live_of, tiny_recommender
 
 NOW = 1_702_000_000_000_000
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of a small bundle."""
-    return tiny_bundle(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture
@@ -40,9 +34,9 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 @pytest.fixture
-def client(folder: Path, store: Store) -> Iterator[TestClient]:
+def client(tiny: Path, store: Store) -> Iterator[TestClient]:
     """Return a client of an app whose clock stands still."""
-    with client_of(create_app(live_of(folder, store), store, clock=lambda: NOW)) as opened:
+    with client_of(create_app(live_of(tiny, store), store, clock=lambda: NOW)) as opened:
         yield opened
 
 
@@ -62,9 +56,9 @@ def test_the_model_says_what_it_is(client: TestClient) -> None:
     assert client.get("/healthz").json() == client.get("/readyz").json() == {"status": "ok"}
 
 
-def test_a_known_user_gets_the_list_of_the_recommender(client: TestClient, folder: Path, tmp_path: Path) -> None:
+def test_a_known_user_gets_the_list_of_the_recommender(client: TestClient, tiny: Path, tmp_path: Path) -> None:
     """The API adds nothing to and takes nothing from the one path to lists."""
-    recommender = load_bundle(folder).recommender
+    recommender = load_bundle(tiny).recommender
     _, log, _ = tiny_recommender(tmp_path / "encoder")
     histories = histories_of(recommender, log, [log.user_ids.index("u3")], 1_702_000_000_000_000)
     wanted = recommender.recommend(histories, 7)
@@ -170,7 +164,7 @@ def test_the_documentation_has_examples(client: TestClient) -> None:
     assert schemas["RecommendBody"]["examples"] and schemas["RankBody"]["examples"]
 
 
-def test_the_next_list_knows_the_last_click(client: TestClient, folder: Path) -> None:
+def test_the_next_list_knows_the_last_click(client: TestClient, tiny: Path) -> None:
     """An event that was acknowledged counts as if it had been sent as history."""
     before = ids(client.post("/v1/recommend", json={"user_id": "newcomer"}))
     assert send(client, "newcomer", "i7").json() == {"accepted": 1, "duplicates": 0, "unknown_items": []}
@@ -215,20 +209,20 @@ def test_an_event_of_the_future_is_refused_with_all_that_came_beside_it(client: 
     assert not list(store.every_event())
 
 
-def test_a_new_item_is_recommendable_when_its_put_returns(client: TestClient, store: Store, folder: Path) -> None:
+def test_a_new_item_is_recommendable_when_its_put_returns(client: TestClient, store: Store, tiny: Path) -> None:
     """Also by another process on the same store, and after a restart."""
-    titles = load_bundle(folder).recommender.items["title"]
+    titles = load_bundle(tiny).recommender.items["title"]
     body = {"items": [{"item_id": "new", "title": titles[7], "brand": "brand 1", "price": 3.5}]}
     assert client.put("/v1/items", json=body).json() == {"changed": 1, "items": 41}
     similar = client.get("/v1/items/i7/similar", params={"k": 3}).json()["items"]
     assert similar[0]["item_id"] == "new" and similar[0]["similarity"] > 0.99
     assert "new" in ids(client.post("/v1/recommend", json={"history": ["i7"], "k": 41}))
     assert ids(client.post("/v1/rank", json={"user_id": "u1", "candidates": ["new"]})) == ["new"]
-    other = client_of(create_app(live_of(folder, store), store))
+    other = client_of(create_app(live_of(tiny, store), store))
     assert other.get("/v1/items/new/similar").status_code == 200
 
 
-def test_a_deleted_item_is_in_no_list_until_it_is_put_again(client: TestClient, store: Store, folder: Path) -> None:
+def test_a_deleted_item_is_in_no_list_until_it_is_put_again(client: TestClient, store: Store, tiny: Path) -> None:
     """Histories keep it."""
     wanted = ids(client.post("/v1/recommend", json={"user_id": "u1", "k": 40}))
     assert client.delete(f"/v1/items/{wanted[0]}").json() == {"changed": 1, "items": 39}
@@ -237,17 +231,15 @@ def test_a_deleted_item_is_in_no_list_until_it_is_put_again(client: TestClient, 
         item["item_id"] for item in client.get("/v1/items/i5/similar", params={"k": 40}).json()["items"]
     ]
     assert client.delete(f"/v1/items/{wanted[0]}").status_code == 404
-    again = live_of(folder, store)
+    again = live_of(tiny, store)
     assert not again.model.lookup.recommender.available[again.model.lookup.rows[wanted[0]]]  # type: ignore[index]
     client.put("/v1/items", json={"items": [{"item_id": wanted[0], "title": "back"}]})
     assert wanted[0] in ids(client.post("/v1/recommend", json={"user_id": "u1", "k": 40}))
 
 
-def test_another_process_takes_over_item_changes_within_a_second(
-    client: TestClient, store: Store, folder: Path
-) -> None:
+def test_another_process_takes_over_item_changes_within_a_second(client: TestClient, store: Store, tiny: Path) -> None:
     """Without a restart."""
-    with client_of(create_app(live_of(folder, store), store)) as other:
+    with client_of(create_app(live_of(tiny, store), store)) as other:
         client.put("/v1/items", json={"items": [{"item_id": "new", "title": "red lamp"}]})
         start = time.monotonic()
         while other.get("/v1/items/new/similar").status_code == 404:
@@ -316,9 +308,9 @@ def test_reasons_name_the_nearest_events_and_the_strongest_features(client: Test
     assert all(item["reasons"]["nearest"][0]["item_id"] == "i1" for item in ranked["items"])
 
 
-def test_diversity_brings_unlike_items_up(client: TestClient, folder: Path) -> None:
+def test_diversity_brings_unlike_items_up(client: TestClient, tiny: Path) -> None:
     """The mean likeness within a list falls."""
-    recommender = load_bundle(folder).recommender
+    recommender = load_bundle(tiny).recommender
 
     def likeness(diversity: float) -> float:
         items = ids(client.post("/v1/recommend", json={"user_id": "u2", "k": 6, "diversity": diversity}))
@@ -350,20 +342,20 @@ def test_a_forgotten_user_is_a_stranger(client: TestClient, store: Store) -> Non
     assert ids(client.post("/v1/recommend", json={"user_id": "u1"})) != stranger
 
 
-def test_without_keys_only_this_machine_is_answered(folder: Path, store: Store) -> None:
+def test_without_keys_only_this_machine_is_answered(tiny: Path, store: Store) -> None:
     """Neither another host name nor an open address."""
-    app = create_app(live_of(folder, store), store)
+    app = create_app(live_of(tiny, store), store)
     assert client_of(app).get("/v1/model").status_code == 200
     assert client_of(app, headers={"host": "evil.example"}).get("/v1/model").status_code == 403
-    open_to_all = client_of(create_app(live_of(folder, store), store, local=False))
+    open_to_all = client_of(create_app(live_of(tiny, store), store, local=False))
     assert open_to_all.get("/v1/model").status_code == 401
     assert open_to_all.get("/healthz").status_code == 200
 
 
-def test_keys_open_what_their_scopes_say(folder: Path, store: Store) -> None:
+def test_keys_open_what_their_scopes_say(tiny: Path, store: Store) -> None:
     """With keys, everything but the health routes needs one."""
     texts = {scope: create_key(store, scope, (scope,)) for scope in ("read", "write", "admin")}
-    client = client_of(create_app(live_of(folder, store), store))
+    client = client_of(create_app(live_of(tiny, store), store))
 
     def status(method: str, path: str, key: str | None, body: Any = None) -> int:
         headers = {} if key is None else {b"Authorization": f"Bearer {key}".encode()}
@@ -384,23 +376,23 @@ def test_keys_open_what_their_scopes_say(folder: Path, store: Store) -> None:
         assert status("GET", "/v1/model", wrong) == 401
 
 
-def test_a_revoked_key_shuts_the_door(folder: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_revoked_key_shuts_the_door(tiny: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also when it was the only one."""
     monkeypatch.setattr("serving.keys.KNOWN_FOR_S", 0.0)
     text = create_key(store, "shop", ("read",))
-    client = client_of(create_app(live_of(folder, store), store), headers={"Authorization": f"Bearer {text}"})
+    client = client_of(create_app(live_of(tiny, store), store), headers={"Authorization": f"Bearer {text}"})
     assert client.get("/v1/model").status_code == 200
     revoke_key(store, store.every_key()[0].key_id)
     assert client.get("/v1/model").status_code == 401
 
 
 def test_keys_are_in_no_log_and_not_in_the_store(
-    folder: Path, store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tiny: Path, store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The log has the key's id, the store a digest."""
     caplog.set_level(logging.INFO, "recsys")
     text = create_key(store, "shop", ("read",))
-    client = client_of(create_app(live_of(folder, store), store), headers={"Authorization": f"Bearer {text}"})
+    client = client_of(create_app(live_of(tiny, store), store), headers={"Authorization": f"Bearer {text}"})
     client.get("/v1/model", headers={"X-Request-ID": "mine-1"})
     line = json.loads(caplog.records[-1].message)
     assert line["request_id"] == "mine-1" and line["route"] == "/v1/model" and line["status"] == 200
@@ -410,9 +402,9 @@ def test_keys_are_in_no_log_and_not_in_the_store(
     assert not [path for path in tmp_path.iterdir() if secret.encode() in path.read_bytes()]
 
 
-def test_who_asks_too_often_is_told_when_to_come_again(folder: Path, store: Store) -> None:
+def test_who_asks_too_often_is_told_when_to_come_again(tiny: Path, store: Store) -> None:
     """429 with Retry-After."""
-    client = client_of(create_app(live_of(folder, store), store, limits=Limits(per_second=5)))
+    client = client_of(create_app(live_of(tiny, store), store, limits=Limits(per_second=5)))
     answers = [client.get("/v1/model") for _ in range(20)]
     refused = [answer for answer in answers if answer.status_code == 429]
     assert refused and refused[0].headers["Retry-After"] == "1"
@@ -436,12 +428,12 @@ def test_a_store_that_fails_is_503_and_comes_back(client: TestClient, store: Sto
 
 
 def test_an_unforeseen_failure_is_500_with_its_id_and_the_trace_in_the_log(
-    folder: Path, store: Store, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    tiny: Path, store: Store, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The answer says nothing of the inside."""
     caplog.set_level(logging.INFO, "recsys")
     monkeypatch.setattr("serving.service.Service.about_model", lambda self: 1 / 0)
-    client = client_of(create_app(live_of(folder, store), store), raise_server_exceptions=False)
+    client = client_of(create_app(live_of(tiny, store), store), raise_server_exceptions=False)
     answer = client.get("/v1/model")
     assert answer.status_code == 500 and "ZeroDivision" not in answer.text
     assert "ZeroDivisionError" in caplog.text
@@ -465,11 +457,11 @@ def test_metrics_count_what_happened(client: TestClient) -> None:
         assert wanted in text
 
 
-def test_a_moved_alias_is_followed_and_a_bad_model_is_not(tmp_path: Path, folder: Path, store: Store) -> None:
+def test_a_moved_alias_is_followed_and_a_bad_model_is_not(tmp_path: Path, tiny: Path, store: Store) -> None:
     """Forwards, backwards, and back to the one that served; item changes come along."""
     damaged = tmp_path / "damaged"
     damaged.mkdir()
-    folders, named = {"m/1": folder, "m/2": folder, "m/3": damaged}, ["m/1"]
+    folders, named = {"m/1": tiny, "m/2": tiny, "m/3": damaged}, ["m/1"]
     live = Live(lambda: named[0], lambda name: folders[name], store)
     client = client_of(create_app(live, store))
     client.put("/v1/items", json={"items": [{"item_id": "new", "title": "red lamp"}]})
@@ -485,10 +477,10 @@ def test_a_moved_alias_is_followed_and_a_bad_model_is_not(tmp_path: Path, folder
     assert client.post("/v1/recommend", json={"user_id": "u1"}).json()["model"] == "m/1"
 
 
-def test_no_request_fails_while_models_change(folder: Path, store: Store) -> None:
+def test_no_request_fails_while_models_change(tiny: Path, store: Store) -> None:
     """Every answer is whole, from one model or the other; the alias is followed by itself."""
     named = ["m/1"]
-    live = Live(lambda: named[0], lambda name: folder, store)
+    live = Live(lambda: named[0], lambda name: tiny, store)
     failures, models, done = [], set(), threading.Event()
     with client_of(create_app(live, store)) as client:
 
@@ -513,9 +505,9 @@ def test_no_request_fails_while_models_change(folder: Path, store: Store) -> Non
     assert not failures and models == {"m/1", "m/2"}
 
 
-def test_explored_places_are_marked_and_kept_with_their_propensity(folder: Path, store: Store) -> None:
+def test_explored_places_are_marked_and_kept_with_their_propensity(tiny: Path, store: Store) -> None:
     """New items alone, each with the chance with which it came about."""
-    live = live_of(folder, store)
+    live = live_of(tiny, store)
     config = live.model.lookup.recommender.config
     live.model.lookup.recommender.config = config.model_copy(
         update={
@@ -532,7 +524,7 @@ def test_explored_places_are_marked_and_kept_with_their_propensity(folder: Path,
     assert all(0 < (kept.propensities[place] or 0) <= 0.5 for place in explored)
 
 
-def test_a_full_queue_of_lists_drops_and_counts(folder: Path, store: Store, monkeypatch: Any) -> None:
+def test_a_full_queue_of_lists_drops_and_counts(tiny: Path, store: Store, monkeypatch: Any) -> None:
     """Answers never wait for the log."""
     from serving.shown import ShownLog
 

@@ -18,7 +18,7 @@ from serving.metrics import Metrics
 from serving.service import Service
 from serving.shown import ShownLog
 from serving.store import Store, StoredEvent
-from tests.worlds import client_of, live_of, tiny_bundle
+from tests.worlds import client_of, live_of
 
 NOW = 1_702_000_000_000_000
 
@@ -55,12 +55,6 @@ RANKED: list[dict[str, Any]] = [
 ]
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of a small bundle."""
-    return tiny_bundle(tmp_path_factory.mktemp("tiny"))
-
-
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
     """Return a store that knows of one user's clicks."""
@@ -71,10 +65,10 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 @pytest.fixture
-def service(folder: Path, store: Store) -> Iterator[Service]:
+def service(tiny: Path, store: Store) -> Iterator[Service]:
     """Return a service whose clock stands still."""
     shown = ShownLog(store, lambda: None)
-    yield Service(live_of(folder, store), store, Metrics(lambda: "tiny"), shown, lambda: NOW)
+    yield Service(live_of(tiny, store), store, Metrics(lambda: "tiny"), shown, lambda: NOW)
     shown.close()
 
 
@@ -188,9 +182,9 @@ def test_an_error_reaches_its_request_and_a_crash_those_of_its_batch() -> None:
     assert (fine, last) == (1, 3)
 
 
-def test_the_api_with_batches_answers_each_client_its_own_list(folder: Path, store: Store) -> None:
+def test_the_api_with_batches_answers_each_client_its_own_list(tiny: Path, store: Store) -> None:
     """Many at once get what one after another gets."""
-    app = create_app(live_of(folder, store), store, clock=lambda: NOW, batch=8)
+    app = create_app(live_of(tiny, store), store, clock=lambda: NOW, batch=8)
     asked = [body for body in LISTS if "query" not in body] * 3
 
     def ask(client: TestClient, body: dict[str, Any]) -> tuple[Any, list[str]]:
