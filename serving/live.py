@@ -15,7 +15,7 @@ import numpy as np
 
 from recsys.errors import RecsysError
 from serving.columns import items_table
-from serving.loading import Bundle, load_bundle, with_items
+from serving.loading import Bundle, load_bundle, read_sentences, with_items
 from serving.lookup import Lookup
 from serving.store import ItemChange, Store, StoreError
 
@@ -130,6 +130,8 @@ def _rank_once(model: Model) -> None:
         found = ranking.items >= 0
         if not found.any() or not np.isfinite(ranking.score[found]).all():
             raise RecsysError(f"{model.name}: its first list has no items or no scores; train it again")
+    # The first text is slow as well: it makes the encoder in int8.
+    read_sentences(lookup.recommender, model.bundle.tokenizer, lookup.titles[:1])
 
 
 def _changed(model: Model, changes: list[ItemChange]) -> Model:

@@ -88,7 +88,6 @@ def load_bundle(folder: Path, catalogue: pl.DataFrame | None = None) -> Bundle:
     serving = json.loads((folder / SERVING).read_text(encoding="utf-8"))
     items = pl.read_parquet(folder / "items.parquet")
     model, tokenizer = _load_model(folder, config)
-    _fast_encoder(model, config)  # made now, so that no request waits for it
     attributes = tuple(serving["attributes"])
     vectors = load_file(folder / "vectors.safetensors")["vectors"].numpy()
     recommender = Recommender(
