@@ -117,9 +117,7 @@ class EventLog:
 
     @cached_property
     def _order(self) -> tuple[Ints, Ints]:
-        """The distinct times, and for each event a number `[E]` that grows with user and time."""
-        moments = np.unique(self.times)
-        return moments, self.user_rows * (len(moments) + 1) + np.searchsorted(moments, self.times)
+        return moment_keys(self.user_rows, self.times)
 
     def only(self, keep: NDArray[np.bool_]) -> "EventLog":
         """Return the log of the events `keep` `[E]`, with the same users and requests."""
@@ -244,6 +242,12 @@ def _encoded(events: pl.LazyFrame, item_ids: pl.Series, late_share: float) -> pl
         )
         .collect()
     )
+
+
+def moment_keys(owners: Ints, times: Ints) -> tuple[Ints, Ints]:
+    """Return the distinct times, and for each event a number `[E]` that grows with its owner, then with its time."""
+    moments = np.unique(times)
+    return moments, owners * (len(moments) + 1) + np.searchsorted(moments, times)
 
 
 def offsets_of(counts: NDArray[np.integer]) -> Ints:

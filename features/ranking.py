@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from features.histories import EventLog, Histories, Ints, offsets_of
+from features.histories import EventLog, Histories, Ints, moment_keys, offsets_of
 from recsys.events import DAY_US, PURCHASE
 
 Floats = NDArray[np.float32]
@@ -77,10 +77,7 @@ class ItemFacts:
 
     @cached_property
     def _order(self) -> tuple[Ints, Ints]:
-        """The distinct times, and for each event a number `[E]` that grows with item and time."""
-        moments = np.unique(self.event_times)
-        owners = np.repeat(np.arange(len(self.event_offsets) - 1), np.diff(self.event_offsets))
-        return moments, owners * (len(moments) + 1) + np.searchsorted(moments, self.event_times)
+        return moment_keys(np.repeat(np.arange(len(self.counts)), self.counts), self.event_times)
 
 
 def fit_facts(items: pl.DataFrame, log: EventLog | None, attributes: tuple[str, ...]) -> ItemFacts:

@@ -67,26 +67,27 @@ class VectorIndex:
     def search(self, queries: Floats, k: int, allowed: Bools | None = None) -> NDArray[np.int64]:
         """Return the `allowed` `[N]` items `[R, k]` nearest to `queries` `[R, D]`, best first, -1 past the end."""
         queries = np.ascontiguousarray(queries, np.float32)
+        if self._later is None and allowed is None:
+            return _searched(self._index, queries, k)[1]
+        main = self._among(queries, k, self._current if allowed is None else allowed & self._current)
         if self._later is None:
-            return self._main(queries, k, allowed)[1]
-        main = self._main(queries, k, self._current if allowed is None else allowed & self._current)
+            return main[1]
         beside = _searched(self._beside, queries, k, _selecting(allowed))
         scores, items = np.concatenate([main[0], beside[0]], axis=1), np.concatenate([main[1], beside[1]], axis=1)
         order = np.argsort(-np.where(items >= 0, scores, -np.inf), axis=1, kind="stable")[:, :k]
         return np.take_along_axis(items, order, axis=1)
 
-    def _main(self, queries: Floats, k: int, allowed: Bools | None) -> tuple[Floats, NDArray[np.int64]]:
-        if allowed is None:
-            return _searched(self._index, queries, k)
+    def _among(self, queries: Floats, k: int, wanted: Bools) -> tuple[Floats, NDArray[np.int64]]:
+        """Search the `wanted` `[N]` of the items that the index itself finds."""
         if self._exact:
             # An index on a GPU takes no selector; the same vectors lie beside it.
-            return _searched(self._stored, queries, k, _selecting(allowed))
-        rows = np.flatnonzero(allowed & self._current)
-        if len(rows) <= EXACT_UP_TO:
-            return _nearest(queries, self.vectors, rows, k)
-        # Where fewer items are allowed, more lists have to be looked into for as many.
-        probed = math.ceil(PROBED * len(self._items) / len(rows))
-        return _searched(self._stored, queries, k, _selecting(allowed, probed))
+            return _searched(self._stored, queries, k, _selecting(wanted))
+        count = np.count_nonzero(wanted)
+        if count <= EXACT_UP_TO:
+            return _nearest(queries, self.vectors, np.flatnonzero(wanted), k)
+        # Where fewer items are wanted, more lists have to be looked into for as many.
+        probed = math.ceil(PROBED * len(self._items) / count)
+        return _searched(self._stored, queries, k, _selecting(wanted, probed))
 
 
 def _exact(vectors: Floats, items: Items) -> Any:

@@ -56,6 +56,10 @@ class Ranking:
         """Return the lists of some requests."""
         return Ranking(**{name: getattr(self, name)[rows] for name in self._names})
 
+    def places(self, places: Ints) -> "Ranking":
+        """Return some places of every list."""
+        return Ranking(**{name: getattr(self, name)[:, places] for name in self._names})
+
     @property
     def _names(self) -> list[str]:
         return [field.name for field in fields(self) if getattr(self, field.name) is not None]

@@ -194,10 +194,10 @@ class Service:
         if not (past or body.query):
             self.metrics.cold.inc()
         unknown = model.lookup.unknown(past) if body.history is not None else []
-        filters = body.filters and body.filters.model_dump_json()
+        filters = body.filters.model_dump_json() if body.filters else None
         alone = object() if body.query else None  # sentences of several requests are not put together
         alike = (body.k, filters, body.exclude_seen, body.diversity, body.explain, alone)
-        allowed = self._allowed(model, body.filters)
+        allowed = self._allowed(model, body.filters, filters) if body.filters and filters else None
         return Asked(model, body, now, histories, unknown, alike, sentences=sentences, allowed=allowed)
 
     def _recommended(self, group: list[Asked[bodies.RecommendBody]]) -> list[bodies.Answer]:
@@ -277,10 +277,7 @@ class Service:
             model, "sentence", query, lambda: read_sentences(lookup.recommender, model.bundle.tokenizer, [query])
         )
 
-    def _allowed(self, model: Model, filters: bodies.Filters | None) -> Bools | None:
-        if filters is None:
-            return None
-        key = filters.model_dump_json()
+    def _allowed(self, model: Model, filters: bodies.Filters, key: str) -> Bools:
         return self._cached(model, "filter", key, lambda: matching(model.lookup.recommender.items, filters))
 
     def _cached(self, model: Model, kind: str, key: str, make: Callable[[], T]) -> T:
@@ -301,8 +298,7 @@ class Service:
         with self._drawing:
             places, propensities = explore(listed[:k], pool, share, self._rng)
         self.metrics.explored.inc(sum(chance is not None for chance in propensities))
-        columns = {name: column[:, places] for name, column in vars(ranking).items() if column is not None}
-        return Ranking(**columns), propensities
+        return ranking.places(places), propensities
 
     def _answer(
         self, asked: Asked[Any], ranking: Ranking | None, propensities: list[float | None] | None = None
