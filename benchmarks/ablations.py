@@ -23,16 +23,16 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers.models.bert.modeling_bert import BertOnlyMLMHead
 
-from features.dataset import load_dataset
+from features.data.dataset import load_dataset
 from features.histories import EARLY, LATE
-from recsys.aside import file_aside
+from recsys.atomic import file_aside
 from recsys.config import load_config
-from recsys.encoder import FrozenPrefix
+from recsys.models.encoder import FrozenPrefix
 from recsys.progress import console
-from training.interest import InterestTrainer
-from training.objective import Batch, InterestObjective
+from training.interest.objective import Batch, InterestObjective
+from training.interest.sequences import prepare
+from training.interest.trainer import InterestTrainer
 from training.pipeline import Prepared, prepare_dataset
-from training.sequences import prepare
 
 WORK = Path(".recsys/ablations")
 FROZEN, DEFAULT = "default with a frozen encoder", "default"

@@ -13,7 +13,7 @@ import numpy as np
 from rich.table import Table
 
 from recsys.progress import console, stage
-from serving.index import VectorIndex
+from serving.retrieval.index import VectorIndex
 
 WIDTH = 384
 K = 100

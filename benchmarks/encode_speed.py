@@ -21,14 +21,14 @@ import torch
 from sentence_transformers import SentenceTransformer
 from torch.nn import functional as F
 
-from features.dataset import load_dataset
-from features.simulate import simulate
+from features.data.dataset import load_dataset
+from features.simulator.shop import simulate
 from features.tokens import item_texts
 from recsys.config import Config
-from recsys.encoder import load_encoder
-from recsys.interest import InterestModel
+from recsys.models.encoder import load_encoder
+from recsys.models.interest import InterestModel
 from serving.loading import encode_items
-from serving.sources import Floats
+from serving.retrieval.sources import Floats
 
 PLAIN = "sentence-transformers"
 

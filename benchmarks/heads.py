@@ -22,20 +22,20 @@ import torch
 from matplotlib import pyplot
 from torch import Tensor
 
-from features.dataset import load_dataset
+from features.data.dataset import load_dataset
 from features.histories import VALID
-from features.simulate import simulate
-from recsys.aside import file_aside
+from features.simulator.shop import simulate
+from recsys.atomic import file_aside
 from recsys.config import Config
 from recsys.events import PURCHASE
-from recsys.interest import HEADS
 from recsys.metrics import Interval, auc, bootstrap_interval, calibration_error, list_ranks, logloss, ndcg
+from recsys.models.interest import HEADS
 from recsys.progress import console
 from serving.recommender import Recommender
-from training.evaluate import LIST_LENGTH, Evaluation
+from training.evaluation.evaluate import LIST_LENGTH, Evaluation
 from training.pipeline import fit, late_ranking_data, prepare_dataset
-from training.ranker import fit_ranker
-from training.ranking_data import shown_data
+from training.ranker.data import shown_data
+from training.ranker.neural import fit_ranker
 
 WORK = Path(".recsys/heads")
 WORTHS = (0, 0.5, 1, 2, 4, 8, 16, 32)

@@ -22,19 +22,19 @@ from typing import Any
 
 import numpy as np
 
-from features.dataset import load_dataset
+from features.data.dataset import load_dataset
 from features.histories import Histories
-from recsys.aside import file_aside
+from recsys.atomic import file_aside
 from recsys.config import Config
 from recsys.metrics import Interval, bootstrap_interval, hit_rate, list_ranks, ndcg, paired_difference
 from recsys.progress import console
 from serving.loading import read_sentences
 from serving.recommender import Recommender
-from serving.sources import Sentences
+from serving.retrieval.sources import Sentences
 from training.compare import fit_yardsticks
-from training.evaluate import LIST_LENGTH, Evaluation, source_recall, yardstick_values
+from training.evaluation.evaluate import LIST_LENGTH, Evaluation, source_recall, yardstick_values
 from training.pipeline import FitOn, Prepared, fit, item_counts, late_ranking_data, prepare_dataset, read_log
-from training.ranker import fit_ranker
+from training.ranker.neural import fit_ranker
 
 WORK = Path(".recsys/quality")
 ABLATIONS = Path("docs/ablations.md")

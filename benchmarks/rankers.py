@@ -15,17 +15,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from features.dataset import load_dataset
+from features.data.dataset import load_dataset
 from features.histories import Requests
 from recsys.config import Config, RankerConfig
 from recsys.metrics import Interval, bootstrap_interval, list_ranks, ndcg, paired_difference
+from recsys.models.rankers import value
 from recsys.progress import console
-from recsys.rankers import value
 from serving.recommender import Recommender
+from training.interest.sequences import latest
 from training.pipeline import STAGES, late_ranking_data, prepare_dataset
-from training.ranker import fit_ranker
-from training.ranking_data import RankingData
-from training.sequences import latest
+from training.ranker.data import RankingData
+from training.ranker.neural import fit_ranker
 
 WORK = Path(".recsys/rankers")
 PARTS = 5

@@ -41,11 +41,11 @@ def serve(kind: str, batch: int, bundle: str, port: int) -> None:
     """Answer on `port` until the process is stopped."""
     import uvicorn
 
-    from serving.api import create_app
-    from serving.guard import Limits
-    from serving.process import open_live
-    from serving.replicas import Plan, run
-    from serving.store import Store
+    from serving.api.app import create_app
+    from serving.api.guard import Limits
+    from serving.api.replicas import Plan, run
+    from serving.api.server import open_live
+    from serving.store.store import Store
 
     limits = Limits(per_second=10**6)
     if kind == "ray":

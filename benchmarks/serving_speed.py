@@ -30,15 +30,15 @@ from rich.table import Table
 from benchmarks.load import Caller, Request, as_many, at_rate, wait_until_ready
 from benchmarks.serving_world import bundle_of
 from recsys.progress import console
-from serving.api import BATCH, create_app
-from serving.bodies import RankBody
-from serving.guard import Limits
-from serving.live import Live
-from serving.metrics import Metrics
-from serving.process import open_live
-from serving.service import Service
-from serving.shown import ShownLog
-from serving.store import Store
+from serving.api.app import BATCH, create_app
+from serving.api.guard import Limits
+from serving.api.live import Live
+from serving.api.metrics import Metrics
+from serving.api.schemas import RankBody
+from serving.api.server import open_live
+from serving.api.service import Service
+from serving.store.impressions import ShownLog
+from serving.store.store import Store
 
 CANDIDATES = 200
 HISTORY = 50

@@ -14,15 +14,15 @@ import torch
 from features.histories import EventLog, build_log
 from features.ranking import RankingFeatures, fit_facts
 from recsys.config import Config
-from recsys.encoder import load_encoder
 from recsys.events import EVENT_TYPES
+from recsys.models.encoder import load_encoder
 from recsys.schema import ITEM_COLUMNS
 from serving.loading import feature_sources, save_bundle
 from serving.recommender import Recommender
-from serving.sources import SOURCES, FitContext
-from training.interest import build_model
-from training.ranker_trees import fit_trees
-from training.ranking_data import ranking_data
+from serving.retrieval.sources import SOURCES, FitContext
+from training.interest.trainer import build_model
+from training.ranker.data import ranking_data
+from training.ranker.trees import fit_trees
 
 TOPICS = 500
 START_US = 1_700_000_000_000_000

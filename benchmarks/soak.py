@@ -179,7 +179,7 @@ def slope_mib_per_hour(samples: list[tuple[float, float]]) -> float:
 
 def figures(run: Run, folder: Path, store: str) -> list[tuple[str, str, str, bool]]:
     """Return the rows of the table: what, figure, target, whether it was met."""
-    from serving.store import Store
+    from serving.store.store import Store
 
     acknowledged = set((folder / "acknowledged.txt").read_text().split())
     lost = acknowledged - {event.event_id for event in Store(store).every_event()}

@@ -22,11 +22,11 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from recsys.config import Config
-from recsys.encoder import load_encoder, tokenize
 from recsys.events import EVENT_TYPES
-from training.interest import InterestTrainer
-from training.interest_data import InterestData
-from training.objective import Batch, InterestObjective, Wanted
+from recsys.models.encoder import load_encoder, tokenize
+from training.interest.data import InterestData
+from training.interest.objective import Batch, InterestObjective, Wanted
+from training.interest.trainer import InterestTrainer
 
 ITEMS, LENGTH, TOPICS, VALID = 2000, 10, 40, 500
 

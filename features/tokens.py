@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from recsys.aside import file_aside
+from recsys.atomic import file_aside
 from recsys.config import EncoderConfig
-from recsys.encoder import Tokens, tokenize
+from recsys.models.encoder import Tokens, tokenize
 
 
 def item_texts(items: pl.DataFrame, separator: str, max_tokens: int) -> list[str]:

@@ -102,7 +102,7 @@ def simulate(out: Path, users: int, items: int, seed: int) -> None:
     Example:
       recsys data simulate --out shop --users 2000 --items 1500 --seed 7
     """
-    from features.simulate import simulate as write
+    from features.simulator.shop import simulate as write
     from recsys.progress import stage
 
     with stage("simulating a shop"):
@@ -125,8 +125,8 @@ def export(dataset: Path, out: Path, store: str) -> None:
       recsys data export shop --out shop-2
     """
     from recsys.progress import stage
-    from serving.export import export as write
-    from serving.store import Store
+    from serving.store.export import export as write
+    from serving.store.store import Store
 
     with stage(f"exporting to {out}"):
         report = write(dataset, Store(store), out)
@@ -152,7 +152,7 @@ def prune(days: int, store: str) -> None:
     import time
 
     from recsys.events import DAY_US
-    from serving.store import Store
+    from serving.store.store import Store
 
     events, lists = Store(store).prune(time.time_ns() // 1000 - days * DAY_US)
     click.echo(f"deleted {events:,} events and {lists:,} lists older than {days} days")
@@ -169,7 +169,7 @@ def check(dataset: Path) -> None:
     """
     from rich.console import Console
 
-    from features.validate import check as validate
+    from features.data.validate import check as validate
 
     report = validate(dataset)
     report.render(Console())
@@ -213,7 +213,7 @@ def train(
     from recsys.config import load_config
 
     settings = load_config(config, sets)
-    from training.evaluate import render
+    from training.evaluation.evaluate import render
     from training.pipeline import train as run
 
     trained = run(dataset, settings, name, seed, fit_on, resume)
@@ -242,7 +242,7 @@ def evaluate(dataset: Path, model: str, split: str, json_file: Path | None, yard
     from rich.console import Console
 
     from training.compare import evaluate_model
-    from training.evaluate import render
+    from training.evaluation.evaluate import render
 
     report = evaluate_model(dataset, model, split, yardsticks)
     render(report, Console())
@@ -309,8 +309,8 @@ def serve(model: str, store: str, host: str, port: int, rate: int, ray: bool, re
     # Requests run beside each other: threads within one would only wait for each other.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     from recsys.progress import stage
-    from serving.process import open_live, run
-    from serving.store import Store
+    from serving.api.server import open_live, run
+    from serving.store.store import Store
     from training.tracking import bundle_folder, resolve
 
     with stage(f"loading {model}"):
@@ -321,8 +321,8 @@ def serve(model: str, store: str, host: str, port: int, rate: int, ray: bool, re
 
 
 def _serve_replicas(model: str, store: str, host: str, port: int, rate: int, replicas: int) -> None:
-    from serving.guard import Limits
-    from serving.replicas import Plan, run
+    from serving.api.guard import Limits
+    from serving.api.replicas import Plan, run
     from training.tracking import bundle_folder, resolve
 
     bundle_folder(resolve(model))  # a wrong name is refused before Ray starts
@@ -355,8 +355,8 @@ def add_key(name: str, scopes: tuple[str, ...], store: str) -> None:
     Example:
       recsys keys add shop --scope read --scope write
     """
-    from serving.keys import create_key
-    from serving.store import Store
+    from serving.api.keys import create_key
+    from serving.store.store import Store
 
     click.echo(create_key(Store(store), name, scopes))
 
@@ -367,8 +367,8 @@ def list_keys(store: str) -> None:
     """List all keys, without their secrets."""
     from rich.console import Console
 
-    from serving.keys import table_of
-    from serving.store import Store
+    from serving.api.keys import table_of
+    from serving.store.store import Store
 
     Console().print(table_of(Store(store)))
 
@@ -383,8 +383,8 @@ def revoke(key_id: str, store: str) -> None:
     Example:
       recsys keys revoke 1a2b3c4d
     """
-    from serving.keys import revoke_key
-    from serving.store import Store
+    from serving.api.keys import revoke_key
+    from serving.store.store import Store
 
     revoke_key(Store(store), key_id)
     click.echo(f"key {key_id} is revoked")

@@ -22,7 +22,7 @@ import polars as pl
 from filelock import FileLock, Timeout
 
 from features.histories import EventLog, Histories
-from recsys.aside import file_aside
+from recsys.atomic import file_aside
 from recsys.bundle import read_config
 from recsys.cluster import start_ray
 from recsys.errors import RecsysError

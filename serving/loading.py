@@ -19,7 +19,7 @@ from features.ranking import ItemFacts, RankingFeatures, extend_facts
 from features.tokens import item_texts
 from recsys.bundle import read_config, seal, verify
 from recsys.config import Config
-from recsys.encoder import (
+from recsys.models.encoder import (
     FrozenPrefix,
     Tokens,
     encode_all,
@@ -27,13 +27,13 @@ from recsys.encoder import (
     resolve_precision,
     tokenize,
 )
-from recsys.id_table import TorchRecIdTable
-from recsys.int8 import Int8Encoder, int8_encoder
-from recsys.interest import InterestModel
-from recsys.rankers import RANKERS
+from recsys.models.encoder_int8 import Int8Encoder, int8_encoder
+from recsys.models.id_table import TorchRecIdTable
+from recsys.models.interest import InterestModel
+from recsys.models.rankers import RANKERS
 from serving.recommender import Recommender
-from serving.sources import SOURCES, Floats, Sentences
-from serving.sources.graphs import LexicalSource
+from serving.retrieval.sources import SOURCES, Floats, Sentences
+from serving.retrieval.sources.graphs import LexicalSource
 
 SERVING = "serving.json"
 

@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 from features.histories import Histories, Ints
 from features.ranking import CATEGORICAL, RankingFeatures
 from recsys.config import Config
-from recsys.encoder import resolve_precision
-from recsys.interest import HistoryBatch, InterestModel, recency_buckets
-from recsys.rankers import Ranker, value
-from serving.index import VectorIndex
+from recsys.models.encoder import resolve_precision
+from recsys.models.interest import HistoryBatch, InterestModel, recency_buckets
+from recsys.models.rankers import Ranker, value
 from serving.rerank import choose
-from serving.sources import Bools, CandidateSource, Floats, InterestSource, RequestBatch, Scores, Sentences
+from serving.retrieval.index import VectorIndex
+from serving.retrieval.sources import Bools, CandidateSource, Floats, InterestSource, RequestBatch, Scores, Sentences
 
 BLOCK = 128
 """Requests that are ranked at once."""

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.histories import Ints
-from serving.sources import Floats
+from serving.retrieval.sources import Floats
 
 POOL = 5
 """Candidates per place that diversity chooses from."""

@@ -11,21 +11,21 @@ import polars as pl
 import torch
 from scipy import sparse
 
-from features.dataset import Dataset, load_dataset
+from features.data.dataset import Dataset, load_dataset
 from features.histories import EventLog
 from features.tokens import item_tokens
 from recsys.bundle import read_config, verify
 from recsys.config import Config, EncoderConfig
-from recsys.encoder import FrozenPrefix, encode_all, load_encoder, resolve_precision
 from recsys.errors import RecsysError
 from recsys.events import EVENT_TYPES
+from recsys.models.encoder import FrozenPrefix, encode_all, load_encoder, resolve_precision
 from recsys.progress import console, stage
 from serving.batch import Job, Written, read_users, write_lists
 from serving.loading import Bundle, catalogue_ids, load_bundle
-from training.evaluate import SPLIT_STAGES, Report, evaluate
+from training.evaluation.baselines import Als, Ease, FrozenEncoder, Popularity, Yardstick, bm25, item_knn
+from training.evaluation.evaluate import SPLIT_STAGES, Report, evaluate
 from training.pipeline import STAGES, WORK, item_counts, read_log
 from training.tracking import bundle_folder, resolve
-from training.yardsticks import Als, Ease, FrozenEncoder, Popularity, Yardstick, bm25, item_knn
 
 
 def evaluate_model(folder: Path, model: str, split: str, with_yardsticks: bool) -> Report:

@@ -14,12 +14,12 @@ import polars as pl
 from rich.console import Console
 from rich.table import Table
 
-from features.simulate import simulate
+from features.simulator.shop import simulate
 from recsys.config import load_config
 from recsys.errors import RecsysError
 from recsys.progress import stage
 from training.compare import evaluate_model, recommend_lists
-from training.evaluate import render
+from training.evaluation.evaluate import render
 from training.pipeline import train
 
 USERS, ITEMS, SEED = 2000, 1500, 7

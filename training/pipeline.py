@@ -19,29 +19,29 @@ import numpy as np
 import polars as pl
 import torch
 
-from features.dataset import Dataset, load_dataset
+from features.data.dataset import Dataset, load_dataset
+from features.data.split import assign_splits
 from features.histories import EARLY, LATE, TEST, VALID, EventLog, Ints, Requests, build_log
 from features.leakage import refuse_leakage
 from features.ranking import RankingFeatures, fit_facts
-from features.split import assign_splits
 from features.tokens import item_tokens
 from recsys.config import Config
-from recsys.encoder import Tokens, load_encoder
 from recsys.errors import RecsysError
 from recsys.events import EVENT_TYPES
-from recsys.interest import InterestModel
+from recsys.models.encoder import Tokens, load_encoder
+from recsys.models.interest import InterestModel
+from recsys.models.rankers import Ranker
 from recsys.progress import console, stage
-from recsys.rankers import Ranker
 from serving.loading import encode_tokens, feature_sources, save_bundle
 from serving.recommender import Recommender
-from serving.sources import SOURCES, FitContext
+from serving.retrieval.sources import SOURCES, FitContext
 from training import tracking
-from training.evaluate import Report, evaluate
-from training.interest import load_trained
-from training.ranker import fit_ranker
-from training.ranking_data import RankingData, ranking_data
-from training.ray_fit import InterestFit, fit_interest
-from training.sequences import latest, prepare
+from training.evaluation.evaluate import Report, evaluate
+from training.interest.ray_fit import InterestFit, fit_interest
+from training.interest.sequences import latest, prepare
+from training.interest.trainer import load_trained
+from training.ranker.data import RankingData, ranking_data
+from training.ranker.neural import fit_ranker
 
 FitOn = Literal["train", "train+valid", "all"]
 

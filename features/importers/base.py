@@ -14,8 +14,8 @@ from typing import Any, ClassVar, Literal
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from features.tables import check_utf8, typed, unreadable
-from recsys.aside import folder_aside
+from features.data.tables import check_utf8, typed, unreadable
+from recsys.atomic import folder_aside
 from recsys.errors import RecsysError, first_problem, suggest
 from recsys.schema import DatasetInfo
 

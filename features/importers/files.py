@@ -9,8 +9,8 @@ from typing import Any
 
 import polars as pl
 
+from features.data.tables import scan, unreadable
 from features.importers.base import Imported, Importer, Options, require
-from features.tables import scan, unreadable
 from recsys.errors import RecsysError, suggest
 from recsys.events import EVENT_TYPES
 from recsys.schema import REQUIRED, TABLES, read_info

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import polars as pl
 
+from features.data.tables import scan
 from features.importers.base import Imported, Importer, find_file, scan_text
-from features.tables import scan
 from recsys.schema import DatasetInfo
 
 GENRES_100K = [

@@ -1,0 +1,1 @@
+"""A simulated shop whose true tastes are known."""

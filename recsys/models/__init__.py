@@ -1,0 +1,1 @@
+"""The networks: text encoder, interest model, ID table and rankers."""

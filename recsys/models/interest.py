@@ -1,0 +1,238 @@
+"""The interest model: an item tower over text and a user tower over histories.
+
+In: pooled text vectors `[S, H]` of items, histories `[B, L]`. Out: unit item vectors `[S, D]` and
+unit user vectors `[B, L, 2, D]`, one per position and head; interest = their cosine.
+
+Shapes: B users, L history positions (right-aligned: the latest event stands last), S items,
+H width of the text encoder, D = H.
+"""
+
+import math
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from recsys.config import InterestConfig
+from recsys.events import EVENT_TYPES
+from recsys.models.encoder import TextEncoder
+
+HEADS = ("click", "purchase")
+"""`click` is the next interaction of any kind, `purchase` the next purchase."""
+
+RECENCY_BUCKETS = 24
+"""log2 buckets of the seconds since the event before; 0 where there is no clock or no event before."""
+
+SECOND_US = 1_000_000
+
+
+class IdTable(Protocol):
+    """A learned vector per known item (see `recsys.models.id_table`)."""
+
+    def __call__(self, items: Tensor) -> Tensor:
+        """Return the vectors `[S, D]` of item indexes `[S]`."""
+        ...
+
+
+@dataclass(frozen=True)
+class HistoryBatch:
+    """What B users did before a moment; -1 pads `items` on the left."""
+
+    items: Tensor
+    """`[B, L]` item indexes."""
+    types: Tensor
+    """`[B, L]` event type codes."""
+    recency: Tensor
+    """`[B, L]` recency buckets."""
+
+    @property
+    def mask(self) -> Tensor:
+        """`[B, L]`, False where padded."""
+        return self.items >= 0
+
+    def to(self, device: torch.device) -> "HistoryBatch":
+        """Move every tensor to `device`."""
+        return HistoryBatch(*(to_device(tensor, device) for tensor in (self.items, self.types, self.recency)))
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Move `tensor` to `device`; to a GPU from pinned memory, so that the copy does not wait for kernels."""
+    pinned = tensor.pin_memory() if device.type == "cuda" and tensor.device.type == "cpu" else tensor
+    return pinned.to(device, non_blocking=True)
+
+
+def recency_buckets(times: Tensor, mask: Tensor, has_clock: bool) -> Tensor:
+    """Return the bucket `[B, L]` of each event's gap in seconds to the event before it.
+
+    `times` `[B, L]` are microseconds; bucket = 1 + floor(log2(1 + gap)), at most the last bucket.
+    """
+    buckets = torch.zeros(times.shape, dtype=torch.long, device=times.device)
+    if has_clock and times.shape[1] > 1:
+        gaps = (times[:, 1:] - times[:, :-1]).clamp(min=0) / SECOND_US
+        known = mask[:, :-1] & mask[:, 1:]
+        filled = (1 + torch.log2(1 + gaps).long()).clamp(max=RECENCY_BUCKETS - 1)
+        buckets[:, 1:] = torch.where(known, filled, 0)
+    return buckets
+
+
+class UserTower(nn.Module):
+    """A causal transformer on top of a decayed mean of the history's item vectors.
+
+    The transformer's output starts at zero: before training the user vector is the decayed mean
+    alone, which with frozen text vectors is a strong content-based recommender. Order enters by a
+    linear bias on attention (ALiBi, Press et al. 2022), so a history may be longer than those
+    seen in training.
+    """
+
+    def __init__(self, width: int, config: InterestConfig) -> None:
+        super().__init__()
+        self.width = width
+        self.type_embedding = nn.Embedding(len(EVENT_TYPES), width)
+        self.recency_embedding = nn.Embedding(RECENCY_BUCKETS, width)
+        for embedding in (self.type_embedding, self.recency_embedding):
+            nn.init.normal_(embedding.weight, std=0.02)
+        self.blocks = nn.ModuleList(Block(width, config.heads, config.dropout) for _ in range(config.layers))
+        self.norm = nn.LayerNorm(width)
+        self.out = nn.Linear(width, len(HEADS) * width)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+        self.decay = nn.Parameter(torch.tensor(math.log(0.7 / 0.3)))
+        slopes = torch.tensor([2.0 ** (-8 * (head + 1) / config.heads) for head in range(config.heads)])
+        self.register_buffer("slopes", slopes, persistent=False)
+
+    def forward(self, vectors: Tensor, history: HistoryBatch) -> Tensor:
+        """Return unit vectors `[B, L, 2, D]` from item vectors `[B, L, D]`; zero where padded."""
+        return self._of_positions(vectors, history, slice(None))
+
+    def last(self, vectors: Tensor, history: HistoryBatch) -> Tensor:
+        """Return the unit vectors `[B, 2, D]` of the last position, without working out the others to the end."""
+        return self._of_positions(vectors, history, slice(-1, None))[:, -1]
+
+    def _of_positions(self, vectors: Tensor, history: HistoryBatch, wanted: slice) -> Tensor:
+        """Return `[B, W, 2, D]` of the `wanted` positions; only the last block may leave the others out."""
+        mask = history.mask
+        mean = self._decayed_mean(vectors, mask, wanted)  # [B, W, D]
+        hidden = vectors * math.sqrt(self.width)
+        hidden = hidden + self.type_embedding(history.types) + self.recency_embedding(history.recency)
+        bias = self._attention_bias(mask)  # [B or 1, heads, L, L]
+        for block in self.blocks[:-1]:  # type: ignore[union-attr]
+            hidden = block(hidden, bias)
+        hidden, mask = self.blocks[-1](hidden, bias, wanted), mask[:, wanted]
+        change = self.out(self.norm(hidden)).unflatten(-1, (len(HEADS), self.width))  # [B, L, 2, D]
+        return F.normalize(mean.unsqueeze(2) + change, dim=-1) * mask[:, :, None, None]
+
+    def _decayed_mean(self, vectors: Tensor, mask: Tensor, wanted: slice) -> Tensor:
+        steps = torch.arange(mask.shape[1], device=mask.device)
+        back = (steps[:, None] - steps).clamp(min=0)
+        weights = torch.sigmoid(self.decay) ** back * (steps[:, None] >= steps)  # [L, L]
+        return F.normalize(weights[wanted] @ (vectors * mask.unsqueeze(-1)), dim=-1)
+
+    def _attention_bias(self, mask: Tensor) -> Tensor:
+        steps = torch.arange(mask.shape[1], device=mask.device)
+        distance = steps[:, None] - steps
+        bias = -self.slopes[:, None, None] * distance  # type: ignore[index]
+        if not self.training and mask.all():
+            return bias.masked_fill(distance < 0, float("-inf")).unsqueeze(0)
+        # A padded position sees itself, so that no row of the softmax is empty.
+        visible = (distance > 0) & mask[:, None, :] | (distance == 0)
+        return bias.masked_fill(~visible[:, None], float("-inf"))
+
+    def in_bf16(self) -> "UserTower":
+        """Return a copy for serving that multiplies in bfloat16, on hardware that has it.
+
+        Half the bytes of the weights are read for each request, which is what a short batch waits for. A row's
+        products do not depend on the other rows, so that a batch gives what each request gives alone.
+        """
+        tower = deepcopy(self).requires_grad_(False)
+        for module in list(tower.modules()):
+            for name, child in module.named_children():
+                if isinstance(child, nn.Linear):
+                    setattr(module, name, Bf16Linear(child))
+        return tower.eval()
+
+
+class Bf16Linear(nn.Module):
+    """A linear layer whose products are made in bfloat16, between values in float32."""
+
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(layer.weight.detach().bfloat16(), requires_grad=False)
+        self.bias = nn.Parameter(layer.bias.detach().bfloat16(), requires_grad=False)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Map `[…, I]` to `[…, O]`."""
+        return F.linear(inputs.bfloat16(), self.weight, self.bias).float()
+
+
+class Block(nn.Module):
+    """A pre-norm transformer layer with an additive attention bias."""
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.norm_attention, self.norm_feed = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.merge = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.feed = nn.Sequential(
+            nn.Linear(width, 2 * width), nn.GELU(), nn.Dropout(dropout), nn.Linear(2 * width, width)
+        )
+
+    def forward(self, hidden: Tensor, bias: Tensor, wanted: slice = slice(None)) -> Tensor:
+        """Map hidden states `[B, L, D]` under the bias `[B, heads, L, L]` to those of `wanted` positions `[B, W, D]`."""
+        split = self.qkv(self.norm_attention(hidden)).unflatten(-1, (3, self.heads, -1))
+        query, key, value = split.permute(2, 0, 3, 1, 4)  # each [B, heads, L, D / heads]
+        hidden, query, bias = hidden[:, wanted], query[:, :, wanted], bias[:, :, wanted]
+        dropout = self.dropout if self.training else 0.0
+        seen = F.scaled_dot_product_attention(query, key, value, attn_mask=bias.to(query.dtype), dropout_p=dropout)
+        hidden = hidden + F.dropout(self.merge(seen.transpose(1, 2).flatten(2)), self.dropout, self.training)
+        return hidden + F.dropout(self.feed(self.norm_feed(hidden)), self.dropout, self.training)
+
+
+class InterestModel(nn.Module):
+    """Item tower (encoder, projection, ID residual), user tower and learned temperature."""
+
+    def __init__(self, encoder: TextEncoder, config: InterestConfig, id_table: nn.Module | None) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.id_table = id_table
+        self.projection = nn.Linear(encoder.width, encoder.width)
+        nn.init.eye_(self.projection.weight)
+        nn.init.zeros_(self.projection.bias)
+        self.user_tower = UserTower(encoder.width, config)
+        self.log_temperature = nn.Parameter(torch.tensor(math.log(config.temperature)))
+        self.id_dropout = config.id_dropout
+
+    @property
+    def temperature(self) -> Tensor:
+        """The softmax temperature, held within [0.01, 1]."""
+        return self.log_temperature.exp().clamp(0.01, 1.0)
+
+    def item_vectors(self, pooled: Tensor, items: Tensor, encoder_only: bool = False) -> Tensor:
+        """Return unit vectors `[S, D]` of text vectors `[S, H]` and item indexes `[S]`.
+
+        With `encoder_only` gradients reach the text encoder alone.
+        """
+        weight: Tensor = self.projection.weight.detach() if encoder_only else self.projection.weight
+        bias: Tensor = self.projection.bias.detach() if encoder_only else self.projection.bias
+        vectors = F.normalize(F.linear(F.normalize(pooled, dim=-1), weight, bias), dim=-1)
+        if self.id_table is not None:
+            residual = self.id_table(items)
+            if self.training:
+                residual = residual * (torch.rand(len(items), 1, device=residual.device) >= self.id_dropout)
+            vectors = F.normalize(vectors + (residual.detach() if encoder_only else residual), dim=-1)
+        return vectors
+
+    def user_vectors(self, vectors: Tensor, history: HistoryBatch) -> Tensor:
+        """Return unit vectors `[B, L, 2, D]` from the history's item vectors `[B, L, D]`."""
+        users: Tensor = self.user_tower(vectors, history)
+        return users
+
+    def last_user_vectors(self, vectors: Tensor, history: HistoryBatch) -> Tensor:
+        """Return unit vectors `[B, 2, D]` after the whole of each history; zero for an empty one.
+
+        `vectors` `[N, D]` are those of the whole catalogue.
+        """
+        last: Tensor = self.user_tower.last(vectors[history.items.clamp(min=0)], history)
+        return last

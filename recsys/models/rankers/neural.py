@@ -1,0 +1,115 @@
+"""The neural ranker: TorchRec embeddings and DCN-v2 crosses over a request's candidates, two heads.
+
+In: `dense` `[R, C, F]`, `categorical` `[R, C, G]`. Out: logits `[R, C, 2]` of p(click), p(purchase).
+"""
+
+import json
+from pathlib import Path
+from typing import Self
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torchrec import EmbeddingBagCollection, EmbeddingBagConfig, KeyedJaggedTensor
+
+from recsys.config import RankerConfig
+from recsys.models.rankers.base import Ranker
+
+
+class TorchRecRanker(nn.Module, Ranker):
+    """Dense features and embeddings of categories, crossed (DCN-v2, Wang et al. 2021), then an MLP."""
+
+    def __init__(self, config: RankerConfig, features: list[str], sizes: dict[str, int]) -> None:
+        """`features` names the dense inputs, `sizes` the number of codes per categorical input."""
+        super().__init__()
+        self.config, self.features, self.sizes = config, features, sizes
+        tables = [
+            EmbeddingBagConfig(
+                name=f"{name}_table",
+                embedding_dim=config.embedding_width,
+                num_embeddings=size,
+                feature_names=[name],
+                init_fn=lambda weight: nn.init.normal_(weight, std=0.01),
+            )
+            for name, size in sizes.items()
+        ]
+        self.embeddings = EmbeddingBagCollection(tables=tables, device=torch.device("cpu"))
+        self.register_buffer("mean", torch.zeros(len(features)))
+        self.register_buffer("deviation", torch.ones(len(features)))
+        width = len(features) + config.embedding_width * len(sizes)
+        self.crosses = nn.ModuleList(nn.Linear(width, width) for _ in range(config.cross_layers))
+        self.deep = nn.Sequential(
+            nn.Linear(width, config.hidden), nn.GELU(), nn.Dropout(config.dropout), nn.Linear(config.hidden, 2)
+        )
+        self.linear = nn.Linear(width, 2)
+        for cross in self.crosses:
+            nn.init.normal_(cross.weight, std=0.01)  # type: ignore[arg-type]
+            nn.init.zeros_(cross.bias)  # type: ignore[arg-type]
+
+    @torch.no_grad()
+    def start_from(self, dense: Tensor, labels: Tensor) -> None:
+        """Take each feature's mean and deviation from candidates `[n, F]`, the heads' base rates from `[n, 2]`.
+
+        The listwise loss does not see the level of the logits, so that starting at 0 would leave
+        the probabilities of a short training near a half.
+        """
+        self.mean.copy_(dense.mean(0))  # type: ignore[operator]
+        self.deviation.copy_(dense.std(0).clamp(min=1e-3))  # type: ignore[operator]
+        self.linear.bias.copy_(torch.logit(labels.mean(0).clamp(1e-6, 0.5)))
+
+    def forward(self, dense: Tensor, categorical: Tensor) -> Tensor:
+        """Return logits `[R, C, 2]`."""
+        scaled = ((dense - self.mean) / self.deviation).clamp(-5, 5)  # type: ignore[operator]
+        return self._logits(scaled, self._embedded(categorical))
+
+    def _embedded(self, categorical: Tensor) -> Tensor:
+        """Return the embeddings `[R, C, G · width]` of the codes."""
+        shape = categorical.shape
+        values = categorical.permute(2, 0, 1).reshape(-1)  # [G · R · C], one key after another
+        feature = KeyedJaggedTensor.from_lengths_sync(
+            list(self.sizes), values, torch.ones_like(values, dtype=torch.int32)
+        )
+        embedded: Tensor = self.embeddings(feature).values().view(*shape[:2], -1)
+        return embedded
+
+    def _logits(self, scaled: Tensor, embedded: Tensor) -> Tensor:
+        start = torch.cat([scaled, embedded], -1)
+        crossed = start
+        for cross in self.crosses:
+            crossed = start * cross(crossed) + crossed
+        logits: Tensor = self.deep(crossed) + self.linear(start)
+        return logits
+
+    @torch.no_grad()
+    def probabilities(self, dense: Tensor, categorical: Tensor) -> Tensor:
+        """Return p(click) and p(purchase) `[R, C, 2]`."""
+        return torch.sigmoid(self(dense, categorical))
+
+    def contributions(self, dense: Tensor, categorical: Tensor) -> Tensor:
+        """Return what each feature adds to the log odds of a click, `[R, C, F + G]` (gradient times input)."""
+        scaled = ((dense - self.mean) / self.deviation).clamp(-5, 5).requires_grad_()  # type: ignore[operator]
+        embedded = self._embedded(categorical).detach().requires_grad_()
+        click = self._logits(scaled, embedded)[..., 0].sum()
+        shares = [
+            tensor * grad
+            for tensor, grad in zip((scaled, embedded), torch.autograd.grad(click, (scaled, embedded)), strict=True)
+        ]
+        by_code = shares[1].unflatten(-1, (len(self.sizes), -1)).sum(-1)
+        return torch.cat([shares[0], by_code], -1).detach()
+
+    def save(self, folder: Path) -> None:
+        """Write `ranker.safetensors` and `ranker.json`."""
+        save_file(
+            {name: tensor.contiguous() for name, tensor in self.state_dict().items()}, folder / "ranker.safetensors"
+        )
+        shape = {"config": self.config.model_dump(mode="json"), "features": self.features, "sizes": self.sizes}
+        (folder / "ranker.json").write_text(json.dumps(shape, indent=1), encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read what `save` wrote."""
+        shape = json.loads((folder / "ranker.json").read_text(encoding="utf-8"))
+        ranker = cls(RankerConfig.model_validate(shape["config"]), shape["features"], shape["sizes"])
+        ranker.load_state_dict(load_file(folder / "ranker.safetensors"))
+        ranker.eval()
+        return ranker

@@ -1,0 +1,151 @@
+"""The model that answers now: loaded, changed and replaced as one, without a request noticing.
+
+In: what names the model (an alias that moves), and the store, whose item changes come on top of the
+bundle's catalogue. Out: `Live.model`, which a request reads once and keeps.
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recsys.errors import RecsysError
+from serving.columns import items_table
+from serving.loading import Bundle, load_bundle, read_sentences, with_items
+from serving.lookup import Lookup
+from serving.store.store import ItemChange, Store, StoreError
+
+log = logging.getLogger("recsys.live")
+
+CHANGES_EVERY_S = 0.5
+MODEL_EVERY_S = 2.0
+
+
+@dataclass(frozen=True)
+class Model:
+    """One model in memory for the catalogue as it is: encoder, index, ranker and items belong together."""
+
+    name: str
+    lookup: Lookup
+    change: int
+    """The last item change of the store that it knows."""
+    cache: dict[tuple[str, str], Any] = field(default_factory=dict)
+    """What was worked out from this catalogue; it ends with it."""
+
+    @property
+    def bundle(self) -> Bundle:
+        """What was loaded, with the changed items."""
+        return self.lookup.bundle
+
+
+class Live:
+    """Keeps `model` up to date with its alias and with the store."""
+
+    def __init__(self, resolve: Callable[[], str], fetch: Callable[[str], Path], store: Store) -> None:
+        """Load what `resolve` names, from the folder that `fetch` returns for a name.
+
+        Raises:
+            RecsysError: it cannot be loaded, or cannot rank.
+        """
+        self._resolve, self._fetch, self._store = resolve, fetch, store
+        self._changing, self._loading = threading.Lock(), threading.Lock()
+        self._stopped = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self.failed: dict[str, str] = {}
+        """Models that did not load, and why; the one before them goes on."""
+        self.model = self._load(resolve())
+
+    def reload(self, force: bool = False) -> Model:
+        """Load the model that is named now, if it is another one or `force` is set, and return what serves.
+
+        Raises:
+            RecsysError: the new one cannot be loaded or fails its first ranking; the old one goes on.
+        """
+        with self._loading:
+            name = self._resolve()
+            if name == self.model.name and not force:
+                return self.model
+            try:
+                loaded = self._load(name)
+            except Exception as error:
+                self.failed[name] = (str(error).splitlines() or [repr(error)])[0]
+                log.error("%s was not taken: %s; %s goes on", name, self.failed[name], self.model.name)
+                raise
+            with self._changing:  # what changed while it was being loaded
+                self.model = _changed(loaded, self._store.item_changes(loaded.change))
+            self.failed.pop(name, None)
+            log.info("%s serves", name)
+            return self.model
+
+    def take_changes(self) -> Model:
+        """Take over what changed in the store's items, and return what serves."""
+        with self._changing:
+            changes = self._store.item_changes(self.model.change)
+            if changes:
+                self.model = _changed(self.model, changes)
+            return self.model
+
+    def watch(self) -> None:
+        """Follow the store and the alias in the background until `stop`."""
+        for every, step in ((CHANGES_EVERY_S, self.take_changes), (MODEL_EVERY_S, self._follow)):
+            thread = threading.Thread(target=self._repeat, args=(every, step), daemon=True)
+            thread.start()
+            self._threads.append(thread)
+
+    def stop(self) -> None:
+        """End what `watch` began."""
+        self._stopped.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _follow(self) -> None:
+        if self._resolve() not in self.failed:
+            self.reload()
+
+    def _repeat(self, every_s: float, step: Callable[[], object]) -> None:
+        while not self._stopped.wait(every_s):
+            try:
+                step()
+            except StoreError as error:
+                log.warning("%s", error)
+            except Exception as error:  # the model that serves goes on, whatever became of another
+                log.warning("looking for changes: %s", (str(error).splitlines() or [repr(error)])[0])
+
+    def _load(self, name: str) -> Model:
+        model = Model(name, Lookup(load_bundle(self._fetch(name))), 0)
+        model = _changed(model, self._store.item_changes())
+        _rank_once(model)
+        return model
+
+
+def _rank_once(model: Model) -> None:
+    """Refuse a model that cannot rank; the first ranking of a process is slow, and users do not meet it."""
+    lookup = model.lookup
+    for history in ([], lookup.ids[:1]):
+        ranking = lookup.recommender.recommend(lookup.histories([(None, history)]), k=min(5, len(lookup.ids)))
+        found = ranking.items >= 0
+        if not found.any() or not np.isfinite(ranking.score[found]).all():
+            raise RecsysError(f"{model.name}: its first list has no items or no scores; train it again")
+    # The first text is slow as well: it makes the encoder in int8.
+    read_sentences(lookup.recommender, model.bundle.tokenizer, lookup.titles[:1])
+
+
+def _changed(model: Model, changes: list[ItemChange]) -> Model:
+    """Return the model with items put and deleted."""
+    if not changes:
+        return model
+    bundle = model.bundle
+    recommender, rows = bundle.recommender, model.lookup.rows
+    bodies = [{"item_id": change.item_id, **change.body} for change in changes if change.body is not None]
+    if bodies:
+        table = items_table(bodies, recommender.items.schema)
+        recommender = with_items(recommender, bundle.tokenizer, table)
+    gone = [rows[change.item_id] for change in changes if change.body is None and change.item_id in rows]
+    if gone:
+        available = np.ones(len(recommender.vectors), bool) if recommender.available is None else recommender.available
+        recommender = recommender.with_available(np.where(np.isin(np.arange(len(available)), gone), False, available))
+    return Model(model.name, Lookup(replace(bundle, recommender=recommender)), changes[-1].number)

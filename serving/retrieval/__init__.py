@@ -1,0 +1,1 @@
+"""Candidates: the vector index and the sources that propose items."""

@@ -1,0 +1,100 @@
+"""Sources by the interest model's vectors: the nearest items of all, and of those that are new.
+
+Shapes: R requests, C candidates, N catalogue, D width, M new items.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import polars as pl
+
+from features.histories import Ints
+from serving.retrieval.index import VectorIndex
+from serving.retrieval.sources.base import Bools, CandidateSource, FitContext, Floats, RequestBatch, Scores
+
+
+class InterestSource(CandidateSource):
+    """Nearest items to the mean of the user's two vectors; the score is the click head's interest."""
+
+    name = "interest"
+
+    def __init__(self, index: VectorIndex) -> None:
+        self.index = index
+
+    @classmethod
+    def fit(cls, context: FitContext) -> Self:
+        return cls(VectorIndex.build(context.vectors, np.arange(len(context.vectors))))
+
+    def open(self, batch: RequestBatch) -> Scores:
+        return VectorScores(self.index, batch)
+
+    def extended(self, items: pl.DataFrame, vectors: Floats, changed: Ints) -> Self:
+        return type(self)(self.index.extended(vectors, changed))
+
+    def save(self, folder: Path) -> None:
+        self.index.save(folder / "index.faiss")
+
+    @classmethod
+    def load(cls, folder: Path, vectors: Floats) -> Self:
+        return cls(VectorIndex.load(folder / "index.faiss", vectors, np.arange(len(vectors))))
+
+
+@dataclass(frozen=True)
+class VectorScores(Scores):
+    """Inner products of user and item vectors."""
+
+    index: VectorIndex
+    batch: RequestBatch
+
+    def top(self, k: int, allowed: Bools | None = None) -> Ints:
+        users = self.batch.users
+        found = self.index.search(users.mean(1), k, allowed)
+        return np.where(np.any(users, axis=(1, 2))[:, None], found, -1)
+
+    def of(self, candidates: Ints) -> Floats:
+        return self.batch.interest(candidates)[:, :, 0]
+
+
+class NewSource(CandidateSource):
+    """Nearest items among those with at most `most_events` events, which no count can propose."""
+
+    name = "new"
+    most_events = 2
+
+    def __init__(self, index: VectorIndex, new: Bools) -> None:
+        """`new` `[N]` says which items are."""
+        self.index, self.new = index, new
+
+    @classmethod
+    def fit(cls, context: FitContext) -> Self:
+        new = np.bincount(context.log.items, minlength=context.items.height) <= cls.most_events
+        return cls(VectorIndex.build(context.vectors, np.flatnonzero(new)), new)
+
+    def open(self, batch: RequestBatch) -> Scores:
+        return NewScores(self.index, batch, self.new)
+
+    def extended(self, items: pl.DataFrame, vectors: Floats, changed: Ints) -> Self:
+        new = np.pad(self.new, (0, items.height - len(self.new)), constant_values=True)
+        return type(self)(self.index.extended(vectors, changed[new[changed]]), new)
+
+    def save(self, folder: Path) -> None:
+        np.savez(folder / "new.npz", allow_pickle=False, new=self.new)
+        self.index.save(folder / "new.faiss")
+
+    @classmethod
+    def load(cls, folder: Path, vectors: Floats) -> Self:
+        with np.load(folder / "new.npz", allow_pickle=False) as arrays:
+            new = arrays["new"]
+        return cls(VectorIndex.load(folder / "new.faiss", vectors, np.flatnonzero(new)), new)
+
+
+@dataclass(frozen=True)
+class NewScores(VectorScores):
+    """Inner products with new items; 0 for all others."""
+
+    new: Bools
+
+    def of(self, candidates: Ints) -> Floats:
+        return np.where(self.new[candidates], VectorScores.of(self, candidates), 0)

@@ -1,0 +1,1 @@
+"""What serving must not lose: events, item changes, answered lists, keys."""

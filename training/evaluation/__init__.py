@@ -1,0 +1,1 @@
+"""Evaluate lists against baselines."""

@@ -1,0 +1,151 @@
+"""Yardsticks: recommenders without a trained text model, measured in the same report.
+
+In: interactions `[V, N]` (users by items, event weights) and histories. Out: scores `[R, N]`.
+
+Shapes: V users, N catalogue, R requests, L history positions (right-aligned, -1 padded), H width.
+"""
+
+import warnings
+from typing import Protocol
+
+import numpy as np
+import polars as pl
+from implicit.als import AlternatingLeastSquares
+from implicit.nearest_neighbours import CosineRecommender
+from implicit.utils import ParameterWarning
+from numpy.typing import NDArray
+from scipy import linalg, sparse
+from threadpoolctl import threadpool_limits
+
+from recsys.errors import RecsysError
+from serving.retrieval.sources.base import HISTORY_DECAY
+from serving.retrieval.sources.graphs import NEIGHBOURS, LexicalSource
+
+Floats = NDArray[np.float32]
+Histories = NDArray[np.int32]
+
+EASE_LIMIT = 20_000
+"""Most items for which the dense `[N, N]` matrix of EASE is solved."""
+
+
+class Yardstick(Protocol):
+    """Scores the whole catalogue for histories."""
+
+    def scores(self, histories: Histories) -> Floats:
+        """Return `[R, N]` for item indexes `[R, L]`."""
+        ...
+
+
+class Popularity:
+    """The sum of event weights of each item."""
+
+    def __init__(self, interactions: sparse.csr_matrix) -> None:
+        self.total = np.asarray(interactions.sum(0), np.float32).ravel()
+
+    def scores(self, histories: Histories) -> Floats:
+        """Return the same scores for every request."""
+        return np.tile(self.total, (len(histories), 1))
+
+
+class ItemGraph:
+    """A history's items lead to others by a sparse matrix `[N, N]`."""
+
+    def __init__(self, graph: sparse.csr_matrix) -> None:
+        self.graph = graph
+
+    def scores(self, histories: Histories) -> Floats:
+        """Return the decayed history times the matrix."""
+        return np.asarray((decayed(histories, self.graph.shape[0]) @ self.graph).todense(), np.float32)
+
+
+def item_knn(interactions: sparse.csr_matrix) -> ItemGraph:
+    """Return cosines between items' users, the nearest 200 per item (Sarwar et al. 2001; implicit)."""
+    model = CosineRecommender(K=NEIGHBOURS, num_threads=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ParameterWarning)  # of a conversion within the library
+        model.fit(sparse.csr_matrix(interactions > 0, dtype=np.float64), show_progress=False)
+    similarity = sparse.lil_matrix(model.similarity, dtype=np.float32)
+    similarity.setdiag(0)
+    return ItemGraph(sparse.csr_matrix(similarity))
+
+
+def bm25(items: pl.DataFrame) -> ItemGraph:
+    """Return how well each item's words find every other (Robertson et al. 1994; bm25s)."""
+    return ItemGraph(LexicalSource.of_items(items).graph)
+
+
+class Als:
+    """Matrix factorisation of implicit feedback (Hu et al. 2008; implicit); histories are folded in."""
+
+    def __init__(self, interactions: sparse.csr_matrix, factors: int = 64) -> None:
+        with threadpool_limits(1, "blas"):  # implicit has threads of its own and warns of others
+            self.model = AlternatingLeastSquares(
+                factors, regularization=0.05, alpha=20.0, iterations=15, random_state=0, num_threads=1
+            )
+            self.model.fit(sparse.csr_matrix(interactions > 0, dtype=np.float32), show_progress=False)
+
+    def scores(self, histories: Histories) -> Floats:
+        """Return the products of the histories' vectors with those of all items."""
+        past = decayed(histories, len(self.model.item_factors))
+        users = self.model.recalculate_user(np.arange(len(histories)), past)
+        return np.asarray(users @ self.model.item_factors.T, np.float32)
+
+
+class Ease:
+    """The closed-form linear autoencoder EASE (Steck 2019), equation 8."""
+
+    def __init__(self, interactions: sparse.csr_matrix, regularisation: float = 200.0) -> None:
+        """Solve for the item weights.
+
+        Raises:
+            RecsysError: the catalogue is too large for a dense matrix.
+        """
+        count = interactions.shape[1]
+        if count > EASE_LIMIT:
+            raise RecsysError(f"{count:,} items need a dense matrix of {count * count * 8 / 2**30:.0f} GiB")
+        seen = (interactions > 0).astype(np.float64)
+        gram = np.asarray((seen.T @ seen).todense())
+        gram[np.diag_indices(count)] += regularisation
+        inverse = linalg.inv(gram, overwrite_a=True)
+        weights = -inverse / np.diag(inverse)
+        np.fill_diagonal(weights, 0)
+        self.weights = weights.astype(np.float32)
+
+    def scores(self, histories: Histories) -> Floats:
+        """Return the decayed history times the item weights."""
+        return np.asarray(decayed(histories, len(self.weights)) @ self.weights, np.float32)
+
+
+class FrozenEncoder:
+    """Similarity of texts under the encoder before training: sharpened cosine, decayed history."""
+
+    temperature = 0.05
+
+    def __init__(self, vectors: Floats) -> None:
+        """`vectors` `[N, H]` are unit vectors."""
+        self.vectors = vectors
+
+    def scores(self, histories: Histories) -> Floats:
+        """Return the sum over the history of decay · exp((cosine - 1) / temperature)."""
+        total = np.zeros((len(histories), len(self.vectors)), np.float32)
+        for back, column in enumerate(reversed(range(histories.shape[1]))):
+            known = np.flatnonzero(histories[:, column] >= 0)
+            if len(known):
+                cosine = self.vectors[histories[known, column]] @ self.vectors.T
+                total[known] += HISTORY_DECAY**back * np.exp((cosine - 1) / self.temperature)
+        return total
+
+
+def decayed(histories: Histories, count: int) -> sparse.csr_matrix:
+    """Return histories as rows `[R, N]`, each event counting `HISTORY_DECAY` of the one after it."""
+    rows, columns = np.nonzero(histories >= 0)
+    weights = HISTORY_DECAY ** (histories.shape[1] - 1 - columns).astype(np.float32)
+    return sparse.csr_matrix((weights, (rows, histories[rows, columns])), shape=(len(histories), count))
+
+
+def exclude(scores: Floats, histories: Histories) -> Floats:
+    """Return `scores` with -inf for the items of each history."""
+    rows, columns = np.nonzero(histories >= 0)
+    kept = scores.copy()
+    kept[rows, histories[rows, columns]] = -np.inf
+    return kept
