@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from features.simulate import simulate
+from features.simulator.shop import simulate
 from recsys.config import Config, load_config
 from tests.worlds import empty_database, tiny_bundle
 from training.pipeline import Trained, train

@@ -10,23 +10,23 @@ import pandas as pd
 import polars as pl
 import pytest
 
-from features.dataset import load_dataset
+from features.data.dataset import load_dataset
 from features.histories import EARLY, LATE, TEST, VALID
-from features.simulate import simulate
+from features.simulator.shop import simulate
 from recsys.errors import RecsysError
-from serving.api import create_app
+from serving.api.app import create_app
+from serving.api.live import Live
 from serving.batch import histories_of
-from serving.live import Live
 from serving.loading import load_bundle
 from serving.lookup import Lookup
-from serving.store import Store
+from serving.store.store import Store
 from tests.command_line import run
 from tests.conftest import SETTINGS, Shop
 from tests.worlds import client_of
 from training import tracking
 from training.compare import evaluate_model, recommend_lists
 from training.pipeline import read_log, train
-from training.ranker import fit_ranker
+from training.ranker.neural import fit_ranker
 
 pytestmark = pytest.mark.slow
 

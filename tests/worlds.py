@@ -18,16 +18,16 @@ from features.histories import EventLog, build_log
 from features.ranking import RankingFeatures, fit_facts
 from recsys.bundle import MANIFEST, read_config, seal
 from recsys.config import Config, EncoderConfig
-from recsys.encoder import load_encoder
 from recsys.events import EVENT_TYPES
-from recsys.rankers import TorchRecRanker
+from recsys.models.encoder import load_encoder
+from recsys.models.rankers import TorchRecRanker
 from recsys.schema import ITEM_COLUMNS
-from serving.live import Live
+from serving.api.live import Live
 from serving.loading import encode_items, feature_sources, save_bundle
 from serving.recommender import Recommender
-from serving.sources import SOURCES, FitContext
-from serving.store import Store
-from training.interest import build_model
+from serving.retrieval.sources import SOURCES, FitContext
+from serving.store.store import Store
+from training.interest.trainer import build_model
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 """Real data beside the repository, where there is any."""

@@ -18,14 +18,14 @@ import pytest
 import sqlalchemy as sa
 from fastapi.testclient import TestClient
 
-from serving.api import create_app
-from serving.store import Store
+from serving.api.app import create_app
+from serving.store.store import Store
 from tests.worlds import client_of, live_of
 
 KILLS = 20
 
 forks = multiprocessing.get_context("forkserver")
-forks.set_forkserver_preload(["serving.process", "training.tracking"])
+forks.set_forkserver_preload(["serving.api.server", "training.tracking"])
 """Servers are forked from a process that has imported everything, which takes most of a start."""
 
 

@@ -22,10 +22,10 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from serving.api import create_app
-from serving.guard import Limits
-from serving.keys import create_key
-from serving.store import Store
+from serving.api.app import create_app
+from serving.api.guard import Limits
+from serving.api.keys import create_key
+from serving.store.store import Store
 from tests.worlds import live_of
 
 EXAMPLES = 30

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from serving.store import ShownList, Store, StoredEvent, StoredKey, StoreError
+from serving.store.store import ShownList, Store, StoredEvent, StoredKey, StoreError
 
 
 @pytest.fixture
@@ -112,7 +112,7 @@ def test_a_revoked_key_stays_revoked(store: Store) -> None:
 
 def test_pages_of_an_export_miss_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether or not the last page is full."""
-    monkeypatch.setattr("serving.store.PAGE", 3)
+    monkeypatch.setattr("serving.store.store.PAGE", 3)
     for count in (6, 7):
         store.add_events([event(number) for number in range(count)])
         store.add_lists([shown(number) for number in range(count)])
@@ -143,7 +143,7 @@ def test_many_writers_at_once_lose_nothing(url: str) -> None:
 def test_what_was_acknowledged_survives_kill_9(url: str) -> None:
     """The writer prints each number after the store took it, and is killed in the middle."""
     program = (
-        "import sys; from serving.store import Store, StoredEvent\n"
+        "import sys; from serving.store.store import Store, StoredEvent\n"
         "store = Store(sys.argv[1])\n"
         "for n in range(10**6):\n"
         "    store.add_events([StoredEvent(f'e{n}', 'u', 'i', 'click', n)]); print(n, flush=True)\n"

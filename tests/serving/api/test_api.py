@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from serving.api import create_app
+from serving.api.app import create_app
+from serving.api.guard import Limits
+from serving.api.keys import create_key, revoke_key
+from serving.api.live import Live
+from serving.api.schemas import MAX_CANDIDATES
 from serving.batch import histories_of
-from serving.bodies import MAX_CANDIDATES
-from serving.guard import Limits
-from serving.keys import create_key, revoke_key
-from serving.live import Live
 from serving.loading import load_bundle
-from serving.store import Store, StoredEvent
+from serving.store.store import Store, StoredEvent
 from tests.worlds import DAY, client_of, live_of, tiny_recommender
 
 NOW = 1_702_000_000_000_000
@@ -378,7 +378,7 @@ def test_keys_open_what_their_scopes_say(tiny: Path, store: Store) -> None:
 
 def test_a_revoked_key_shuts_the_door(tiny: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also when it was the only one."""
-    monkeypatch.setattr("serving.keys.KNOWN_FOR_S", 0.0)
+    monkeypatch.setattr("serving.api.keys.KNOWN_FOR_S", 0.0)
     text = create_key(store, "shop", ("read",))
     client = client_of(create_app(live_of(tiny, store), store), headers={"Authorization": f"Bearer {text}"})
     assert client.get("/v1/model").status_code == 200
@@ -432,7 +432,7 @@ def test_an_unforeseen_failure_is_500_with_its_id_and_the_trace_in_the_log(
 ) -> None:
     """The answer says nothing of the inside."""
     caplog.set_level(logging.INFO, "recsys")
-    monkeypatch.setattr("serving.service.Service.about_model", lambda self: 1 / 0)
+    monkeypatch.setattr("serving.api.service.Service.about_model", lambda self: 1 / 0)
     client = client_of(create_app(live_of(tiny, store), store), raise_server_exceptions=False)
     answer = client.get("/v1/model")
     assert answer.status_code == 500 and "ZeroDivision" not in answer.text
@@ -526,7 +526,7 @@ def test_explored_places_are_marked_and_kept_with_their_propensity(tiny: Path, s
 
 def test_a_full_queue_of_lists_drops_and_counts(tiny: Path, store: Store, monkeypatch: Any) -> None:
     """Answers never wait for the log."""
-    from serving.shown import ShownLog
+    from serving.store.impressions import ShownLog
 
     dropped: list[int] = []
     with monkeypatch.context() as patch:

@@ -10,16 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from serving import bodies
+from serving.api import schemas
 
 BODIES: list[type[BaseModel]] = [
-    bodies.RecommendBody,
-    bodies.RankBody,
-    bodies.SearchBody,
-    bodies.EventsBody,
-    bodies.ItemsBody,
+    schemas.RecommendBody,
+    schemas.RankBody,
+    schemas.SearchBody,
+    schemas.EventsBody,
+    schemas.ItemsBody,
 ]
-PARTS: list[type[BaseModel]] = [bodies.Event, bodies.Item, bodies.Filters, bodies.Range]
+PARTS: list[type[BaseModel]] = [schemas.Event, schemas.Item, schemas.Filters, schemas.Range]
 NAMES = sorted({name for body in BODIES + PARTS for name in body.model_fields})
 FAR = timedelta(hours=23, minutes=59)
 
@@ -27,7 +27,7 @@ text = st.text(max_size=30)
 ids = st.from_regex(r"\A[^\x00-\x1f\x7f]{1,20}\Z")
 zones = st.timedeltas(-FAR, FAR).map(lambda offset: timezone(timedelta(minutes=offset // timedelta(minutes=1))))
 moments = st.one_of(
-    st.integers(-bodies.MAX_TIME, bodies.MAX_TIME),
+    st.integers(-schemas.MAX_TIME, schemas.MAX_TIME),
     st.datetimes(timezones=st.none() | zones).map(datetime.isoformat),
 )
 anything = st.recursive(
@@ -80,7 +80,7 @@ def test_known_names_with_any_values_are_taken_or_a_validation_error(sent: Any, 
 )
 def test_what_is_within_the_limits_is_taken_and_comes_back(some: Any, others: Any) -> None:
     """Through JSON and back, nothing lost."""
-    for body, sent in ((bodies.EventsBody, {"events": some}), (bodies.ItemsBody, {"items": others})):
+    for body, sent in ((schemas.EventsBody, {"events": some}), (schemas.ItemsBody, {"items": others})):
         taken = body.model_validate(json.loads(json.dumps(sent)))
         assert body.model_validate(json.loads(taken.model_dump_json())) == taken
         for made, one in zip(next(iter(taken))[1], next(iter(sent.values())), strict=True):
@@ -92,9 +92,9 @@ def test_what_is_within_the_limits_is_taken_and_comes_back(some: Any, others: An
 @given(moments)
 def test_a_moment_that_is_taken_is_an_exact_number_within_bounds(sent: str | int) -> None:
     """To the microsecond, also in the years 1 and 9999 and far from Greenwich; without a zone it is UTC."""
-    taken: Any = TypeAdapter(bodies.Moment).validate_python(sent)
-    found = bodies.microseconds(taken)
-    assert found is not None and abs(found) <= bodies.MAX_TIME
+    taken: Any = TypeAdapter(schemas.Moment).validate_python(sent)
+    found = schemas.microseconds(taken)
+    assert found is not None and abs(found) <= schemas.MAX_TIME
     if isinstance(sent, int):
         assert found == sent
     else:
@@ -109,14 +109,14 @@ def test_a_moment_that_is_taken_is_an_exact_number_within_bounds(sent: str | int
 def test_a_moment_that_could_be_read_in_two_ways_is_refused(wrong: Any) -> None:
     """A number with a fraction, or in a text, might be seconds, milliseconds or microseconds."""
     with pytest.raises(ValidationError):
-        TypeAdapter(bodies.Moment).validate_python(wrong)
+        TypeAdapter(schemas.Moment).validate_python(wrong)
 
 
 @given(st.floats() | st.integers() | st.booleans())
 def test_a_number_that_is_taken_is_finite(sent: float) -> None:
     """Also those that are too large for 64 bits."""
     try:
-        taken = bodies.Range(min=sent)
+        taken = schemas.Range(min=sent)
     except ValidationError:
         return
     assert taken.min is not None and math.isfinite(taken.min)
@@ -126,7 +126,7 @@ def test_a_number_that_is_taken_is_finite(sent: float) -> None:
 def test_an_attribute_cannot_stand_for_a_field(name: str) -> None:
     """The field of that name has rules of its own."""
     with pytest.raises(ValidationError, match=f"'{name}', which is a field"):
-        bodies.Item(item_id="i", title="t", attributes={name: "x"})
+        schemas.Item(item_id="i", title="t", attributes={name: "x"})
 
 
 @settings(max_examples=30)
@@ -135,8 +135,8 @@ def test_limits_are_those_of_the_documentation(count: int, k: int) -> None:
     """One more is too many."""
     sent = {"history": [f"i{row}" for row in range(count)], "k": k}
     try:
-        bodies.RecommendBody.model_validate(sent)
+        schemas.RecommendBody.model_validate(sent)
         taken = True
     except ValidationError:
         taken = False
-    assert taken == (count <= bodies.MAX_HISTORY and 1 <= k <= bodies.MAX_K)
+    assert taken == (count <= schemas.MAX_HISTORY and 1 <= k <= schemas.MAX_K)

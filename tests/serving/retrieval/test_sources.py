@@ -10,9 +10,9 @@ import pytest
 from features.histories import EventLog, Histories
 from recsys.config import Config
 from recsys.events import DEFAULT_EVENT_WEIGHTS, EVENT_TYPES
-from serving.index import VectorIndex
-from serving.sources import SOURCES, CandidateSource, FitContext, RequestBatch, Sentences
-from serving.sources.graphs import LexicalSource
+from serving.retrieval.index import VectorIndex
+from serving.retrieval.sources import SOURCES, CandidateSource, FitContext, RequestBatch, Sentences
+from serving.retrieval.sources.graphs import LexicalSource
 from tests.worlds import catalogue, log_of
 
 COUNT = 12
@@ -222,7 +222,7 @@ def test_an_index_of_many_items_finds_nearly_all_nearest_ones(
     share: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of all items, of half of them, and of the few that a filter leaves; after saving and changes, too."""
-    monkeypatch.setattr("serving.index.EXACT_UP_TO", 300)
+    monkeypatch.setattr("serving.retrieval.index.EXACT_UP_TO", 300)
     vectors = topics(5000)
     allowed = np.random.default_rng(2).random(5000) < share
     index = VectorIndex.build(vectors, np.arange(5000))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from recsys.aside import file_aside, folder_aside
+from recsys.atomic import file_aside, folder_aside
 from recsys.errors import RecsysError
 
 

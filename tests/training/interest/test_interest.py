@@ -10,15 +10,15 @@ from torch import Tensor
 
 from features.histories import EARLY, LATE, VALID
 from recsys.config import Config, InterestConfig
-from recsys.encoder import FrozenPrefix, load_encoder, tokenize
 from recsys.events import DEFAULT_EVENT_WEIGHTS, PURCHASE, TYPE_CODE
-from recsys.id_table import TorchRecIdTable
-from recsys.interest import HistoryBatch, InterestModel, UserTower, recency_buckets
+from recsys.models.encoder import FrozenPrefix, load_encoder, tokenize
+from recsys.models.id_table import TorchRecIdTable
+from recsys.models.interest import HistoryBatch, InterestModel, UserTower, recency_buckets
 from tests.worlds import log_of, tiny_encoder, words
-from training.interest import InterestTrainer, load_trained
-from training.interest_data import InterestData
-from training.objective import Batch, InterestObjective
-from training.sequences import prepare
+from training.interest.data import InterestData
+from training.interest.objective import Batch, InterestObjective
+from training.interest.sequences import prepare
+from training.interest.trainer import InterestTrainer, load_trained
 
 ITEMS = 30
 CLICK = TYPE_CODE["click"]

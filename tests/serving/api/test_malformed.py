@@ -11,9 +11,9 @@ import httpx
 import pytest
 from fastapi.testclient import TestClient
 
-from serving.api import create_app
-from serving.guard import Limits
-from serving.store import Store
+from serving.api.app import create_app
+from serving.api.guard import Limits
+from serving.store.store import Store
 from tests.worlds import client_of, live_of
 
 BODIES = 10_000

@@ -6,10 +6,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from features.dataset import load_dataset
+from features.data.dataset import load_dataset
 from recsys.errors import RecsysError
-from serving.export import export
-from serving.store import ShownList, Store, StoredEvent
+from serving.store.export import export
+from serving.store.store import ShownList, Store, StoredEvent
 from tests.worlds import DAY, write_dataset
 
 AFTER = 1_700_000_000_000_000 + 30 * DAY

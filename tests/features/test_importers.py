@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from features.dataset import load_dataset
+from features.data.dataset import load_dataset
 from features.importers import IMPORTERS, import_dataset
 from recsys.errors import RecsysError, UsageError
 

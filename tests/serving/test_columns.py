@@ -7,11 +7,11 @@ import polars as pl
 import pytest
 from fastapi.testclient import TestClient
 
-from serving.api import create_app
-from serving.bodies import Filters
+from serving.api.app import create_app
+from serving.api.filters import FilterError, matching
+from serving.api.schemas import Filters
 from serving.columns import items_table
-from serving.filters import FilterError, matching
-from serving.store import Store
+from serving.store.store import Store
 from tests.worlds import client_of, live_of, with_columns
 
 SCHEMA: dict[str, pl.DataType] = {

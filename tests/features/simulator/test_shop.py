@@ -6,10 +6,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from features.dataset import load_dataset
-from features.simulate import Truth, load_truth, oracle_scores, simulate
-from features.simulate_text import ATTRIBUTES
-from features.validate import check
+from features.data.dataset import load_dataset
+from features.data.validate import check
+from features.simulator.shop import Truth, load_truth, oracle_scores, simulate
+from features.simulator.text import ATTRIBUTES
 from recsys.errors import RecsysError
 from recsys.metrics import ndcg, target_ranks
 

@@ -6,7 +6,7 @@ from scipy import sparse
 
 from recsys.errors import RecsysError
 from tests.worlds import catalogue
-from training.yardsticks import Als, Ease, FrozenEncoder, Popularity, Yardstick, bm25, exclude, item_knn
+from training.evaluation.baselines import Als, Ease, FrozenEncoder, Popularity, Yardstick, bm25, exclude, item_knn
 
 SEEN = sparse.csr_matrix(np.array([[1, 1, 0, 0], [1, 1, 0, 0], [1, 0, 1, 0], [0, 0, 1, 1]], float))
 PAST = np.array([[-1, 0], [2, 3], [-1, -1]], np.int32)

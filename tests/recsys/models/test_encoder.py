@@ -9,11 +9,11 @@ import torch
 from transformers import AutoModel
 
 from features.tokens import item_texts, item_tokens
-from recsys import encoder as encoder_module
 from recsys.config import EncoderConfig
-from recsys.encoder import FrozenPrefix, TextEncoder, Tokens, encode_all, load_encoder, tokenize
 from recsys.errors import RecsysError
-from recsys.int8 import Int8Encoder, int8_encoder
+from recsys.models import encoder as encoder_module
+from recsys.models.encoder import FrozenPrefix, TextEncoder, Tokens, encode_all, load_encoder, tokenize
+from recsys.models.encoder_int8 import Int8Encoder, int8_encoder
 from tests.worlds import catalogue, tiny_encoder, words
 
 
@@ -128,8 +128,8 @@ def test_a_model_that_openvino_cannot_read_is_left_as_it_is(
     def refuse(encoder: TextEncoder) -> None:
         raise RuntimeError("no rule for aten::strange\nmore lines")
 
-    monkeypatch.setattr("recsys.int8._converted", refuse)
-    monkeypatch.setattr("recsys.int8.native", lambda encoder: True)
+    monkeypatch.setattr("recsys.models.encoder_int8._converted", refuse)
+    monkeypatch.setattr("recsys.models.encoder_int8.native", lambda encoder: True)
     text_encoder, _ = load_encoder(tiny)
     assert int8_encoder(text_encoder) is None
     assert int8_encoder(text_encoder) is None

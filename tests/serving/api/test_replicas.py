@@ -16,7 +16,7 @@ import httpx
 import psutil
 import pytest
 
-from serving.store import Store
+from serving.store.store import Store
 from tests.command_line import run
 from tests.worlds import empty_database, tiny_bundle
 
@@ -64,7 +64,7 @@ def served(tmp_path: Path) -> Iterator[Served]:
             text=True,
             cwd=tmp_path,
             env={key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
-            | {"PYTHONPATH": str(Path(__file__).parents[1])},
+            | {"PYTHONPATH": str(Path(__file__).parents[3])},
             start_new_session=True,
         )
         below: list[psutil.Process] = []

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from features.dataset import load_dataset
-from features.validate import check
+from features.data.dataset import load_dataset
+from features.data.validate import check
 from recsys.errors import RecsysError
 from tests.worlds import DATA, write_dataset
 

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from serving.api import create_app
-from serving.bodies import Answer, RankBody, RecommendBody
-from serving.filters import FilterError
-from serving.gather import Gather
-from serving.metrics import Metrics
-from serving.service import Service
-from serving.shown import ShownLog
-from serving.store import Store, StoredEvent
+from serving.api.app import create_app
+from serving.api.batching import Gather
+from serving.api.filters import FilterError
+from serving.api.metrics import Metrics
+from serving.api.schemas import Answer, RankBody, RecommendBody
+from serving.api.service import Service
+from serving.store.impressions import ShownLog
+from serving.store.store import Store, StoredEvent
 from tests.worlds import client_of, live_of
 
 NOW = 1_702_000_000_000_000

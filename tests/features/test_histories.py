@@ -7,8 +7,8 @@ import polars as pl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from features.data.split import assign_splits
 from features.histories import EARLY, LATE, TEST, VALID
-from features.split import assign_splits
 from tests.worlds import DAY, START, events, log_of
 
 EVENT = st.tuples(

@@ -14,11 +14,11 @@ from features.leakage import leaking, refuse_leakage
 from features.ranking import Floats, RankingFeatures, extend_facts, fit_facts, occurrences
 from recsys.config import RankerConfig, ValueConfig
 from recsys.errors import RecsysError
-from recsys.rankers import LightGbmRanker, Ranker, TorchRecRanker, value
+from recsys.models.rankers import LightGbmRanker, Ranker, TorchRecRanker, value
 from tests.worlds import DAY, START, catalogue, log_of
-from training.ranker import ranking_loss
-from training.ranker_trees import fit_trees
-from training.ranking_data import RankingData
+from training.ranker.data import RankingData
+from training.ranker.neural import ranking_loss
+from training.ranker.trees import fit_trees
 
 NAMES, SIZES = ["a", "b", "c"], {"brand": 5, "category": 3}
 
