@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from features.data.dataset import load_dataset
-from features.histories import Histories
+from features.histories import Histories, read_log
 from recsys.atomic import file_aside
 from recsys.config import Config
 from recsys.metrics import Interval, bootstrap_interval, hit_rate, list_ranks, ndcg, paired_difference
@@ -31,9 +31,10 @@ from recsys.progress import console
 from serving.loading import read_sentences
 from serving.recommender import Recommender
 from serving.retrieval.sources import Sentences
-from training.compare import fit_yardsticks
+from training.evaluation.baselines import fit_yardsticks
 from training.evaluation.evaluate import LIST_LENGTH, Evaluation, source_recall, yardstick_values
-from training.pipeline import FitOn, Prepared, fit, item_counts, late_ranking_data, prepare_dataset, read_log
+from training.pipeline import Prepared, fit, late_ranking_data, prepare_dataset
+from training.plan import FitOn, item_counts
 from training.ranker.neural import fit_ranker
 
 WORK = Path(".recsys/quality")

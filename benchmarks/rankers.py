@@ -23,7 +23,8 @@ from recsys.models.rankers import value
 from recsys.progress import console
 from serving.recommender import Recommender
 from training.interest.sequences import latest
-from training.pipeline import STAGES, late_ranking_data, prepare_dataset
+from training.pipeline import late_ranking_data, prepare_dataset
+from training.plan import PLANS
 from training.ranker.data import RankingData
 from training.ranker.neural import fit_ranker
 
@@ -53,7 +54,7 @@ def main() -> None:
     prepared = prepare_dataset(dataset, Config(), options.seed)
     folder = options.stages or WORK / f"{dataset.info.name}-{options.seed}"
     data, early = late_ranking_data(prepared, "train+valid", folder)
-    requests = latest(prepared.log.requests(STAGES["train+valid"][1]), prepared.config.ranker.max_requests)
+    requests = latest(prepared.log.requests(PLANS["train+valid"].rank), prepared.config.ranker.max_requests)
     logits = {}
     for name, settings in VARIANTS.items():
         logits[name] = cross_fitted(data, early, prepared.config.ranker.model_copy(update=settings), options.seed)

@@ -32,11 +32,6 @@ SERVERS = {
 USERS = 2000
 
 
-def same(model: str) -> str:
-    """Return the version that a folder names: itself."""
-    return model
-
-
 def serve(kind: str, batch: int, bundle: str, port: int) -> None:
     """Answer on `port` until the process is stopped."""
     import uvicorn
@@ -49,10 +44,10 @@ def serve(kind: str, batch: int, bundle: str, port: int) -> None:
 
     limits = Limits(per_second=10**6)
     if kind == "ray":
-        run(Plan(bundle, os.environ["RECSYS_TEST_POSTGRES"], same, Path, limits, batch=batch), "127.0.0.1", port, 2)
+        run(Plan(bundle, os.environ["RECSYS_TEST_POSTGRES"], limits, batch=batch), "127.0.0.1", port, 2)
     else:
         store = Store(os.environ["RECSYS_TEST_POSTGRES"])
-        app = create_app(open_live(bundle, store, same, Path), store, limits=limits, batch=batch)
+        app = create_app(open_live(bundle, store), store, limits=limits, batch=batch)
         uvicorn.run(app, port=port, log_level="error")
 
 

@@ -113,7 +113,7 @@ def list_requests(rng: np.random.Generator, count: int = 200) -> list[Request]:
 
 def serve(bundle: Path, store: Store, port: int, batch: int) -> None:
     """Answer on `port` as `recsys serve` does, with an endpoint that echoes beside the others."""
-    live = open_live("benchmark", store, str, lambda name: bundle)
+    live = open_live(str(bundle), store)
     app = create_app(live, store, limits=Limits(per_second=100_000), batch=batch)
 
     @app.post("/v1/echo")
@@ -126,7 +126,7 @@ def serve(bundle: Path, store: Store, port: int, batch: int) -> None:
 def profile(bundle: Path, store: Store, items: int) -> None:
     """Print the functions in which rankings spend their time."""
     torch.set_num_threads(1)
-    live = Live(lambda: "benchmark", lambda name: bundle, store)
+    live = Live(str(bundle), store)
     metrics = Metrics(lambda: "benchmark")
     service = Service(live, store, metrics, ShownLog(store, metrics.dropped.inc))
     bodies = [RankBody.model_validate_json(body) for _, _, body in rank_requests(items, np.random.default_rng(0))]

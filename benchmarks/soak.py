@@ -133,7 +133,7 @@ def watch(run: Run, pid: int, done: threading.Event) -> None:
 
 def move_alias(run: Run, url: str, versions: list[str]) -> None:
     """Move the alias to the other version and see that the server takes it."""
-    from training.tracking import CHAMPION, MODEL_NAME, connect
+    from recsys.registry import CHAMPION, MODEL_NAME, connect
 
     run.moved += 1
     version = versions[run.moved % 2]

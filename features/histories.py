@@ -13,6 +13,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from features.data.dataset import Dataset
+from features.data.split import assign_splits
+from recsys.config import Config
 from recsys.events import EVENT_TYPES, IMPRESSION, SPLITS
 
 EARLY, LATE, VALID, TEST = range(4)
@@ -190,6 +193,13 @@ class EventLog:
             targets["type"].to_numpy(),
             grouped["key"].to_numpy(),
         )
+
+
+def read_log(dataset: Dataset, config: Config, item_ids: pl.Series | None = None) -> EventLog:
+    """Return the dataset's split log over the catalogue `item_ids` (its own by default)."""
+    rule = dataset.info.split if config.data.split == "dataset" else config.data.split
+    events = assign_splits(dataset.events, rule, config.data.valid_share, config.data.test_share)
+    return build_log(events, dataset.items["item_id"] if item_ids is None else item_ids, config.ranker.slice_share)
 
 
 def build_log(events: pl.LazyFrame, item_ids: pl.Series, late_share: float) -> EventLog:

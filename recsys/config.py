@@ -13,6 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from recsys.errors import RecsysError, UsageError, first_problem, suggest
 
+WORK = Path(".recsys")
+"""Stage results, the token cache and the default store, in the working directory."""
+
 
 class Section(BaseModel):
     """Base of every section: frozen, unknown keys refused, docstrings as descriptions."""

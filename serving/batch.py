@@ -21,13 +21,14 @@ import numpy as np
 import polars as pl
 from filelock import FileLock, Timeout
 
-from features.histories import EventLog, Histories
+from features.histories import EventLog, Histories, read_log
 from recsys.atomic import file_aside
-from recsys.bundle import read_config
+from recsys.bundle import read_config, verify
 from recsys.cluster import start_ray
 from recsys.errors import RecsysError
-from recsys.progress import Update
-from serving.loading import load_bundle
+from recsys.progress import Update, stage
+from recsys.registry import bundle_folder, resolve
+from serving.loading import catalogue_ids, load_bundle, read_dataset
 from serving.recommender import Ranking, Recommender
 
 PART_USERS = 1024
@@ -107,6 +108,22 @@ def write_lists(
         os.replace(work / "lists", out)
         shutil.rmtree(work)
     return written
+
+
+def recommend_lists(
+    folder: Path, model: str, k: int, out: Path, users_file: Path | None = None, resume: bool = False
+) -> Written:
+    """Write lists for the users of `users_file`, or all of the dataset, into the folder `out`."""
+    name = resolve(model)
+    bundle = bundle_folder(name)
+    manifest, config = verify(bundle), read_config(bundle)
+    dataset = read_dataset(folder, config, manifest["dataset_fingerprint"], model)
+    log = read_log(dataset, config, catalogue_ids(bundle, dataset.items))
+    listed = dataset.users["user_id"].to_list() if dataset.users is not None else []
+    users = read_users(users_file) if users_file else list(dict.fromkeys([*log.user_ids, *listed]))
+    job = Job.of(name, bundle, dataset.fingerprint(), k, users, log)
+    with stage(f"writing {out}") as update:
+        return write_lists(job, dataset.items, log, users, out, resume, update)
 
 
 class ListMaker:

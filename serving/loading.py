@@ -14,6 +14,7 @@ import polars as pl
 import torch
 from safetensors.torch import load_file, save_file
 
+from features.data.dataset import Dataset, load_dataset
 from features.histories import EventLog, Ints
 from features.ranking import ItemFacts, RankingFeatures, extend_facts
 from features.tokens import item_texts
@@ -31,6 +32,7 @@ from recsys.models.encoder_int8 import Int8Encoder, int8_encoder
 from recsys.models.id_table import TorchRecIdTable
 from recsys.models.interest import InterestModel
 from recsys.models.rankers import RANKERS
+from recsys.progress import console, stage
 from serving.recommender import Recommender
 from serving.retrieval.sources import SOURCES, Floats, Sentences
 from serving.retrieval.sources.graphs import LexicalSource
@@ -230,3 +232,12 @@ def _histories_table(log: EventLog, length: int) -> pl.DataFrame:
             "times": pl.Series([log.times[span] for span in spans], dtype=pl.List(pl.Int64)),
         }
     )
+
+
+def read_dataset(folder: Path, config: Config, trained_on: str, model: str) -> Dataset:
+    """Return the dataset in `folder`; note it where it is not the one that `model` was trained on."""
+    with stage("reading the data"):
+        dataset = load_dataset(folder, config.data.on_invalid)
+    if dataset.fingerprint() != trained_on:
+        console.print(f"note: {folder} is not, or no longer, the dataset that {model} was trained on")
+    return dataset

@@ -11,12 +11,13 @@ import polars as pl
 import pytest
 
 from features.data.dataset import load_dataset
-from features.histories import EARLY, LATE, TEST, VALID
+from features.histories import EARLY, LATE, TEST, VALID, read_log
 from features.simulator.shop import simulate
 from recsys.errors import RecsysError
+from recsys.registry import bundle_folder
 from serving.api.app import create_app
 from serving.api.live import Live
-from serving.batch import histories_of
+from serving.batch import histories_of, recommend_lists
 from serving.loading import load_bundle
 from serving.lookup import Lookup
 from serving.store.store import Store
@@ -24,8 +25,8 @@ from tests.command_line import run
 from tests.conftest import SETTINGS, Shop
 from tests.worlds import client_of
 from training import tracking
-from training.compare import evaluate_model, recommend_lists
-from training.pipeline import read_log, train
+from training.evaluation.registered import evaluate_model
+from training.pipeline import train
 from training.ranker.neural import fit_ranker
 
 pytestmark = pytest.mark.slow
@@ -64,11 +65,11 @@ def test_batch_api_and_evaluation_give_the_same_lists(inside: Shop, tmp_path: Pa
     recommend_lists(inside.dataset, inside.model, 10, tmp_path / "lists")
     batch = pl.read_parquet(tmp_path / "lists" / "*.parquet")
     dataset = load_dataset(inside.dataset)
-    bundle = load_bundle(tracking.bundle_folder(inside.model), dataset.items)
+    bundle = load_bundle(bundle_folder(inside.model), dataset.items)
     log = read_log(dataset, inside.config)
     now = int(log.times.max()) + 1
     store = Store(f"sqlite:///{tmp_path}/store.db")
-    live = Live(lambda: inside.model, tracking.bundle_folder, store)
+    live = Live(inside.model, store)
     client = client_of(create_app(live, store, clock=lambda: now))
     items = dataset.items["item_id"]
     for row in range(0, len(log.user_ids), 97):
@@ -93,13 +94,13 @@ def test_the_registered_pyfunc_gives_the_same_lists_without_pickle(
 ) -> None:
     """MLflow's own interface loads it with pickle forbidden."""
     monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
-    bundle = load_bundle(tracking.bundle_folder(inside.model))
+    bundle = load_bundle(bundle_folder(inside.model))
     lookup = Lookup(bundle)
     users = [*bundle.users["user_id"][:3], "nobody"]
     answers = tracking.predict(inside.model, pd.DataFrame({"user_id": users}), k=7)
     wanted = lookup.recommender.recommend(lookup.histories([(user, None) for user in users]), 7)
     assert answers["items"].to_list() == lookup.item_ids(wanted.items)
-    folder = tracking.bundle_folder(inside.model).parents[1]
+    folder = bundle_folder(inside.model).parents[1]
     assert not [path for path in folder.rglob("*") if path.suffix in {".pkl", ".pickle", ".pt", ".bin"}]
     past = lookup.ids[:2]
     sent = tracking.predict(inside.model, pd.DataFrame({"user_id": [None], "history": [past]}), k=5)
@@ -113,7 +114,7 @@ def test_an_unseen_item_is_recommended_from_its_text(inside: Shop, tmp_path: Pat
     log = read_log(dataset, inside.config)
     liked = int(np.bincount(log.items).argmax())
     twin = dataset.items[liked].with_columns(item_id=pl.lit("twin"))
-    grown = load_bundle(tracking.bundle_folder(inside.model), pl.concat([dataset.items, twin])).recommender
+    grown = load_bundle(bundle_folder(inside.model), pl.concat([dataset.items, twin])).recommender
     place = grown.items["item_id"].to_list().index("twin")
     lists = grown.recommend(histories_of(grown, log, list(range(len(log.user_ids))), int(log.times.max()) + 1), 50)
     assert (lists.items == place).any(1).sum() > 10
@@ -132,7 +133,7 @@ def test_every_user_has_a_full_list_of_distinct_items(inside: Shop, tmp_path: Pa
 
 def test_the_first_version_is_champion_and_stays_it(inside: Shop) -> None:
     """A later version has to be promoted by a person."""
-    assert tracking.bundle_folder("models:/recsys@champion") == tracking.bundle_folder("models:/recsys/1")
+    assert bundle_folder("models:/recsys@champion") == bundle_folder("models:/recsys/1")
 
 
 def test_fitted_splits_are_not_measured(inside: Shop) -> None:

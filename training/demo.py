@@ -18,8 +18,9 @@ from features.simulator.shop import simulate
 from recsys.config import load_config
 from recsys.errors import RecsysError
 from recsys.progress import stage
-from training.compare import evaluate_model, recommend_lists
+from serving.batch import recommend_lists
 from training.evaluation.evaluate import render
+from training.evaluation.registered import evaluate_model
 from training.pipeline import train
 
 USERS, ITEMS, SEED = 2000, 1500, 7

@@ -13,19 +13,17 @@ import shutil
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-import polars as pl
 import torch
 
 from features.data.dataset import Dataset, load_dataset
-from features.data.split import assign_splits
-from features.histories import EARLY, LATE, TEST, VALID, EventLog, Ints, Requests, build_log
+from features.histories import TEST, VALID, EventLog, Requests, read_log
 from features.leakage import refuse_leakage
 from features.ranking import RankingFeatures, fit_facts
 from features.tokens import item_tokens
-from recsys.config import Config
+from recsys.config import WORK, Config
 from recsys.errors import RecsysError
 from recsys.events import EVENT_TYPES
 from recsys.models.encoder import Tokens, load_encoder
@@ -40,23 +38,12 @@ from training.evaluation.evaluate import Report, evaluate
 from training.interest.ray_fit import InterestFit, fit_interest
 from training.interest.sequences import latest, prepare
 from training.interest.trainer import load_trained
+from training.plan import PLANS, FitOn, item_counts
 from training.ranker.data import RankingData, ranking_data
 from training.ranker.neural import fit_ranker
 
-FitOn = Literal["train", "train+valid", "all"]
-
-WORK = Path(".recsys")
-"""Stage results and the token cache, in the working directory."""
-
 REPEAT_SHARE = 0.01
 """Share of targets that users had seen from which on seen items stay in lists (`exclude_seen=auto`)."""
-
-STAGES: dict[str, tuple[tuple[int, ...], int, tuple[int, ...]]] = {
-    "train": ((EARLY,), LATE, (EARLY, LATE)),
-    "train+valid": ((EARLY, LATE), VALID, (EARLY, LATE, VALID)),
-    "all": ((EARLY, LATE), VALID, (EARLY, LATE, VALID, TEST)),
-}
-"""Per `--fit-on`: what the first interest model sees, the ranker's slice, what the last one sees."""
 
 
 @dataclass(frozen=True)
@@ -121,37 +108,30 @@ def prepare_dataset(dataset: Dataset, config: Config, seed: int) -> Prepared:
     return Prepared(dataset, log, tokens, tokenizer, config, seed)
 
 
-def read_log(dataset: Dataset, config: Config, item_ids: pl.Series | None = None) -> EventLog:
-    """Return the dataset's split log over the catalogue `item_ids` (its own by default)."""
-    rule = dataset.info.split if config.data.split == "dataset" else config.data.split
-    events = assign_splits(dataset.events, rule, config.data.valid_share, config.data.test_share)
-    return build_log(events, dataset.items["item_id"] if item_ids is None else item_ids, config.ranker.slice_share)
-
-
 def fit(prepared: Prepared, fit_on: FitOn, folder: Path) -> tuple[Recommender, dict[str, InterestFit]]:
     """Fit everything in the stage folder `folder`; return the recommender and how the fits went."""
-    first, slice_stage, last = STAGES[fit_on]
-    requests = latest(prepared.log.requests(slice_stage), prepared.config.ranker.max_requests)
-    _check_enough(prepared.log, first, requests, fit_on)
+    plan = PLANS[fit_on]
+    requests = latest(prepared.log.requests(plan.rank), prepared.config.ranker.max_requests)
+    _check_enough(prepared.log, plan.choose, requests, fit_on)
     exclude_seen = _exclude_seen(prepared, requests)
-    choosing = _fit_interest(prepared, first, folder / "choose", "choosing the interest model")
-    early = assemble(prepared, first, _load(prepared, first, choosing), None, exclude_seen)
+    choosing = _fit_interest(prepared, plan.choose, folder / "choose", "choosing the interest model")
+    early = assemble(prepared, plan.choose, _load(prepared, plan.choose, choosing), None, exclude_seen)
     if prepared.dataset.info.split == "time" and prepared.dataset.has_clock:
         log = prepared.log
-        refuse_leakage(early.features, prepared.dataset.items, log.in_stages(*first), log, requests)
+        refuse_leakage(early.features, prepared.dataset.items, log.in_stages(*plan.choose), log, requests)
     ranker = _fit_ranker(prepared, early, requests)
-    final = _fit_interest(prepared, last, folder / "refit", "fitting the interest model", choosing)
-    recommender = assemble(prepared, last, _load(prepared, last, final), ranker, exclude_seen)
+    final = _fit_interest(prepared, plan.refit, folder / "refit", "fitting the interest model", choosing)
+    recommender = assemble(prepared, plan.refit, _load(prepared, plan.refit, final), ranker, exclude_seen)
     return recommender, {"choose": choosing, "refit": final}
 
 
 def late_ranking_data(prepared: Prepared, fit_on: FitOn, folder: Path) -> tuple[RankingData, Recommender]:
     """Return what `fit` fitted its ranker on, from the stages that it left in `folder`, and the recommender before it."""
-    first, slice_stage, _ = STAGES[fit_on]
-    requests = latest(prepared.log.requests(slice_stage), prepared.config.ranker.max_requests)
-    choosing = _fit_interest(prepared, first, folder / "choose", "choosing the interest model")
-    model = _load(prepared, first, choosing)
-    early = assemble(prepared, first, model, None, _exclude_seen(prepared, requests))
+    plan = PLANS[fit_on]
+    requests = latest(prepared.log.requests(plan.rank), prepared.config.ranker.max_requests)
+    choosing = _fit_interest(prepared, plan.choose, folder / "choose", "choosing the interest model")
+    model = _load(prepared, plan.choose, choosing)
+    early = assemble(prepared, plan.choose, model, None, _exclude_seen(prepared, requests))
     return ranking_data(early, prepared.log, requests), early
 
 
@@ -239,11 +219,6 @@ def _report(recommender: Recommender, prepared: Prepared, fit_on: FitOn) -> Repo
         )
 
 
-def item_counts(log: EventLog, fit_on: str, count: int) -> Ints:
-    """Return the events `[N]` of each item in what `fit_on` fits."""
-    return np.bincount(log.in_stages(*STAGES[fit_on][2]).items, minlength=count)
-
-
 def _open_run(prepared: Prepared, name: str | None, fit_on: FitOn, resume: str | None) -> str:
     tags = {
         "dataset.fingerprint": prepared.dataset.fingerprint(),
@@ -287,5 +262,5 @@ def _register(run_id: str, recommender: Recommender, prepared: Prepared, fit_on:
         folder = WORK / "runs" / run_id / "bundle"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        save_bundle(folder, recommender, prepared.tokenizer, prepared.log.in_stages(*STAGES[fit_on][2]), about)
+        save_bundle(folder, recommender, prepared.tokenizer, prepared.log.in_stages(*PLANS[fit_on].refit), about)
         return tracking.register(run_id, folder)

@@ -1,25 +1,15 @@
-"""Runs, metrics and registered models: the door to MLflow.
+"""Runs, metrics and new versions of models: the writing half of MLflow (`recsys.registry` reads).
 
-In: parameters, metrics and bundle folders. Out: run ids, versions, and local folders of bundles.
-Without `MLFLOW_TRACKING_URI` everything goes to `mlflow.db` and `mlartifacts/` in the working
-directory.
+In: parameters, metrics and bundle folders. Out: run ids and versions.
 """
 
-import logging
-import os
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
-os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-OWN_STORE = "MLFLOW_TRACKING_URI" not in os.environ  # before mlflow sets it itself
-
 import mlflow
 import pandas as pd
-from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run
 from mlflow.exceptions import MlflowException
@@ -29,11 +19,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from recsys import __version__
 from recsys.errors import RecsysError
+from recsys.registry import CHAMPION, MODEL_NAME, OWN_STORE, connect, first_line
 
-MODEL_NAME = "recsys"
-CHAMPION = "champion"
 EXPERIMENT = "recsys"
-DEFAULT_MODEL = f"models:/{MODEL_NAME}@{CHAMPION}"
 
 SIGNATURE = ModelSignature(
     inputs=Schema(
@@ -47,23 +35,6 @@ SIGNATURE = ModelSignature(
 )
 
 
-def connect() -> MlflowClient:
-    """Point MLflow at its store, quietly, and return a client."""
-    warnings.filterwarnings("ignore", module="mlflow")
-    for name in (
-        "mlflow",
-        "alembic",
-        "mlflow.tracking._model_registry.client",
-        "mlflow.tracking._model_registry.fluent",
-    ):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    if OWN_STORE:
-        mlflow.set_tracking_uri(f"sqlite:///{Path('mlflow.db').resolve()}")
-        with FileLock("mlflow.db.lock"):  # two first runs at once would both make the tables
-            MlflowClient().search_experiments(max_results=1)
-    return MlflowClient()
-
-
 @contextmanager
 def answering() -> Iterator[MlflowClient]:
     """Give the body a client; what MLflow's store refuses becomes one clear line."""
@@ -71,7 +42,7 @@ def answering() -> Iterator[MlflowClient]:
         yield connect()
     except (MlflowException, SQLAlchemyError) as error:
         raise RecsysError(
-            f"MLflow at {mlflow.get_tracking_uri()} refused: {_first_line(error)}; "
+            f"MLflow at {mlflow.get_tracking_uri()} refused: {first_line(error)}; "
             "see that it is reachable (MLFLOW_TRACKING_URI) and that its disk has room"
         ) from error
 
@@ -162,54 +133,8 @@ def register(run_id: str, bundle: Path) -> str:
     return str(created.version)
 
 
-def bundle_folder(model: str) -> Path:
-    """Return the local folder of the bundle that `model` names.
-
-    `model` is a folder, or `models:/NAME@ALIAS`, `models:/NAME/VERSION`, `runs:/RUN/bundle`.
-
-    Raises:
-        RecsysError: nothing of that name is registered, or its files are gone.
-    """
-    if ":/" not in model:
-        folder = Path(model)
-        if not folder.is_dir():
-            raise RecsysError(f"--model {model}: no such folder; name a bundle or a registered model ({DEFAULT_MODEL})")
-        return folder
-    connect()
-    try:
-        local = Path(mlflow.artifacts.download_artifacts(model))
-    except (MlflowException, OSError) as error:
-        raise RecsysError(
-            f"--model {model}: not found in {mlflow.get_tracking_uri()} ({_first_line(error)}); "
-            "train one with `recsys train DATASET`"
-        ) from error
-    return local / "artifacts" / "bundle"
-
-
-def resolve(model: str) -> str:
-    """Return the version that `model` names now: `models:/NAME/VERSION` for an alias, else `model` itself.
-
-    Raises:
-        RecsysError: nothing of that name is registered.
-    """
-    name, at, alias = model.removeprefix("models:/").partition("@")
-    if not (at and model.startswith("models:/")):
-        return model
-    try:
-        return f"models:/{name}/{connect().get_model_version_by_alias(name, alias).version}"
-    except MlflowException as error:
-        raise RecsysError(
-            f"--model {model}: not found in {mlflow.get_tracking_uri()} ({_first_line(error)}); "
-            "train one with `recsys train DATASET`"
-        ) from error
-
-
 def predict(model: str, rows: pd.DataFrame, k: int) -> pd.DataFrame:
     """Return what the registered model answers for `rows`, through MLflow's own interface."""
     connect()
     answer: pd.DataFrame = mlflow.pyfunc.load_model(model).predict(rows, params={"k": k})
     return answer
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [repr(error)])[0]

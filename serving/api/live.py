@@ -8,11 +8,11 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from recsys import registry
 from recsys.errors import RecsysError
 from serving.columns import items_table
 from serving.loading import Bundle, load_bundle, read_sentences, with_items
@@ -45,19 +45,19 @@ class Model:
 class Live:
     """Keeps `model` up to date with its alias and with the store."""
 
-    def __init__(self, resolve: Callable[[], str], fetch: Callable[[str], Path], store: Store) -> None:
-        """Load what `resolve` names, from the folder that `fetch` returns for a name.
+    def __init__(self, named: str, store: Store) -> None:
+        """Load the model that is `named`: a bundle folder, a version, or an alias, which may move.
 
         Raises:
             RecsysError: it cannot be loaded, or cannot rank.
         """
-        self._resolve, self._fetch, self._store = resolve, fetch, store
+        self._named, self._store = named, store
         self._changing, self._loading = threading.Lock(), threading.Lock()
         self._stopped = threading.Event()
         self._threads: list[threading.Thread] = []
         self.failed: dict[str, str] = {}
         """Models that did not load, and why; the one before them goes on."""
-        self.model = self._load(resolve())
+        self.model = self._load(registry.resolve(named))
 
     def reload(self, force: bool = False) -> Model:
         """Load the model that is named now, if it is another one or `force` is set, and return what serves.
@@ -66,7 +66,7 @@ class Live:
             RecsysError: the new one cannot be loaded or fails its first ranking; the old one goes on.
         """
         with self._loading:
-            name = self._resolve()
+            name = registry.resolve(self._named)
             if name == self.model.name and not force:
                 return self.model
             try:
@@ -103,7 +103,7 @@ class Live:
             thread.join()
 
     def _follow(self) -> None:
-        if self._resolve() not in self.failed:
+        if registry.resolve(self._named) not in self.failed:
             self.reload()
 
     def _repeat(self, every_s: float, step: Callable[[], object]) -> None:
@@ -116,7 +116,7 @@ class Live:
                 log.warning("looking for changes: %s", (str(error).splitlines() or [repr(error)])[0])
 
     def _load(self, name: str) -> Model:
-        model = Model(name, Lookup(load_bundle(self._fetch(name))), 0)
+        model = Model(name, Lookup(load_bundle(registry.bundle_folder(name))), 0)
         model = _changed(model, self._store.item_changes())
         _rank_once(model)
         return model

@@ -13,10 +13,9 @@ import socket
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
@@ -44,10 +43,6 @@ class Plan:
 
     model: str
     store: str
-    resolve: Callable[[str], str]
-    """Turns an alias into a version."""
-    fetch: Callable[[str], Path]
-    """Turns a version into a folder."""
     limits: Limits
     local: bool = True
     batch: int = BATCH
@@ -60,7 +55,7 @@ class Replica:
     def __init__(self, plan: Plan) -> None:
         log_to_stderr()
         store = Store(plan.store)
-        live = open_live(plan.model, store, plan.resolve, plan.fetch)
+        live = open_live(plan.model, store)
         self._made = create_app(live, store, limits=plan.limits, local=plan.local, batch=plan.batch)
         self._made.add_middleware(WithoutRequestId)
 

@@ -6,8 +6,6 @@ In: a model's name and an open store. Out: a process that answers until it is to
 import gc
 import logging
 import sys
-from collections.abc import Callable
-from pathlib import Path
 
 import uvicorn
 
@@ -18,9 +16,9 @@ from serving.api.live import Live
 from serving.store.store import Store
 
 
-def open_live(model: str, store: Store, resolve: Callable[[str], str], fetch: Callable[[str], Path]) -> Live:
-    """Load `model`; `resolve` turns an alias into a version, `fetch` a version into a folder."""
-    live = Live(lambda: resolve(model), fetch, store)
+def open_live(model: str, store: Store) -> Live:
+    """Load `model` and freeze what was loaded, so that garbage collection skips it."""
+    live = Live(model, store)
     # What is loaded stays: looking through all of it for garbage would hold up requests for 0.3 s now and then.
     gc.collect()
     gc.freeze()

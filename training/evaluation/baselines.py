@@ -10,6 +10,7 @@ from typing import Protocol
 
 import numpy as np
 import polars as pl
+import torch
 from implicit.als import AlternatingLeastSquares
 from implicit.nearest_neighbours import CosineRecommender
 from implicit.utils import ParameterWarning
@@ -17,9 +18,17 @@ from numpy.typing import NDArray
 from scipy import linalg, sparse
 from threadpoolctl import threadpool_limits
 
+from features.data.dataset import Dataset
+from features.histories import EventLog
+from features.tokens import item_tokens
+from recsys.config import WORK, Config, EncoderConfig
 from recsys.errors import RecsysError
+from recsys.events import EVENT_TYPES
+from recsys.models.encoder import FrozenPrefix, encode_all, load_encoder, resolve_precision
+from recsys.progress import stage
 from serving.retrieval.sources.base import HISTORY_DECAY
 from serving.retrieval.sources.graphs import NEIGHBOURS, LexicalSource
+from training.plan import PLANS
 
 Floats = NDArray[np.float32]
 Histories = NDArray[np.int32]
@@ -149,3 +158,36 @@ def exclude(scores: Floats, histories: Histories) -> Floats:
     kept = scores.copy()
     kept[rows, histories[rows, columns]] = -np.inf
     return kept
+
+
+def fit_yardsticks(
+    config: Config, items: pl.DataFrame, dataset: Dataset, log: EventLog, fit_on: str
+) -> tuple[dict[str, Yardstick], dict[str, str]]:
+    """Fit every yardstick on the events that the model was fitted on; return those left out and why."""
+    fitted = log.in_stages(*PLANS[fit_on].refit)
+    weights = np.array([dataset.info.event_weights[name] for name in EVENT_TYPES])
+    shape = (len(fitted.user_ids), items.height)
+    interactions = sparse.csr_matrix((weights[fitted.types], (fitted.user_rows, fitted.items)), shape=shape)
+    with stage("fitting yardsticks"):
+        yardsticks: dict[str, Yardstick] = {
+            "popularity": Popularity(interactions),
+            "item-knn": item_knn(interactions),
+            "als": Als(interactions),
+            "bm25": bm25(items),
+            "frozen encoder": FrozenEncoder(frozen_vectors(config.encoder, items)),
+        }
+        skipped = {}
+        try:
+            yardsticks["ease"] = Ease(interactions)
+        except RecsysError as error:
+            skipped["ease"] = str(error)
+    return yardsticks, skipped
+
+
+def frozen_vectors(config: EncoderConfig, items: pl.DataFrame) -> np.ndarray:
+    """Return the unit vectors `[N, H]` of the catalogue under the encoder as it was before training."""
+    encoder, tokenizer = load_encoder(config)
+    tokens = item_tokens(items, tokenizer, config, WORK / "tokens")
+    precision = resolve_precision(config.precision, torch.device("cpu"))
+    pooled = encode_all(encoder, FrozenPrefix(encoder, tokens, precision, limit_bytes=0))
+    return torch.nn.functional.normalize(pooled, dim=-1).numpy()

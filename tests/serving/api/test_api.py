@@ -49,10 +49,10 @@ def ids(answer: Any) -> list[str]:
     return [item["item_id"] for item in answer.json()["items"]]
 
 
-def test_the_model_says_what_it_is(client: TestClient) -> None:
+def test_the_model_says_what_it_is(tiny: Path, client: TestClient) -> None:
     """Name, data and counts."""
     answer = client.get("/v1/model").json()
-    assert (answer["model"], answer["dataset"], answer["items"], answer["users"]) == ("tiny", "tiny", 40, 12)
+    assert (answer["model"], answer["dataset"], answer["items"], answer["users"]) == (str(tiny), "tiny", 40, 12)
     assert client.get("/healthz").json() == client.get("/readyz").json() == {"status": "ok"}
 
 
@@ -320,13 +320,13 @@ def test_diversity_brings_unlike_items_up(client: TestClient, tiny: Path) -> Non
     assert likeness(0.9) < likeness(0.0)
 
 
-def test_every_answered_list_is_kept_with_its_request_id(client: TestClient, store: Store) -> None:
+def test_every_answered_list_is_kept_with_its_request_id(tiny: Path, client: TestClient, store: Store) -> None:
     """In the order in which it was shown."""
     answer = client.post("/v1/recommend", json={"user_id": "u1", "k": 4}).json()
     deadline = time.monotonic() + 10
     while not (kept := list(store.every_list())) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert kept[0].request_id == answer["request_id"] and kept[0].user_id == "u1" and kept[0].model == "tiny"
+    assert kept[0].request_id == answer["request_id"] and kept[0].user_id == "u1" and kept[0].model == str(tiny)
     assert kept[0].items == [item["item_id"] for item in answer["items"]]
     assert kept[0].scores == pytest.approx([item["score"] for item in answer["items"]])
 
@@ -439,7 +439,7 @@ def test_an_unforeseen_failure_is_500_with_its_id_and_the_trace_in_the_log(
     assert "ZeroDivisionError" in caplog.text
 
 
-def test_metrics_count_what_happened(client: TestClient) -> None:
+def test_metrics_count_what_happened(tiny: Path, client: TestClient) -> None:
     """Latencies per route, candidates per source, strangers, the cache, events, the model."""
     client.post("/v1/recommend", json={"user_id": "nobody", "query": "red lamp"})
     client.post("/v1/recommend", json={"query": "red lamp"})
@@ -452,17 +452,21 @@ def test_metrics_count_what_happened(client: TestClient) -> None:
         "recsys_cold_requests_total 1.0",
         'recsys_cache_lookups_total{kind="sentence",result="hit"} 1.0',
         "recsys_events_total 1.0",
-        'recsys_model{model="tiny"} 1.0',
+        f'recsys_model{{model="{tiny}"}} 1.0',
     ):
         assert wanted in text
 
 
-def test_a_moved_alias_is_followed_and_a_bad_model_is_not(tmp_path: Path, tiny: Path, store: Store) -> None:
+def test_a_moved_alias_is_followed_and_a_bad_model_is_not(
+    tmp_path: Path, tiny: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Forwards, backwards, and back to the one that served; item changes come along."""
     damaged = tmp_path / "damaged"
     damaged.mkdir()
     folders, named = {"m/1": tiny, "m/2": tiny, "m/3": damaged}, ["m/1"]
-    live = Live(lambda: named[0], lambda name: folders[name], store)
+    monkeypatch.setattr("recsys.registry.resolve", lambda model: named[0])
+    monkeypatch.setattr("recsys.registry.bundle_folder", folders.__getitem__)
+    live = Live("m@champion", store)
     client = client_of(create_app(live, store))
     client.put("/v1/items", json={"items": [{"item_id": "new", "title": "red lamp"}]})
     for name in ("m/2", "m/1"):
@@ -477,10 +481,12 @@ def test_a_moved_alias_is_followed_and_a_bad_model_is_not(tmp_path: Path, tiny: 
     assert client.post("/v1/recommend", json={"user_id": "u1"}).json()["model"] == "m/1"
 
 
-def test_no_request_fails_while_models_change(tiny: Path, store: Store) -> None:
+def test_no_request_fails_while_models_change(tiny: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every answer is whole, from one model or the other; the alias is followed by itself."""
     named = ["m/1"]
-    live = Live(lambda: named[0], lambda name: tiny, store)
+    monkeypatch.setattr("recsys.registry.resolve", lambda model: named[0])
+    monkeypatch.setattr("recsys.registry.bundle_folder", lambda model: tiny)
+    live = Live("m@champion", store)
     failures, models, done = [], set(), threading.Event()
     with client_of(create_app(live, store)) as client:
 

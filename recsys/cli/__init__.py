@@ -1,0 +1,52 @@
+"""The command line: `recsys data|train|evaluate|recommend|serve|keys`. `recsys --help` lists examples.
+
+One module per group of commands. It imports every package: that happens inside the commands, so that help answers
+at once. Results go to stdout, progress to stderr. Exit codes: 0 done, 1 bad input, 2 wrong usage.
+"""
+
+import sys
+from typing import NoReturn
+
+import click
+
+from recsys import __version__
+from recsys.cli import data, keys, models, serve, train
+from recsys.cli.common import Commands
+from recsys.errors import RecsysError
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="recsys")
+def cli() -> None:
+    """Personalised recommendations from item texts and what users did.
+
+    \b
+    Examples:
+      recsys data simulate --out shop
+      recsys train shop
+      recsys evaluate shop --yardsticks
+      recsys recommend shop --k 20 --out lists
+      recsys serve
+    """
+
+
+for command in (data.data, train.train, models.evaluate, models.recommend, serve.serve, keys.keys):
+    cli.add_command(command)
+
+
+def main() -> NoReturn:
+    """Run the command line; problems that users can mend become one line on stderr."""
+    try:
+        cli.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit("stopped")
+    except RecsysError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except OSError as error:
+        click.echo(f"error: {error.filename or ''} {error.strerror or error}", err=True)
+        sys.exit(1)
+    sys.exit(0)

@@ -1,0 +1,35 @@
+"""What several commands share: kinds of arguments, and options that mean the same everywhere."""
+
+from pathlib import Path
+
+import click
+
+Folder = click.Path(path_type=Path, file_okay=False)
+File = click.Path(path_type=Path, dir_okay=False)
+
+MODEL = click.option(
+    "--model", default="models:/recsys@champion", show_default=True, help="Registered model or bundle folder."
+)
+STORE = click.option(
+    "--store",
+    default="sqlite:///.recsys/store.db",
+    show_default=True,
+    envvar="RECSYS_STORE",
+    show_envvar=True,
+    help="Database of events, items, lists and keys: sqlite:///FILE or postgresql://…",
+)
+
+
+class Commands(click.Group):
+    """A group that keeps examples as they are written and lists commands in their order."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the commands in the order of their definition."""
+        return list(self.commands)
+
+
+def in_a_folder(ctx: click.Context, option: click.Parameter, path: Path | None) -> Path | None:
+    """Refuse a file whose folder is missing before any work is done for it."""
+    if path and not path.absolute().parent.is_dir():
+        raise click.BadParameter(f"the folder {path.parent} does not exist; make it first")
+    return path

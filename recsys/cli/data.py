@@ -1,0 +1,136 @@
+"""`recsys data`: import, simulate, export, prune and check datasets."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from recsys.cli.common import STORE, Commands, Folder
+from recsys.errors import UsageError
+
+
+@click.group(cls=Commands)
+def data() -> None:
+    """Import, simulate and check datasets."""
+
+
+@data.command("import")
+@click.argument("fmt", metavar="FORMAT")
+@click.argument("src", type=click.Path(path_type=Path))
+@click.option("--out", type=Folder, required=True, help="Dataset folder to write; must not exist or be empty.")
+@click.option("--column", multiple=True, metavar="OURS=THEIRS", help="Name a column, e.g. user_id=visitorid.")
+@click.option("--option", multiple=True, metavar="KEY=VALUE", help="An option of the format, e.g. like_from=4.")
+def import_(fmt: str, src: Path, out: Path, column: tuple[str, ...], option: tuple[str, ...]) -> None:
+    """Turn SRC into a dataset. FORMAT: files, movielens, mind, amazon or recbole.
+
+    \b
+    Examples:
+      recsys data import movielens ml-latest-small --out ml
+      recsys data import files export/ --out shop --column user_id=visitorid
+    """
+    from features.importers import import_dataset
+    from recsys.progress import stage
+
+    with stage(f"importing {fmt}"):
+        report = import_dataset(fmt, src, out, columns=_pairs(column, "--column"), options=_pairs(option, "--option"))
+    click.echo(f"{out}: {report.items:,} items, {report.events:,} events, {report.users:,} users")
+    for note in report.notes:
+        click.echo(f"  {note}")
+    click.echo(f"next: recsys data check {out}")
+
+
+@data.command()
+@click.option("--out", type=Folder, required=True, help="Dataset folder to write; must not exist or be empty.")
+@click.option("--users", default=2000, show_default=True, type=click.IntRange(2), help="Number of users.")
+@click.option("--items", default=1500, show_default=True, type=click.IntRange(50), help="Number of items.")
+@click.option("--seed", default=7, show_default=True, help="Same seed, same shop.")
+def simulate(out: Path, users: int, items: int, seed: int) -> None:
+    """Write a simulated shop whose true tastes are known.
+
+    \b
+    Example:
+      recsys data simulate --out shop --users 2000 --items 1500 --seed 7
+    """
+    from features.simulator.shop import simulate as write
+    from recsys.progress import stage
+
+    with stage("simulating a shop"):
+        write(out, users=users, items=items, seed=seed)
+    click.echo(f"next: recsys train {out}")
+
+
+@data.command()
+@click.argument("dataset", type=Folder)
+@click.option("--out", type=Folder, required=True, help="Dataset folder to write; must not exist or be empty.")
+@STORE
+def export(dataset: Path, out: Path, store: str) -> None:
+    """Add to DATASET what the API was told and what it showed, ready for `recsys train`.
+
+    Events of the store follow those of DATASET. Places of answered lists on which nobody acted become
+    impressions. Users who were deleted are left out.
+
+    \b
+    Example:
+      recsys data export shop --out shop-2
+    """
+    from recsys.progress import stage
+    from serving.store.export import export as write
+    from serving.store.store import Store
+
+    with stage(f"exporting to {out}"):
+        report = write(dataset, Store(store), out)
+    click.echo(
+        f"{out}: {report.events:,} events, {report.impressions:,} impressions and {report.items:,} item changes "
+        f"beyond {dataset}"
+    )
+    for note in report.notes:
+        click.echo(f"  {note}")
+    click.echo(f"next: recsys data check {out}")
+
+
+@data.command()
+@click.option("--days", type=click.IntRange(1), required=True, help="Keep the latest days.")
+@STORE
+def prune(days: int, store: str) -> None:
+    """Delete events and lists of the store that are older than some days.
+
+    \b
+    Example:
+      recsys data prune --days 365
+    """
+    import time
+
+    from recsys.events import DAY_US
+    from serving.store.store import Store
+
+    events, lists = Store(store).prune(time.time_ns() // 1000 - days * DAY_US)
+    click.echo(f"deleted {events:,} events and {lists:,} lists older than {days} days")
+
+
+@data.command()
+@click.argument("dataset", type=Folder)
+def check(dataset: Path) -> None:
+    """Report counts and every violated rule of DATASET; exit code 1 when a rule is violated.
+
+    \b
+    Example:
+      recsys data check shop
+    """
+    from rich.console import Console
+
+    from features.data.validate import check as validate
+
+    report = validate(dataset)
+    report.render(Console())
+    if not report.ok:
+        sys.exit(1)
+
+
+def _pairs(texts: tuple[str, ...], option: str) -> dict[str, str]:
+    pairs = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not (equals and key and value):
+            raise UsageError(f"{option} {text}: expected KEY=VALUE")
+        pairs[key] = value
+    return pairs

@@ -1,0 +1,64 @@
+"""`recsys keys`: make, list and revoke the keys of the API."""
+
+import click
+
+from recsys.cli.common import STORE, Commands
+
+
+@click.group(cls=Commands)
+def keys() -> None:
+    """Make, list and revoke the keys of the API."""
+
+
+@keys.command("add")
+@click.argument("name")
+@click.option(
+    "--scope",
+    "scopes",
+    multiple=True,
+    type=click.Choice(["read", "write", "admin"]),
+    default=("read",),
+    show_default=True,
+    help="What the key may do; may be given more than once.",
+)
+@STORE
+def add_key(name: str, scopes: tuple[str, ...], store: str) -> None:
+    """Make a key called NAME and print it: it is shown this once.
+
+    \b
+    Example:
+      recsys keys add shop --scope read --scope write
+    """
+    from serving.api.keys import create_key
+    from serving.store.store import Store
+
+    click.echo(create_key(Store(store), name, scopes))
+
+
+@keys.command("list")
+@STORE
+def list_keys(store: str) -> None:
+    """List all keys, without their secrets."""
+    from rich.console import Console
+
+    from serving.api.keys import table_of
+    from serving.store.store import Store
+
+    Console().print(table_of(Store(store)))
+
+
+@keys.command("revoke")
+@click.argument("key_id")
+@STORE
+def revoke(key_id: str, store: str) -> None:
+    """Revoke the key KEY_ID; servers refuse it two seconds later.
+
+    \b
+    Example:
+      recsys keys revoke 1a2b3c4d
+    """
+    from serving.api.keys import revoke_key
+    from serving.store.store import Store
+
+    revoke_key(Store(store), key_id)
+    click.echo(f"key {key_id} is revoked")

@@ -1,0 +1,59 @@
+"""`recsys evaluate` and `recsys recommend`: what a registered model does with a dataset."""
+
+from pathlib import Path
+
+import click
+
+from recsys.cli.common import MODEL, File, Folder, in_a_folder
+
+
+@click.command()
+@click.argument("dataset", type=Folder)
+@MODEL
+@click.option(
+    "--split", type=click.Choice(["valid", "test"]), default="test", show_default=True, help="What to measure on."
+)
+@click.option("--json", "json_file", type=File, callback=in_a_folder, help="Write the report to this file.")
+@click.option("--yardsticks", is_flag=True, help="Fit and measure the yardsticks as well.")
+def evaluate(dataset: Path, model: str, split: str, json_file: Path | None, yardsticks: bool) -> None:
+    """Measure a model's lists on DATASET, with 95 % intervals.
+
+    \b
+    Example:
+      recsys evaluate shop --split test --yardsticks --json report.json
+    """
+    from rich.console import Console
+
+    from training.evaluation.evaluate import render
+    from training.evaluation.registered import evaluate_model
+
+    report = evaluate_model(dataset, model, split, yardsticks)
+    render(report, Console())
+    if json_file:
+        report.write(json_file)
+
+
+@click.command()
+@click.argument("dataset", type=Folder)
+@MODEL
+@click.option("--k", default=20, show_default=True, type=click.IntRange(1, 1000), help="Items per list.")
+@click.option("--out", type=Folder, required=True, callback=in_a_folder, help="Folder to write; must not exist.")
+@click.option("--users", type=File, help="File of user ids (.parquet, .csv or one a line); all users by default.")
+@click.option("--resume", is_flag=True, help="Go on with a run that was stopped.")
+def recommend(dataset: Path, model: str, k: int, out: Path, users: Path | None, resume: bool) -> None:
+    """Write a ranked list for every user of DATASET, complete or not at all.
+
+    The folder has Parquet files and a _report.json. Ray makes the lists, on the cluster of RAY_ADDRESS or on
+    all cores of this machine.
+
+    \b
+    Examples:
+      recsys recommend shop --k 20 --out lists
+      recsys recommend shop --k 20 --out lists --resume
+    """
+    from serving.batch import recommend_lists
+
+    written = recommend_lists(dataset, model, k, out, users, resume)
+    click.echo(f"{out}: {written.rows:,} rows, lists for {written.lists:,} of {written.users:,} users")
+    for reason, count in written.shorter.items():
+        click.echo(f"  {count:,} with fewer than {k}: {reason}")

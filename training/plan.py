@@ -1,0 +1,39 @@
+"""What is fitted on which segments of the log: the meaning of `--fit-on`.
+
+Choices are always made on `valid`; the ranker learns from a later segment than the first interest model saw,
+or its interest feature would be overconfident.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from features.histories import EARLY, LATE, TEST, VALID, EventLog, Ints
+
+FitOn = Literal["train", "train+valid", "all"]
+
+
+@dataclass(frozen=True)
+class FitPlan:
+    """The segments of the log that each fit sees."""
+
+    choose: tuple[int, ...]
+    """The interest model whose epochs are chosen on `valid`, and everything that describes candidates to the ranker."""
+    rank: int
+    """The ranker."""
+    refit: tuple[int, ...]
+    """The interest model, the sources and the facts that are registered."""
+
+
+PLANS: dict[str, FitPlan] = {
+    "train": FitPlan(choose=(EARLY,), rank=LATE, refit=(EARLY, LATE)),
+    "train+valid": FitPlan(choose=(EARLY, LATE), rank=VALID, refit=(EARLY, LATE, VALID)),
+    "all": FitPlan(choose=(EARLY, LATE), rank=VALID, refit=(EARLY, LATE, VALID, TEST)),
+}
+"""The plan of each `--fit-on`."""
+
+
+def item_counts(log: EventLog, fit_on: str, count: int) -> Ints:
+    """Return the events `[N]` of each item in the segments that `fit_on` fits."""
+    return np.bincount(log.in_stages(*PLANS[fit_on].refit).items, minlength=count)
