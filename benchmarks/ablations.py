@@ -25,7 +25,7 @@ from transformers.models.bert.modeling_bert import BertOnlyMLMHead
 
 from features.data.dataset import load_dataset
 from features.histories import EARLY, LATE
-from recsys.atomic import file_aside
+from recsys.atomic import atomic_file
 from recsys.config import load_config
 from recsys.models.encoder import FrozenPrefix
 from recsys.progress import console
@@ -277,7 +277,7 @@ def measure(folder: Path, name: str, seed: int) -> None:
         trainer.fit_epoch(epoch)
         epochs.append(trainer.evaluate())
     found.parent.mkdir(parents=True, exist_ok=True)
-    with file_aside(found) as temporary:
+    with atomic_file(found) as temporary:
         temporary.write_text(json.dumps(epochs), encoding="utf-8")
 
 
@@ -317,7 +317,7 @@ def main() -> None:
     lines = ["# Ablations", "", *INTRODUCTION.splitlines()]
     for dataset in sorted(WORK.iterdir()):
         lines += ["", f"## {dataset.name}", "", *table(dataset)]
-    with file_aside(options.out) as temporary:
+    with atomic_file(options.out) as temporary:
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
     console.print(f"wrote {options.out}")
 

@@ -25,7 +25,7 @@ from torch import Tensor
 from features.data.dataset import load_dataset
 from features.histories import VALID
 from features.simulator.shop import simulate
-from recsys.atomic import file_aside
+from recsys.atomic import atomic_file
 from recsys.config import Config
 from recsys.events import PURCHASE
 from recsys.metrics import Interval, auc, bootstrap_interval, calibration_error, list_ranks, logloss, ndcg
@@ -34,7 +34,7 @@ from recsys.progress import console
 from serving.recommender import Recommender
 from training.evaluation.evaluate import LIST_LENGTH, Evaluation
 from training.pipeline import fit, late_ranking_data, prepare_dataset
-from training.ranker.data import shown_data
+from training.ranker.data import impression_data
 from training.ranker.neural import fit_ranker
 
 WORK = Path(".recsys/heads")
@@ -59,32 +59,32 @@ def main() -> None:
     data, early = late_ranking_data(prepared, "train+valid", WORK / "fit")
     clicks = data.labels[..., :1].expand(-1, -1, 2)
     one = fit_ranker(replace(data, labels=clicks), early, prepared.seed)
-    _, past = shown_data(early, prepared.log, prepared.log.requests(VALID))
+    _, past = impression_data(early, prepared.log, prepared.log.requests(VALID))
     levels = past.labels[past.candidates >= 0].mean(0).tolist()
-    world = Evaluation.of(prepared.log, "test", prepared.config.interest.max_history)
-    part, shown = shown_data(two, prepared.log, world.requests)
+    evaluation = Evaluation.of(prepared.log, "test", prepared.config.interest.max_history)
+    part, shown = impression_data(two, prepared.log, evaluation.requests)
     assert two.ranker is not None
     present = shown.candidates >= 0
     truth = shown.labels[present].numpy().astype(np.float64)
     print(f"{'heads':10}{'event':10}{'auc':>8}{'logloss':>9}{'calibration error':>19}   ({int(present.sum()):,} shown)")
     found = {}
     for name, ranker in (("two", two.ranker), ("one", one)):
-        chances = ranker.probabilities(shown.dense, shown.categorical)[present].numpy()
+        probabilities = ranker.probabilities(shown.dense, shown.categorical)[present].numpy()
         for head, event in enumerate(HEADS):
-            found[name, event] = moved(chances[:, head], levels[head])
+            found[name, event] = moved(probabilities[:, head], levels[head])
             values = [measure(found[name, event], truth[:, head]) for measure in (auc, logloss, calibration_error)]
             print(f"{name:10}{event:10}{values[0]:8.4f}{values[1]:9.4f}{values[2]:19.4f}")
     owners = np.repeat(part.users, present.sum(1).numpy())
     for measure in (auc, logloss):
         gap = difference(measure, found["two", "purchase"], found["one", "purchase"], truth[:, 1], owners)
         print(f"{measure.__name__} of purchases, two heads above one: {gap.value:.4f} [{gap.low:.4f}, {gap.high:.4f}]")
-    draw(two, world, options.out)
+    draw(two, evaluation, options.out)
     console.print(f"wrote {options.out}")
 
 
-def moved(chances: np.ndarray, level: float) -> np.ndarray:
+def moved(probabilities: np.ndarray, level: float) -> np.ndarray:
     """Return probabilities whose log odds are shifted so that their mean is `level`."""
-    logits = torch.logit(torch.from_numpy(chances).double(), eps=1e-6)
+    logits = torch.logit(torch.from_numpy(probabilities).double(), eps=1e-6)
     low, high = -20.0, 20.0
     for _ in range(60):
         middle = (low + high) / 2
@@ -116,7 +116,7 @@ def _mean(logits: Tensor) -> float:
     return float(torch.sigmoid(logits).mean())
 
 
-def draw(recommender: Recommender, world: Evaluation, out: Path) -> None:
+def draw(recommender: Recommender, evaluation: Evaluation, out: Path) -> None:
     """Print and draw ndcg@10 of clicks and of purchases as a purchase's worth grows."""
     matplotlib.use("Agg")
     points = []
@@ -124,9 +124,9 @@ def draw(recommender: Recommender, world: Evaluation, out: Path) -> None:
     for worth in WORTHS:
         config = recommender.config
         recommender.config = config.model_copy(update={"value": config.value.model_copy(update={"purchase": worth})})
-        lists = recommender.recommend(world.histories, LIST_LENGTH).items
+        lists = recommender.recommend(evaluation.histories, LIST_LENGTH).items
         recommender.config = config
-        both = [gains(lists, world, kept) for kept in (None, PURCHASE)]
+        both = [gains(lists, evaluation, kept) for kept in (None, PURCHASE)]
         points.append([interval.value for interval in both])
         shown = [f"{interval.value:.4f} [{interval.low:.4f}, {interval.high:.4f}]" for interval in both]
         print(f"{worth:<16}{shown[0]:>32}{shown[1]:>32}")
@@ -139,13 +139,13 @@ def draw(recommender: Recommender, world: Evaluation, out: Path) -> None:
     axes.set_ylabel("ndcg@10 of purchases")
     axes.set_title("What a purchase is worth (value.purchase), in clicks")
     figure.tight_layout()
-    with file_aside(out) as temporary:
+    with atomic_file(out) as temporary:
         figure.savefig(temporary, dpi=120)
 
 
-def gains(lists: np.ndarray, world: Evaluation, event: int | None) -> Interval:
+def gains(lists: np.ndarray, evaluation: Evaluation, event: int | None) -> Interval:
     """Return ndcg@10 over the targets of one event type, or of all."""
-    requests = world.requests
+    requests = evaluation.requests
     kept = np.ones(len(requests.targets), bool) if event is None else requests.types == event
     owners = np.repeat(np.arange(len(requests)), np.diff(requests.offsets))[kept]
     rows = np.unique(owners)

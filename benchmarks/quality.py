@@ -1,4 +1,4 @@
-"""The quality of the lists against yardsticks and the published table of the same test rows.
+"""The quality of the lists against baselines and the published table of the same test rows.
 
 In: a dataset folder with the splits of a published table. Out: a Markdown report.
 
@@ -24,15 +24,15 @@ import numpy as np
 
 from features.data.dataset import load_dataset
 from features.histories import Histories, read_log
-from recsys.atomic import file_aside
+from recsys.atomic import atomic_file
 from recsys.config import Config
 from recsys.metrics import Interval, bootstrap_interval, hit_rate, list_ranks, ndcg, paired_difference
 from recsys.progress import console
 from serving.loading import read_sentences
 from serving.recommender import Recommender
 from serving.retrieval.sources import Sentences
-from training.evaluation.baselines import fit_yardsticks
-from training.evaluation.evaluate import LIST_LENGTH, Evaluation, source_recall, yardstick_values
+from training.evaluation.baselines import fit_baselines
+from training.evaluation.evaluate import LIST_LENGTH, Evaluation, baseline_values, source_recall
 from training.pipeline import Prepared, fit, late_ranking_data, prepare_dataset
 from training.plan import FitOn, item_counts
 from training.ranker.neural import fit_ranker
@@ -67,8 +67,8 @@ def main() -> None:
     results: dict[str, list[dict[str, Any]]] = {}
     for fit_on in FITS:
         results[fit_on] = [measure(options.dataset, fit_on, seed) for seed in range(options.seeds)]
-        results[fit_on][0] |= measure_yardsticks(options.dataset, fit_on)
-    with file_aside(options.out) as temporary:
+        results[fit_on][0] |= measure_baselines(options.dataset, fit_on)
+    with atomic_file(options.out) as temporary:
         temporary.write_text(render(options.dataset, results), encoding="utf-8")
     console.print(f"wrote {options.out}")
 
@@ -85,7 +85,7 @@ def measure(folder: Path, fit_on: FitOn, seed: int) -> dict[str, Any]:
         seconds = time.monotonic() - start
         values = rows_of(prepared, recommender, fit_on, work)
         about = {"seconds": seconds, "peak": peak_gib(), "sources": sources_of(prepared, recommender)}
-        with file_aside(found) as temporary:
+        with atomic_file(found) as temporary:
             np.savez(temporary, allow_pickle=False, about=json.dumps(about), **values)
     with np.load(found, allow_pickle=False) as arrays:
         return {name: arrays[name] if name != "about" else json.loads(str(arrays[name])) for name in arrays.files}
@@ -93,37 +93,37 @@ def measure(folder: Path, fit_on: FitOn, seed: int) -> dict[str, Any]:
 
 def rows_of(prepared: Prepared, recommender: Recommender, fit_on: FitOn, work: Path) -> dict[str, np.ndarray]:
     """Return `row|metric` → values `[R]` of the lists, of the other kind of ranker and of the interest model alone."""
-    world = Evaluation.of(prepared.log, "test", prepared.config.interest.max_history)
-    rows = {"this engine": of_lists(recommender, world, world.histories)}
+    evaluation = Evaluation.of(prepared.log, "test", prepared.config.interest.max_history)
+    rows = {"this engine": of_lists(recommender, evaluation, evaluation.histories)}
     data, early = late_ranking_data(prepared, fit_on, work)
     trees = recommender.ranker
     network = prepared.config.ranker.model_copy(update={"kind": "torchrec"})
     early.config = prepared.config.model_copy(update={"ranker": network})
     recommender.ranker = fit_ranker(data, early, prepared.seed)
-    rows["with ranker.kind=torchrec"] = of_lists(recommender, world, world.histories)
+    rows["with ranker.kind=torchrec"] = of_lists(recommender, evaluation, evaluation.histories)
     recommender.ranker = trees
-    interest = world.ranks_of(lambda part: interest_of(recommender, world.histories.rows(part)))
-    rows["interest model alone"] = metrics(interest, world)
-    rows["typed sentence"] = sentences(prepared, recommender, world)
+    interest = evaluation.ranks_of(lambda part: interest_of(recommender, evaluation.histories.rows(part)))
+    rows["interest model alone"] = metrics(interest, evaluation)
+    rows["typed sentence"] = sentences(prepared, recommender, evaluation)
     counts = item_counts(prepared.log, fit_on, len(recommender.vectors))
     return flat(rows) | {
-        "users": world.requests.users,
-        "cold": counts[world.requests.targets] == 0,
-        "repeat": (world.histories.items == world.requests.targets[:, None]).any(1),
-        "length": (world.histories.items >= 0).sum(1),
+        "users": evaluation.requests.users,
+        "cold": counts[evaluation.requests.targets] == 0,
+        "repeat": (evaluation.histories.items == evaluation.requests.targets[:, None]).any(1),
+        "length": (evaluation.histories.items >= 0).sum(1),
     }
 
 
-def measure_yardsticks(folder: Path, fit_on: FitOn) -> dict[str, np.ndarray]:
-    """Return `row|metric` → values `[R]` of every yardstick, from their file where they were measured before."""
+def measure_baselines(folder: Path, fit_on: FitOn) -> dict[str, np.ndarray]:
+    """Return `row|metric` → values `[R]` of every baseline, from their file where they were measured before."""
     dataset, config = load_dataset(folder), Config()
-    found = WORK / dataset.info.name / f"yardsticks-{fit_on}.npz"
+    found = WORK / dataset.info.name / f"baselines-{fit_on}.npz"
     if not found.exists():
         log = read_log(dataset, config)
-        world = Evaluation.of(log, "test", config.interest.max_history)
-        yardsticks, _ = fit_yardsticks(config, dataset.items, dataset, log, fit_on)
-        rows = {name: yardstick_values(world, yardstick) for name, yardstick in yardsticks.items()}
-        with file_aside(found) as temporary:
+        evaluation = Evaluation.of(log, "test", config.interest.max_history)
+        baselines, _ = fit_baselines(config, dataset.items, dataset, log, fit_on)
+        rows = {name: baseline_values(evaluation, baseline) for name, baseline in baselines.items()}
+        with atomic_file(found) as temporary:
             np.savez(temporary, allow_pickle=False, **flat(rows))
     with np.load(found, allow_pickle=False) as arrays:
         return dict(arrays)
@@ -134,15 +134,15 @@ def flat(rows: dict[str, Values]) -> dict[str, np.ndarray]:
     return {f"{row}|{metric}": array for row, values in rows.items() for metric, array in values.items()}
 
 
-def of_lists(recommender: Recommender, world: Evaluation, histories: Histories) -> Values:
+def of_lists(recommender: Recommender, evaluation: Evaluation, histories: Histories) -> Values:
     """Return hr@10 and ndcg@10 of the recommender's lists."""
     lists = recommender.recommend(histories, LIST_LENGTH).items
-    return metrics(list_ranks(lists, world.requests.targets, world.requests.offsets), world)
+    return metrics(list_ranks(lists, evaluation.requests.targets, evaluation.requests.offsets), evaluation)
 
 
-def metrics(ranks: np.ndarray, world: Evaluation) -> Values:
+def metrics(ranks: np.ndarray, evaluation: Evaluation) -> Values:
     """Return the values `[R]` of the two metrics of the published table."""
-    offsets = world.requests.offsets
+    offsets = evaluation.requests.offsets
     return {"hr@10": hit_rate(ranks, offsets, 10), "ndcg@10": ndcg(ranks, offsets, 10)}
 
 
@@ -151,22 +151,22 @@ def interest_of(recommender: Recommender, histories: Histories) -> np.ndarray:
     return recommender.batch(histories).users[:, 0] @ recommender.vectors.T
 
 
-def sentences(prepared: Prepared, recommender: Recommender, world: Evaluation) -> Values:
+def sentences(prepared: Prepared, recommender: Recommender, evaluation: Evaluation) -> Values:
     """Answer users of whom nothing is known but a sentence: the title of their last item, without its event."""
-    last = world.histories.items[:, -1]
+    last = evaluation.histories.items[:, -1]
     titles = prepared.dataset.items["title"]
     typed = read_sentences(recommender, prepared.tokenizer, titles.gather(np.unique(last[last >= 0])).to_list())
     places = np.searchsorted(np.unique(last[last >= 0]), np.maximum(last, 0))
-    histories = replace(world.histories, items=np.full_like(world.histories.items, -1))
+    histories = replace(evaluation.histories, items=np.full_like(evaluation.histories.items, -1))
     histories.items[:, -1] = np.where(last >= 0, len(recommender.vectors), -1)
     lists = recommender.recommend(histories, LIST_LENGTH, Sentences(typed.vectors[places], typed.words[places])).items
-    return metrics(list_ranks(lists, world.requests.targets, world.requests.offsets), world)
+    return metrics(list_ranks(lists, evaluation.requests.targets, evaluation.requests.offsets), evaluation)
 
 
 def sources_of(prepared: Prepared, recommender: Recommender) -> dict[str, dict[str, float]]:
     """Return quota, recall and what it alone found, per source."""
-    world = Evaluation.of(prepared.log, "test", prepared.config.interest.max_history)
-    return {name: vars(source) for name, source in source_recall(recommender, world).items()}
+    evaluation = Evaluation.of(prepared.log, "test", prepared.config.interest.max_history)
+    return {name: vars(source) for name, source in source_recall(recommender, evaluation).items()}
 
 
 def peak_gib() -> float:

@@ -39,7 +39,7 @@ def serve(kind: str, batch: int, bundle: str, port: int) -> None:
     from serving.api.app import create_app
     from serving.api.guard import Limits
     from serving.api.replicas import Plan, run
-    from serving.api.server import open_live
+    from serving.api.server import open_model
     from serving.store.store import Store
 
     limits = Limits(per_second=10**6)
@@ -47,7 +47,7 @@ def serve(kind: str, batch: int, bundle: str, port: int) -> None:
         run(Plan(bundle, os.environ["RECSYS_TEST_POSTGRES"], limits, batch=batch), "127.0.0.1", port, 2)
     else:
         store = Store(os.environ["RECSYS_TEST_POSTGRES"])
-        app = create_app(open_live(bundle, store), store, limits=limits, batch=batch)
+        app = create_app(open_model(bundle, store), store, limits=limits, batch=batch)
         uvicorn.run(app, port=port, log_level="error")
 
 

@@ -32,12 +32,12 @@ from benchmarks.serving_world import bundle_of
 from recsys.progress import console
 from serving.api.app import BATCH, create_app
 from serving.api.guard import Limits
-from serving.api.live import Live
+from serving.api.live import ModelHolder
 from serving.api.metrics import Metrics
-from serving.api.schemas import RankBody
-from serving.api.server import open_live
+from serving.api.schemas import RankRequest
+from serving.api.server import open_model
 from serving.api.service import Service
-from serving.store.impressions import ShownLog
+from serving.store.impressions import ImpressionLog
 from serving.store.store import Store
 
 CANDIDATES = 200
@@ -113,11 +113,11 @@ def list_requests(rng: np.random.Generator, count: int = 200) -> list[Request]:
 
 def serve(bundle: Path, store: Store, port: int, batch: int) -> None:
     """Answer on `port` as `recsys serve` does, with an endpoint that echoes beside the others."""
-    live = open_live(str(bundle), store)
+    live = open_model(str(bundle), store)
     app = create_app(live, store, limits=Limits(per_second=100_000), batch=batch)
 
     @app.post("/v1/echo")
-    async def echo(body: RankBody) -> RankBody:
+    async def echo(body: RankRequest) -> RankRequest:
         return body
 
     uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning", access_log=False)
@@ -126,10 +126,10 @@ def serve(bundle: Path, store: Store, port: int, batch: int) -> None:
 def profile(bundle: Path, store: Store, items: int) -> None:
     """Print the functions in which rankings spend their time."""
     torch.set_num_threads(1)
-    live = Live(str(bundle), store)
+    live = ModelHolder(str(bundle), store)
     metrics = Metrics(lambda: "benchmark")
-    service = Service(live, store, metrics, ShownLog(store, metrics.dropped.inc))
-    bodies = [RankBody.model_validate_json(body) for _, _, body in rank_requests(items, np.random.default_rng(0))]
+    service = Service(live, store, metrics, ImpressionLog(store, metrics.dropped.inc))
+    bodies = [RankRequest.model_validate_json(body) for _, _, body in rank_requests(items, np.random.default_rng(0))]
     for body in bodies[:20]:
         service.rank_all([body])
     with cProfile.Profile() as profiler:
@@ -156,7 +156,7 @@ def _server(options: argparse.Namespace) -> Iterator[int]:
 
 
 def _event_seen(call: Caller, number: int) -> float:
-    """Return the milliseconds from an event of a stranger to the answered list that follows from it."""
+    """Return the milliseconds from an event of an unknown user to the answered list that follows from it."""
     user, item = f"stranger {number}", f"i{number:07d}"
     start = time.perf_counter()
     call.json("POST", "/v1/events", {"events": [{"user_id": user, "item_id": item}]})

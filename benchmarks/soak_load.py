@@ -39,7 +39,7 @@ class Shopper(HttpUser):
     def on_start(self) -> None:
         """Be someone."""
         self.user_id = f"u{random.randrange(2 * USERS):07d}"
-        self.shown: list[str] = []
+        self.impressions: list[str] = []
         self.request_id: str | None = None
 
     @task(8)
@@ -52,7 +52,7 @@ class Shopper(HttpUser):
             body["filters"] = {"price": {"max": random.choice([20, 50, 100])}}
         answer = self.client.post("/v1/recommend", json=body, name="recommend")
         if answer.status_code == 200:
-            self.shown = [item["item_id"] for item in answer.json()["items"]]
+            self.impressions = [item["item_id"] for item in answer.json()["items"]]
             self.request_id = answer.json()["request_id"]
 
     @task(6)
@@ -62,7 +62,7 @@ class Shopper(HttpUser):
             {
                 "event_id": uuid.uuid4().hex,
                 "user_id": self.user_id,
-                "item_id": random.choice(self.shown or ["i0000001"]),
+                "item_id": random.choice(self.impressions or ["i0000001"]),
                 "event_type": random.choice(["view", "click", "cart", "purchase"]),
                 "request_id": self.request_id,
             }

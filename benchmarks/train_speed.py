@@ -25,7 +25,7 @@ from recsys.config import Config
 from recsys.events import EVENT_TYPES
 from recsys.models.encoder import load_encoder, tokenize
 from training.interest.data import InterestData
-from training.interest.objective import Batch, InterestObjective, Wanted
+from training.interest.objective import Batch, InterestObjective, Targets
 from training.interest.trainer import InterestTrainer
 
 ITEMS, LENGTH, TOPICS, VALID = 2000, 10, 40, 500
@@ -45,7 +45,9 @@ class NaiveObjective(InterestObjective):
         places = vectors.unflatten(0, events.shape)[:, :-1]
         predicted = batch.targets >= 0
         users = self.model.user_vectors(places, batch.history)[predicted]  # [P, 2, D]
-        wanted = Wanted(*(part[predicted] for part in (batch.targets, batch.target_types, batch.weights, batch.shown)))
+        wanted = Targets(
+            *(part[predicted] for part in (batch.targets, batch.target_types, batch.weights, batch.impressions))
+        )
         items, inverse = flat.unique(return_inverse=True)
         first = torch.full_like(items, len(flat)).scatter_reduce(
             0, inverse, torch.arange(len(flat), device=flat.device), "amin"

@@ -19,7 +19,7 @@ from recsys.config import Config
 from recsys.events import EVENT_TYPES, IMPRESSION, SPLITS
 
 EARLY, LATE, VALID, TEST = range(4)
-"""Stages of the log in time; `EARLY` and `LATE` are the two parts of the split `train`."""
+"""Segments of the log in time; `EARLY` and `LATE` are the two parts of the split `train`."""
 
 Ints = NDArray[np.int64]
 
@@ -72,8 +72,8 @@ class Requests:
     """`[T]` item indexes, each once per request."""
     types: NDArray[np.int8]
     """`[T]` the strongest event type on each target."""
-    keys: Ints
-    """`[R]` row of `EventLog.shown_offsets`; -1 where nothing is known of what was shown."""
+    request_index: Ints
+    """`[R]` row of `EventLog.impression_offsets`; -1 where nothing is known of what was shown."""
 
     def __len__(self) -> int:
         return len(self.users)
@@ -88,7 +88,7 @@ class Requests:
             offsets_of(counts),
             self.targets[places],
             self.types[places],
-            self.keys[rows],
+            self.request_index[rows],
         )
 
 
@@ -102,12 +102,12 @@ class EventLog:
     items: NDArray[np.int32]
     types: NDArray[np.int8]
     times: Ints
-    stages: NDArray[np.int8]
-    keys: Ints
-    """`[E]` request of each event, a row of `shown_offsets`; -1 without one."""
-    shown: NDArray[np.int32]
+    segments: NDArray[np.int8]
+    request_index: Ints
+    """`[E]` request of each event, a row of `impression_offsets`; -1 without one."""
+    impressions: NDArray[np.int32]
     """Items shown without action, by request."""
-    shown_offsets: Ints
+    impression_offsets: Ints
     request_ids: list[str]
 
     def __len__(self) -> int:
@@ -131,13 +131,13 @@ class EventLog:
             items=self.items[keep],
             types=self.types[keep],
             times=self.times[keep],
-            stages=self.stages[keep],
-            keys=self.keys[keep],
+            segments=self.segments[keep],
+            request_index=self.request_index[keep],
         )
 
-    def in_stages(self, *stages: int) -> "EventLog":
-        """Return the log of the events in `stages`."""
-        return self.only(np.isin(self.stages, stages))
+    def in_segments(self, *segments: int) -> "EventLog":
+        """Return the log of the events in `segments`."""
+        return self.only(np.isin(self.segments, segments))
 
     def histories(self, users: Ints, before: Ints, length: int) -> Histories:
         """Return the last `length` events of `users` `[R]` strictly before the times `before` `[R]`."""
@@ -157,19 +157,19 @@ class EventLog:
             before,
         )
 
-    def requests(self, *stages: int) -> Requests:
-        """Return the requests whose events lie in `stages`, in order of time.
+    def requests(self, *segments: int) -> Requests:
+        """Return the requests whose events lie in `segments`, in order of time.
 
         Events of a user are one request when they share a request id, or else a timestamp.
         """
-        rows = np.flatnonzero(np.isin(self.stages, stages))
+        rows = np.flatnonzero(np.isin(self.segments, segments))
         if not len(rows):
             empty = np.empty(0, np.int64)
             return Requests(empty, empty, np.zeros(1, np.int64), np.empty(0, np.int32), np.empty(0, np.int8), empty)
         frame = pl.DataFrame(
             {
                 "user": self.user_rows[rows],
-                "key": self.keys[rows],
+                "key": self.request_index[rows],
                 "time": self.times[rows],
                 "item": self.items[rows],
                 "type": self.types[rows],
@@ -211,7 +211,7 @@ def build_log(events: pl.LazyFrame, item_ids: pl.Series, late_share: float) -> E
     acted = acted.join(rows, on="user_id", maintain_order="left").sort("user", "time", maintain_order=True)
     keys = frame.filter(pl.col("key").is_not_null()).select(pl.col("key").unique().sort()).to_series()
     key_rows = pl.DataFrame({"key": keys, "row": np.arange(len(keys))}, schema={"key": pl.String, "row": pl.Int64})
-    shown = (
+    impressions = (
         frame.filter((pl.col("type") == IMPRESSION) & pl.col("key").is_not_null())
         .join(key_rows, on="key", maintain_order="left")
         .sort("row", maintain_order=True)
@@ -223,10 +223,10 @@ def build_log(events: pl.LazyFrame, item_ids: pl.Series, late_share: float) -> E
         items=acted["item"].to_numpy(),
         types=acted["type"].to_numpy(),
         times=acted["time"].to_numpy(),
-        stages=acted["stage"].to_numpy(),
-        keys=acted["row"].fill_null(-1).to_numpy(),
-        shown=shown["item"].to_numpy(),
-        shown_offsets=offsets_of(np.bincount(shown["row"].to_numpy(), minlength=len(keys))),
+        segments=acted["segment"].to_numpy(),
+        request_index=acted["row"].fill_null(-1).to_numpy(),
+        impressions=impressions["item"].to_numpy(),
+        impression_offsets=offsets_of(np.bincount(impressions["row"].to_numpy(), minlength=len(keys))),
         request_ids=keys.str.split(KEY_SEPARATOR).list.last().to_list(),
     )
 
@@ -237,7 +237,7 @@ def _encoded(events: pl.LazyFrame, item_ids: pl.Series, late_share: float) -> pl
     key = pl.concat_str("user_id", "request_id", separator=KEY_SEPARATOR) if "request_id" in columns else pl.lit(None)
     train = (pl.col("split") == "train") & (pl.col("event_type") != "impression")
     cut = pl.col("timestamp").filter(train).quantile(1 - late_share, "higher")
-    stage = pl.col("split").replace_strict(dict(zip(SPLITS, (EARLY, VALID, TEST), strict=True)), return_dtype=pl.Int8)
+    segment = pl.col("split").replace_strict(dict(zip(SPLITS, (EARLY, VALID, TEST), strict=True)), return_dtype=pl.Int8)
     late = (pl.col("split") == "train") & (pl.col("timestamp") >= cut)
     codes = {name: code for code, name in enumerate(EVENT_TYPES)}
     return (
@@ -247,7 +247,7 @@ def _encoded(events: pl.LazyFrame, item_ids: pl.Series, late_share: float) -> pl
             "item",
             type=pl.col("event_type").replace_strict(codes, return_dtype=pl.Int8),
             time=pl.col("timestamp"),
-            stage=pl.when(late).then(pl.lit(LATE, pl.Int8)).otherwise(stage),
+            segment=pl.when(late).then(pl.lit(LATE, pl.Int8)).otherwise(segment),
             key=key.cast(pl.String),
         )
         .collect()

@@ -81,7 +81,7 @@ class ItemFacts:
 
 
 def fit_facts(items: pl.DataFrame, log: EventLog | None, attributes: tuple[str, ...]) -> ItemFacts:
-    """Gather the facts of `items` and the events of `log`, which must precede every request."""
+    """MicroBatcher the facts of `items` and the events of `log`, which must precede every request."""
     happened = (log.items, log.types, log.times) if log else (np.empty(0, np.int64),) * 3
     event_items, types, times = happened
     times = times[np.lexsort((times, event_items))]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from recsys.atomic import file_aside
+from recsys.atomic import atomic_file
 from recsys.config import EncoderConfig
 from recsys.models.encoder import Tokens, tokenize
 
@@ -39,6 +39,6 @@ def item_tokens(items: pl.DataFrame, tokenizer: Any, config: EncoderConfig, cach
             return Tokens(arrays["ids"], arrays["offsets"])
     tokens = tokenize(texts, tokenizer, config.max_tokens)
     cache.mkdir(parents=True, exist_ok=True)
-    with file_aside(path) as temporary:
+    with atomic_file(path) as temporary:
         np.savez(temporary, allow_pickle=False, ids=tokens.ids, offsets=tokens.offsets)
     return tokens

@@ -10,7 +10,7 @@ from recsys.errors import RecsysError
 
 
 @contextmanager
-def file_aside(path: Path) -> Iterator[Path]:
+def atomic_file(path: Path) -> Iterator[Path]:
     """Give the body a path to write to, which becomes `path` when the body ends, and vanishes when it fails."""
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
@@ -21,7 +21,7 @@ def file_aside(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def folder_aside(out: Path) -> Iterator[Path]:
+def atomic_folder(out: Path) -> Iterator[Path]:
     """Give the body a new folder, which becomes `out` when the body ends, and vanishes when it fails.
 
     Raises:

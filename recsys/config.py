@@ -74,7 +74,7 @@ class InterestConfig(Section):
     """Most items per step that are encoded with gradients; others come from the cache of vectors."""
     catalogue_negatives: int = Field(4096, ge=0)
     """Negatives per step drawn uniformly from the catalogue; at least N of them make the softmax full."""
-    shown_weight: float = Field(0.5, ge=0)
+    impression_weight: float = Field(0.5, ge=0)
     """Weight of the loss over shown-but-not-clicked items where the data has impressions."""
     purchase_weight: float = Field(0.5, ge=0)
     """Weight of the purchase head's loss beside that of the next interaction."""

@@ -10,7 +10,7 @@ class RecsysError(Exception):
     """Something the user can mend.
 
     The message is one line that says what is wrong, where, how often, gives an example, and names
-    the way out. The command line prints it and exits with `exit_code`.
+    a hint. The command line prints it and exits with `exit_code`.
     """
 
     exit_code = 1

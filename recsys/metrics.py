@@ -124,17 +124,17 @@ def auc(scores: NDArray[np.floating], labels: NDArray[np.floating]) -> float:
     return float((ranks[positive].sum() - count * (count + 1) / 2) / (count * rest))
 
 
-def logloss(chances: NDArray[np.floating], labels: NDArray[np.floating]) -> float:
-    """Return the mean negative log likelihood of `labels` under `chances`, in nats."""
-    safe = np.clip(chances.astype(np.float64), 1e-15, 1 - 1e-15)
+def logloss(probabilities: NDArray[np.floating], labels: NDArray[np.floating]) -> float:
+    """Return the mean negative log likelihood of `labels` under `probabilities`, in nats."""
+    safe = np.clip(probabilities.astype(np.float64), 1e-15, 1 - 1e-15)
     return float(-np.mean(np.where(labels > 0, np.log(safe), np.log1p(-safe))))
 
 
-def calibration_error(chances: NDArray[np.floating], labels: NDArray[np.floating], bins: int = 10) -> float:
+def calibration_error(probabilities: NDArray[np.floating], labels: NDArray[np.floating], bins: int = 10) -> float:
     """Return the mean gap between predicted and observed rate over bins of equal size (ECE)."""
-    order = np.argsort(chances, kind="stable")
+    order = np.argsort(probabilities, kind="stable")
     parts = [part for part in np.array_split(order, bins) if len(part)]
-    gaps = [abs(float(chances[part].mean()) - float(labels[part].mean())) * len(part) for part in parts]
+    gaps = [abs(float(probabilities[part].mean()) - float(labels[part].mean())) * len(part) for part in parts]
     return sum(gaps) / len(order)
 
 

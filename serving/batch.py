@@ -22,7 +22,7 @@ import polars as pl
 from filelock import FileLock, Timeout
 
 from features.histories import EventLog, Histories, read_log
-from recsys.atomic import file_aside
+from recsys.atomic import atomic_file
 from recsys.bundle import read_config, verify
 from recsys.cluster import start_ray
 from recsys.errors import RecsysError
@@ -147,7 +147,7 @@ class ListMaker:
         stored = pl.read_parquet(_part(self.work / "histories", part))
         length = self.recommender.config.interest.max_history
         ranking = self.recommender.recommend(stored_histories(stored, length, self.job.now), self.job.k)
-        with file_aside(_part(self.work / "lists", part)) as temporary:
+        with atomic_file(_part(self.work / "lists", part)) as temporary:
             lists_table(stored["user_id"].to_list(), ranking, self.ids).write_parquet(temporary)
 
 
@@ -243,7 +243,7 @@ def _prepare(
         ids = users[start : start + PART_USERS]
         histories = _histories(log, [known.get(user, -1) for user in ids], job.now, length)
         _history_rows(ids, histories).write_parquet(_part(work / "histories", part))
-    with file_aside(note) as temporary:
+    with atomic_file(note) as temporary:
         temporary.write_text(json.dumps(asdict(job)), encoding="utf-8")
     return False
 
@@ -316,7 +316,7 @@ def _report(job: Job, folder: Path, resumed: bool, seconds: float) -> Written:
         shorter["no item was left"] = job.count - listed
     rows = sum(length * count for length, count in lengths.items())
     written = Written(job.model, job.dataset, job.k, job.count, listed, rows, shorter, round(seconds, 1), resumed)
-    with file_aside(folder / REPORT) as temporary:
+    with atomic_file(folder / REPORT) as temporary:
         temporary.write_text(json.dumps(asdict(written), indent=1) + "\n", encoding="utf-8")
     return written
 

@@ -217,17 +217,17 @@ class Recommender:
         assert self.ranker is not None
         inputs = self.inputs(batch, opened, candidates)
         dense, categorical = (torch.from_numpy(array) for array in inputs)
-        chances = self.ranker.probabilities(dense, categorical)
+        probabilities = self.ranker.probabilities(dense, categorical)
         price = torch.from_numpy(self.price[candidates])
-        worth = value(chances, price, self.config.value).numpy()
+        worth = value(probabilities, price, self.config.value).numpy()
         worth = np.where(candidates >= 0, worth, -np.inf).astype(np.float32)
         order = self._places(worth, candidates, k, self.config.lists.diversity if diversity is None else diversity)
         columns = (
             candidates,
             worth,
             batch.interest(candidates)[:, :, 0],
-            chances[..., 0].numpy(),
-            chances[..., 1].numpy(),
+            probabilities[..., 0].numpy(),
+            probabilities[..., 1].numpy(),
         )
         listed = [np.where(order >= 0, np.take_along_axis(column, order, axis=1), -1) for column in columns]
         ranking = Ranking(*listed)

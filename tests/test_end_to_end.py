@@ -16,7 +16,7 @@ from features.simulator.shop import simulate
 from recsys.errors import RecsysError
 from recsys.registry import bundle_folder
 from serving.api.app import create_app
-from serving.api.live import Live
+from serving.api.live import ModelHolder
 from serving.batch import histories_of, recommend_lists
 from serving.loading import load_bundle
 from serving.lookup import Lookup
@@ -34,12 +34,12 @@ pytestmark = pytest.mark.slow
 
 def test_the_model_learns_what_text_and_events_tell(inside: Shop) -> None:
     """Above the frozen encoder and popularity by more than the paired interval, below the oracle."""
-    report = evaluate_model(inside.dataset, inside.model, "test", with_yardsticks=True)
+    report = evaluate_model(inside.dataset, inside.model, "test", with_baselines=True)
     ours = report.metrics["ndcg@10"]
-    assert set(report.yardsticks) == {"popularity", "item-knn", "als", "bm25", "ease", "frozen encoder", "oracle"}
+    assert set(report.baselines) == {"popularity", "item-knn", "als", "bm25", "ease", "frozen encoder", "oracle"}
     for name in ("frozen encoder", "popularity"):
         assert report.differences[name].low > 0.05 * ours.value, report.differences
-    assert ours.value < report.yardsticks["oracle"]["ndcg@10"].value
+    assert ours.value < report.baselines["oracle"]["ndcg@10"].value
     union = report.sources["all of them"]
     assert set(report.sources) == {*inside.config.sources.model_dump(), "all of them"}
     assert all(0 <= source.alone <= source.recall <= union.recall for source in report.sources.values())
@@ -49,7 +49,7 @@ def test_the_model_learns_what_text_and_events_tell(inside: Shop) -> None:
 def test_what_training_reported_is_what_evaluation_measures(inside: Shop) -> None:
     """The registered model is the one that was evaluated, to the last digit, and MLflow has the figures."""
     assert inside.trained.report is not None
-    again = evaluate_model(inside.dataset, inside.model, "test", with_yardsticks=False)
+    again = evaluate_model(inside.dataset, inside.model, "test", with_baselines=False)
     for name, interval in inside.trained.report.metrics.items():
         assert again.metrics[name].value == pytest.approx(interval.value, abs=1e-6), name
     logged = tracking.find_run(inside.trained.run_id).data
@@ -69,7 +69,7 @@ def test_batch_api_and_evaluation_give_the_same_lists(inside: Shop, tmp_path: Pa
     log = read_log(dataset, inside.config)
     now = int(log.times.max()) + 1
     store = Store(f"sqlite:///{tmp_path}/store.db")
-    live = Live(inside.model, store)
+    live = ModelHolder(inside.model, store)
     client = client_of(create_app(live, store, clock=lambda: now))
     items = dataset.items["item_id"]
     for row in range(0, len(log.user_ids), 97):
@@ -139,16 +139,16 @@ def test_the_first_version_is_champion_and_stays_it(inside: Shop) -> None:
 def test_fitted_splits_are_not_measured(inside: Shop) -> None:
     """Who fitted valid cannot be measured on it."""
     with pytest.raises(RecsysError, match=r"--split valid: the model was fitted on it .*--fit-on train to"):
-        evaluate_model(inside.dataset, inside.model, "valid", with_yardsticks=False)
+        evaluate_model(inside.dataset, inside.model, "valid", with_baselines=False)
 
 
 def test_the_json_report_has_the_documented_form(inside: Shop, capsys: pytest.CaptureFixture[str]) -> None:
-    """dataset, split, n, metrics with intervals, segments, yardsticks."""
-    run(capsys, "evaluate", str(inside.dataset), "--json", "report.json", "--yardsticks")
+    """dataset, split, n, metrics with intervals, segments, baselines."""
+    run(capsys, "evaluate", str(inside.dataset), "--json", "report.json", "--baselines")
     report = json.loads(Path("report.json").read_text())
-    assert {"dataset", "split", "n", "metrics", "segments", "yardsticks"} <= set(report)
+    assert {"dataset", "split", "n", "metrics", "segments", "baselines"} <= set(report)
     assert set(report["metrics"]["ndcg@10"]) == {"value", "low", "high"}
-    assert report["yardsticks"]["popularity"]["ndcg@10"]["value"] > 0
+    assert report["baselines"]["popularity"]["ndcg@10"]["value"] > 0
     assert report["segments"]["cold items"]["n"] > 0
 
 
@@ -207,7 +207,7 @@ def test_a_model_that_is_not_registered_is_one_clear_line(
 def test_stages_are_apart_in_time(inside: Shop) -> None:
     """The ranker learns from what comes after the first interest model's events, and test comes last."""
     log = read_log(load_dataset(inside.dataset), inside.config)
-    newest = [log.times[log.stages == stage].max() for stage in (EARLY, LATE, VALID)]
-    oldest = [log.times[log.stages == stage].min() for stage in (LATE, VALID, TEST)]
+    newest = [log.times[log.segments == stage].max() for stage in (EARLY, LATE, VALID)]
+    oldest = [log.times[log.segments == stage].min() for stage in (LATE, VALID, TEST)]
     assert all(before < after for before, after in zip(newest, oldest, strict=True))
     assert SETTINGS

@@ -22,7 +22,7 @@ from recsys.events import EVENT_TYPES
 from recsys.models.encoder import load_encoder
 from recsys.models.rankers import TorchRecRanker
 from recsys.schema import ITEM_COLUMNS
-from serving.api.live import Live
+from serving.api.live import ModelHolder
 from serving.loading import encode_items, feature_sources, save_bundle
 from serving.recommender import Recommender
 from serving.retrieval.sources import SOURCES, FitContext
@@ -150,9 +150,9 @@ def with_columns(bundle: Path, folder: Path, **columns: pl.Expr) -> Path:
     return folder
 
 
-def live_of(bundle: Path, store: Store) -> Live:
+def holder_of(bundle: Path, store: Store) -> ModelHolder:
     """Return the live model of a bundle folder that is never replaced."""
-    return Live(str(bundle), store)
+    return ModelHolder(str(bundle), store)
 
 
 def client_of(app: FastAPI, **options: Any) -> TestClient:

@@ -41,7 +41,7 @@ def main(folder: Path) -> None:
         simulate(shop, USERS, ITEMS, SEED)
     trained = train(shop, load_config(None, SETTINGS), "demo", seed=0, fit_on="train+valid")
     model = f"models:/recsys/{trained.version}"
-    report = evaluate_model(shop, model, "test", with_yardsticks=True)
+    report = evaluate_model(shop, model, "test", with_baselines=True)
     report.write(Path("evaluation.json"))
     written = recommend_lists(shop, model, 20, Path("lists"))
     render(report, out)

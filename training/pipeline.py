@@ -118,7 +118,7 @@ def fit(prepared: Prepared, fit_on: FitOn, folder: Path) -> tuple[Recommender, d
     early = assemble(prepared, plan.choose, _load(prepared, plan.choose, choosing), None, exclude_seen)
     if prepared.dataset.info.split == "time" and prepared.dataset.has_clock:
         log = prepared.log
-        refuse_leakage(early.features, prepared.dataset.items, log.in_stages(*plan.choose), log, requests)
+        refuse_leakage(early.features, prepared.dataset.items, log.in_segments(*plan.choose), log, requests)
     ranker = _fit_ranker(prepared, early, requests)
     final = _fit_interest(prepared, plan.refit, folder / "refit", "fitting the interest model", choosing)
     recommender = assemble(prepared, plan.refit, _load(prepared, plan.refit, final), ranker, exclude_seen)
@@ -154,10 +154,10 @@ def _fit_ranker(prepared: Prepared, early: Recommender, requests: Requests) -> R
 
 
 def assemble(
-    prepared: Prepared, stages: tuple[int, ...], model: InterestModel, ranker: Ranker | None, exclude_seen: bool
+    prepared: Prepared, segments: tuple[int, ...], model: InterestModel, ranker: Ranker | None, exclude_seen: bool
 ) -> Recommender:
-    """Return the recommender whose counts, sources and facts come from the events in `stages`."""
-    items, log, config = prepared.dataset.items, prepared.log.in_stages(*stages), prepared.config
+    """Return the recommender whose counts, sources and facts come from the events in `segments`."""
+    items, log, config = prepared.dataset.items, prepared.log.in_segments(*segments), prepared.config
     vectors = encode_tokens(model, prepared.tokens, config)
     weights = np.array([prepared.weights[name] for name in EVENT_TYPES], np.float32)
     context = FitContext(items, log, vectors, weights, prepared.dataset.has_clock)
@@ -169,10 +169,10 @@ def assemble(
 
 
 def _fit_interest(
-    prepared: Prepared, stages: tuple[int, ...], folder: Path, title: str, chosen: InterestFit | None = None
+    prepared: Prepared, segments: tuple[int, ...], folder: Path, title: str, chosen: InterestFit | None = None
 ) -> InterestFit:
     has_clock = prepared.dataset.has_clock
-    data = prepare(prepared.log, stages, prepared.tokens, prepared.weights, has_clock, prepared.config)
+    data = prepare(prepared.log, segments, prepared.tokens, prepared.weights, has_clock, prepared.config)
     with stage(title) as update:
         result = fit_interest(data, prepared.config, prepared.seed, folder, update, chosen)
         found = "" if result.metric is None else f", ndcg@10 on valid {result.metric:.4f}"
@@ -180,8 +180,8 @@ def _fit_interest(
     return result
 
 
-def _load(prepared: Prepared, stages: tuple[int, ...], result: InterestFit) -> InterestModel:
-    log = prepared.log.in_stages(*stages)
+def _load(prepared: Prepared, segments: tuple[int, ...], result: InterestFit) -> InterestModel:
+    log = prepared.log.in_segments(*segments)
     known = np.bincount(log.items, minlength=prepared.dataset.items.height) > 0
     return load_trained(Path(result.checkpoint), prepared.config, torch.from_numpy(known))
 
@@ -197,7 +197,7 @@ def _exclude_seen(prepared: Prepared, requests: Requests) -> bool:
 
 
 def _check_enough(log: EventLog, first: tuple[int, ...], requests: Requests, fit_on: str) -> None:
-    sequences = int((np.diff(log.in_stages(*first).offsets) > 1).sum())
+    sequences = int((np.diff(log.in_segments(*first).offsets) > 1).sum())
     if sequences < 2 or len(requests) < 2 or not len(log.requests(VALID)):
         raise RecsysError(
             f"too little to learn from with --fit-on {fit_on}: {sequences} users with two events or more before the "
@@ -262,5 +262,5 @@ def _register(run_id: str, recommender: Recommender, prepared: Prepared, fit_on:
         folder = WORK / "runs" / run_id / "bundle"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        save_bundle(folder, recommender, prepared.tokenizer, prepared.log.in_stages(*PLANS[fit_on].refit), about)
+        save_bundle(folder, recommender, prepared.tokenizer, prepared.log.in_segments(*PLANS[fit_on].refit), about)
         return tracking.register(run_id, folder)

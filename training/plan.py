@@ -36,4 +36,4 @@ PLANS: dict[str, FitPlan] = {
 
 def item_counts(log: EventLog, fit_on: str, count: int) -> Ints:
     """Return the events `[N]` of each item in the segments that `fit_on` fits."""
-    return np.bincount(log.in_stages(*PLANS[fit_on].refit).items, minlength=count)
+    return np.bincount(log.in_segments(*PLANS[fit_on].refit).items, minlength=count)

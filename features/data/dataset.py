@@ -12,7 +12,7 @@ import polars as pl
 
 from features.data.tables import Tables, read_tables
 from features.data.validate import Violation, rules, violations, with_known_items
-from recsys.atomic import file_aside
+from recsys.atomic import atomic_file
 from recsys.errors import RecsysError
 from recsys.progress import console
 from recsys.schema import EVENT_COLUMNS, ITEM_COLUMNS, DatasetInfo
@@ -96,7 +96,7 @@ def _quarantine(tables: Tables, errors: list[Violation]) -> dict[str, pl.LazyFra
         path.unlink(missing_ok=True)
         if rejected.height:
             folder.mkdir(exist_ok=True)
-            with file_aside(path) as temporary:
+            with atomic_file(path) as temporary:
                 rejected.drop("_known_item", strict=False).write_parquet(temporary)
             console.print(
                 f"{tables.paths[table].name}: {rejected.height:,} of {judged.height:,} rows set aside in {path}"

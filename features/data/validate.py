@@ -1,4 +1,4 @@
-"""Validate a dataset: every rule, with counts, examples and the way out.
+"""Validate a dataset: every rule, with counts, examples and a hint.
 
 In: the typed tables of a folder. Out: `Report`. A new rule is one more entry in `RULES`.
 """

@@ -15,7 +15,7 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from features.data.tables import check_utf8, typed, unreadable
-from recsys.atomic import folder_aside
+from recsys.atomic import atomic_folder
 from recsys.errors import RecsysError, first_problem, suggest
 from recsys.schema import DatasetInfo
 
@@ -160,7 +160,7 @@ def write_dataset(imported: Imported, out: Path) -> ImportReport:
     counts = {}
     frames = {"items": imported.items, "events": imported.events, "users": imported.users}
     try:
-        with folder_aside(out) as folder:
+        with atomic_folder(out) as folder:
             for table, frame in frames.items():
                 if frame is not None:
                     counts[table] = _write_table(frame, table, imported.info, folder / f"{table}.parquet")

@@ -38,7 +38,7 @@ from features.simulator.truth import (
     policy,
     sigmoid,
 )
-from recsys.atomic import folder_aside
+from recsys.atomic import atomic_folder
 from recsys.errors import RecsysError
 from recsys.events import DAY_US
 
@@ -68,7 +68,7 @@ def simulate(out: Path, users: int = 2000, items: int = 1500, seed: int = 7) -> 
     if users < 1 or items < MIN_ITEMS:
         raise RecsysError(f"simulate: got {users} users and {items} items; at least 1 and {MIN_ITEMS} are needed")
     try:
-        with folder_aside(out) as folder:
+        with atomic_folder(out) as folder:
             _write(folder, users, items, seed)
     except (OSError, pl.exceptions.PolarsError) as error:
         raise RecsysError(f"{out}: cannot be written ({error}); nothing was left behind") from error

@@ -248,7 +248,7 @@ WORDINGS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "is fun in company",
             "turns any evening into a gathering",
             "is meant for four or more people",
-            "gets strangers talking",
+            "gets unknown users talking",
         ),
     ),
 }

@@ -24,7 +24,7 @@ def cli() -> None:
     Examples:
       recsys data simulate --out shop
       recsys train shop
-      recsys evaluate shop --yardsticks
+      recsys evaluate shop --baselines
       recsys recommend shop --k 20 --out lists
       recsys serve
     """

@@ -14,20 +14,21 @@ from recsys.cli.common import MODEL, File, Folder, in_a_folder
     "--split", type=click.Choice(["valid", "test"]), default="test", show_default=True, help="What to measure on."
 )
 @click.option("--json", "json_file", type=File, callback=in_a_folder, help="Write the report to this file.")
-@click.option("--yardsticks", is_flag=True, help="Fit and measure the yardsticks as well.")
-def evaluate(dataset: Path, model: str, split: str, json_file: Path | None, yardsticks: bool) -> None:
+@click.option("--baselines", is_flag=True, help="Fit and measure the baselines as well.")
+@click.option("--yardsticks", "baselines", is_flag=True, hidden=True)  # the name until 0.1
+def evaluate(dataset: Path, model: str, split: str, json_file: Path | None, baselines: bool) -> None:
     """Measure a model's lists on DATASET, with 95 % intervals.
 
     \b
     Example:
-      recsys evaluate shop --split test --yardsticks --json report.json
+      recsys evaluate shop --split test --baselines --json report.json
     """
     from rich.console import Console
 
     from training.evaluation.evaluate import render
     from training.evaluation.registered import evaluate_model
 
-    report = evaluate_model(dataset, model, split, yardsticks)
+    report = evaluate_model(dataset, model, split, baselines)
     render(report, Console())
     if json_file:
         report.write(json_file)

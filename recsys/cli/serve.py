@@ -47,13 +47,13 @@ def _serve_alone(model: str, store: str, host: str, port: int, rate: int) -> Non
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     from recsys.progress import stage
     from recsys.registry import bundle_folder, resolve
-    from serving.api.server import open_live, run
+    from serving.api.server import open_model, run
     from serving.store.store import Store
 
     with stage(f"loading {model}"):
         bundle_folder(resolve(model))  # a wrong name is refused before a store is made
         opened = Store(store)
-        live = open_live(model, opened)
+        live = open_model(model, opened)
     run(live, opened, host, port, rate)
 
 

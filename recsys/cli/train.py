@@ -52,4 +52,4 @@ def train(
         render(trained.report, Console())
     click.echo(f"run {trained.run_id}")
     click.echo(f"registered models:/recsys/{trained.version}")
-    click.echo(f"next: recsys evaluate {dataset} --model models:/recsys/{trained.version} --yardsticks")
+    click.echo(f"next: recsys evaluate {dataset} --model models:/recsys/{trained.version} --baselines")

@@ -18,16 +18,16 @@ from fastapi.security import HTTPBearer
 from recsys import __version__
 from recsys.errors import RecsysError
 from serving.api import schemas
-from serving.api.batching import Gather
+from serving.api.batching import MicroBatcher
 from serving.api.filters import FilterError
 from serving.api.guard import RETRY_S, Guard, Limits
 from serving.api.json_body import JsonRoute
 from serving.api.keys import KeyRing
-from serving.api.live import Live
+from serving.api.live import ModelHolder
 from serving.api.metrics import Metrics
 from serving.api.service import BadTimeError, Service, UnknownItemError, wall_clock
 from serving.columns import UnfitError
-from serving.store.impressions import ShownLog
+from serving.store.impressions import ImpressionLog
 from serving.store.store import Store, StoreError
 
 T = TypeVar("T")
@@ -62,7 +62,7 @@ UNKNOWN: dict[int | str, dict[str, Any]] = {404: {"model": schemas.Problem, "des
 
 
 def create_app(
-    live: Live,
+    live: ModelHolder,
     store: Store,
     clock: Callable[[], int] = wall_clock,
     limits: Limits = Limits(),  # noqa: B008  frozen
@@ -77,7 +77,7 @@ def create_app(
     Up to `batch` lists are made in one call of the model, where as many are waiting.
     """
     metrics = Metrics(lambda: live.model.name)
-    shown = ShownLog(store, metrics.dropped.inc)
+    shown = ImpressionLog(store, metrics.dropped.inc)
     service = Service(live, store, metrics, shown, clock, seed)
     workers = ThreadPoolExecutor(THREADS, "recsys")
 
@@ -107,7 +107,7 @@ def create_app(
     return app
 
 
-def _close(live: Live, shown: ShownLog, workers: ThreadPoolExecutor) -> None:
+def _close(live: ModelHolder, shown: ImpressionLog, workers: ThreadPoolExecutor) -> None:
     live.stop()
     workers.shutdown()
     shown.close()
@@ -115,62 +115,62 @@ def _close(live: Live, shown: ShownLog, workers: ThreadPoolExecutor) -> None:
 
 def _add_lists(app: FastAPI, service: Service, work: Callable[[Callable[[], Any]], Any], batch: int) -> None:
     at_once = THREADS if batch == 1 else BATCHES
-    recommended = Gather(work, service.recommend_all, batch, at_once)
-    ranked = Gather(work, service.rank_all, batch, at_once)
+    recommended = MicroBatcher(work, service.recommend_all, batch, at_once)
+    ranked = MicroBatcher(work, service.rank_all, batch, at_once)
 
     @app.post("/v1/recommend", tags=["lists"])
-    async def recommend(body: schemas.RecommendBody) -> schemas.Answer:
+    async def recommend(body: schemas.RecommendRequest) -> schemas.RecommendResponse:
         """Return the k best items for a user, a history, a typed sentence, or (with none of them) anyone."""
         return await recommended(body)
 
     @app.post("/v1/rank", tags=["lists"])
-    async def rank(body: schemas.RankBody) -> schemas.Answer:
+    async def rank(body: schemas.RankRequest) -> schemas.RecommendResponse:
         """Return the candidates in order of value; those that the model lacks are listed apart."""
         return await ranked(body)
 
     @app.post("/v1/search", tags=["lists"])
-    async def search(body: schemas.SearchBody) -> schemas.Answer:
+    async def search(body: schemas.SearchRequest) -> schemas.RecommendResponse:
         """Return the items that a sentence asks for."""
         return await work(lambda: service.search(body))
 
     @app.get("/v1/items/{item_id:path}/similar", tags=["lists"], responses=UNKNOWN)
-    async def similar(item_id: ItemId, k: K = 20) -> schemas.SimilarAnswer:
+    async def similar(item_id: ItemId, k: K = 20) -> schemas.SimilarResponse:
         """Return the items nearest to one."""
         return await work(lambda: service.similar(item_id, k))
 
 
 def _add_changes(app: FastAPI, service: Service, work: Callable[[Callable[[], Any]], Any]) -> None:
     @app.post("/v1/events", tags=["changes"])
-    async def add_events(body: schemas.EventsBody) -> schemas.EventsAnswer:
+    async def add_events(body: schemas.EventsRequest) -> schemas.EventsResponse:
         """Keep what users did. When this answers, the events are on disk and the next list knows them."""
         return await work(lambda: service.add_events(body))
 
     @app.put("/v1/items", tags=["changes"])
-    async def put_items(body: schemas.ItemsBody) -> schemas.ItemsAnswer:
+    async def put_items(body: schemas.ItemsRequest) -> schemas.ItemsResponse:
         """Add or replace items. When this answers, they can be recommended."""
         return await work(lambda: service.put_items(body))
 
     @app.delete("/v1/items/{item_id:path}", tags=["changes"], responses=UNKNOWN)
-    async def delete_item(item_id: ItemId) -> schemas.ItemsAnswer:
+    async def delete_item(item_id: ItemId) -> schemas.ItemsResponse:
         """Take an item out of all lists."""
         return await work(lambda: service.delete_item(item_id))
 
     @app.delete("/v1/users/{user_id:path}", tags=["changes"])
-    async def forget_user(user_id: UserId) -> schemas.Forgotten:
+    async def forget_user(user_id: UserId) -> schemas.ForgetUserResponse:
         """Delete a user's events and lists; models ignore what they were fitted on of the user."""
         return await work(lambda: service.forget_user(user_id))
 
 
 def _add_model(app: FastAPI, service: Service, work: Callable[[Callable[[], Any]], Any]) -> None:
     @app.get("/v1/model", tags=["model"])
-    async def about_model() -> schemas.ModelAnswer:
+    async def about_model() -> schemas.ModelResponse:
         """Say what answers now, and which newer models were not taken."""
         return service.about_model()
 
     @app.post(
         "/v1/model/reload", tags=["model"], responses={409: {"model": schemas.Problem, "description": "Not taken."}}
     )
-    async def reload() -> schemas.ModelAnswer:
+    async def reload() -> schemas.ModelResponse:
         """Load the model that the alias names now; the old one answers until the new one can."""
         await work(lambda: service.live.reload(force=True))
         return service.about_model()

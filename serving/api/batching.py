@@ -15,7 +15,7 @@ Work = Callable[[Callable[[], Any]], Awaitable[Any]]
 """Runs a call in a worker thread."""
 
 
-class Gather(Generic[Asked, Answered]):
+class MicroBatcher(Generic[Asked, Answered]):
     """Calls `answer` with what is waiting, at most `most` requests in a call and `at_once` calls at a time.
 
     `answer` returns an answer or an error for each request, in their order.

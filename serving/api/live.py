@@ -1,7 +1,7 @@
 """The model that answers now: loaded, changed and replaced as one, without a request noticing.
 
 In: what names the model (an alias that moves), and the store, whose item changes come on top of the
-bundle's catalogue. Out: `Live.model`, which a request reads once and keeps.
+bundle's catalogue. Out: `ModelHolder.model`, which a request reads once and keeps.
 """
 
 import logging
@@ -42,7 +42,7 @@ class Model:
         return self.lookup.bundle
 
 
-class Live:
+class ModelHolder:
     """Keeps `model` up to date with its alias and with the store."""
 
     def __init__(self, named: str, store: Store) -> None:

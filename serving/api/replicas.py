@@ -26,7 +26,7 @@ from recsys.cluster import start_ray
 from recsys.errors import RecsysError, UsageError
 from serving.api.app import BATCH, create_app
 from serving.api.guard import Limits
-from serving.api.server import is_local, log_to_stderr, notice, open_live
+from serving.api.server import is_local, log_to_stderr, notice, open_model
 from serving.store.store import Store
 
 NAME = "recsys"
@@ -55,7 +55,7 @@ class Replica:
     def __init__(self, plan: Plan) -> None:
         log_to_stderr()
         store = Store(plan.store)
-        live = open_live(plan.model, store)
+        live = open_model(plan.model, store)
         self._made = create_app(live, store, limits=plan.limits, local=plan.local, batch=plan.batch)
         self._made.add_middleware(WithoutRequestId)
 

@@ -76,7 +76,7 @@ class HistoryEvent(Body):
         return PastEvent(self.item_id, self.event_type, microseconds(self.timestamp))
 
 
-class Who(Body):
+class ListRequest(Body):
     """For whom: a user, or a history (oldest event first) that stands for what is known of the user."""
 
     user_id: Id | None = None
@@ -106,7 +106,7 @@ class Filters(Body):
     """Any other column of the items: a value, several values, or a range; of a column of lists, an element."""
 
 
-class RecommendBody(Who):
+class RecommendRequest(ListRequest):
     """A request for a list."""
 
     query: Annotated[Text, Field(min_length=1, max_length=500)] | None = None
@@ -132,7 +132,7 @@ class Context(Body):
     """When the list will be seen; now by default."""
 
 
-class RankBody(Who):
+class RankRequest(ListRequest):
     """A request to put candidates in order."""
 
     candidates: Annotated[list[Id], Field(min_length=1, max_length=MAX_CANDIDATES)]
@@ -141,13 +141,13 @@ class RankBody(Who):
     model_config = examples({"user_id": "u000001", "candidates": ["i000001", "i000002"]})
 
     @model_validator(mode="after")
-    def _distinct(self) -> "RankBody":
+    def _distinct(self) -> "RankRequest":
         if len(set(self.candidates)) < len(self.candidates):
             raise ValueError("candidates has the same id twice; send each once")
         return self
 
 
-class SearchBody(Body):
+class SearchRequest(Body):
     """A sentence to find items by."""
 
     query: Annotated[Text, Field(min_length=1, max_length=500)]
@@ -173,7 +173,7 @@ class Event(Body):
     position: int | None = Field(None, ge=1, le=100_000)
 
 
-class EventsBody(Body):
+class EventsRequest(Body):
     """One event or many; all of them are kept, or none."""
 
     events: Annotated[list[Event], Field(min_length=1, max_length=MAX_EVENTS)]
@@ -213,7 +213,7 @@ class Item(Body):
         return self.attributes | known
 
 
-class ItemsBody(Body):
+class ItemsRequest(Body):
     """One item or many; all of them are taken, or none."""
 
     items: Annotated[list[Item], Field(min_length=1, max_length=MAX_ITEMS)]
@@ -226,16 +226,17 @@ class ItemsBody(Body):
     )
 
     @model_validator(mode="after")
-    def _distinct(self) -> "ItemsBody":
+    def _distinct(self) -> "ItemsRequest":
         if len({item.item_id for item in self.items}) < len(self.items):
             raise ValueError("items has the same id twice; send each once")
         return self
 
 
-class Near(BaseModel):
-    """An item of the history, and how like it is."""
+class SimilarItem(BaseModel):
+    """An item near another."""
 
     item_id: str
+    title: str
     similarity: float
 
 
@@ -249,7 +250,7 @@ class Contribution(BaseModel):
 class Reasons(BaseModel):
     """Why an item stands where it does."""
 
-    nearest: list[Near]
+    nearest: list[SimilarItem]
     """The events of the history that it is most like, by interest."""
     features: list[Contribution]
     """The strongest, of either sign."""
@@ -271,7 +272,7 @@ class RankedItem(BaseModel):
     reasons: Reasons | None = None
 
 
-class Answer(BaseModel):
+class RecommendResponse(BaseModel):
     """A list, best first, and the ids that the model does not know."""
 
     request_id: str
@@ -282,15 +283,7 @@ class Answer(BaseModel):
     unknown_items: list[str]
 
 
-class SimilarItem(BaseModel):
-    """An item near another."""
-
-    item_id: str
-    title: str
-    similarity: float
-
-
-class SimilarAnswer(BaseModel):
+class SimilarResponse(BaseModel):
     """The items nearest to one."""
 
     item_id: str
@@ -298,7 +291,7 @@ class SimilarAnswer(BaseModel):
     items: list[SimilarItem]
 
 
-class EventsAnswer(BaseModel):
+class EventsResponse(BaseModel):
     """What became of the events: those that are neither new nor known of an id were there before."""
 
     accepted: int
@@ -307,21 +300,21 @@ class EventsAnswer(BaseModel):
     """Kept all the same: they count once the items are known."""
 
 
-class ItemsAnswer(BaseModel):
+class ItemsResponse(BaseModel):
     """That items changed, and how many there are now."""
 
     changed: int
     items: int
 
 
-class Forgotten(BaseModel):
+class ForgetUserResponse(BaseModel):
     """What was deleted of a user."""
 
     user_id: str
     deleted: int
 
 
-class ModelAnswer(BaseModel):
+class ModelResponse(BaseModel):
     """What answers now."""
 
     model: str

@@ -12,20 +12,20 @@ import uvicorn
 from recsys.errors import RecsysError
 from serving.api.app import create_app
 from serving.api.guard import LOOPBACK, Limits
-from serving.api.live import Live
+from serving.api.live import ModelHolder
 from serving.store.store import Store
 
 
-def open_live(model: str, store: Store) -> Live:
+def open_model(model: str, store: Store) -> ModelHolder:
     """Load `model` and freeze what was loaded, so that garbage collection skips it."""
-    live = Live(model, store)
+    live = ModelHolder(model, store)
     # What is loaded stays: looking through all of it for garbage would hold up requests for 0.3 s now and then.
     gc.collect()
     gc.freeze()
     return live
 
 
-def run(live: Live, store: Store, host: str, port: int, rate: int) -> None:
+def run(live: ModelHolder, store: Store, host: str, port: int, rate: int) -> None:
     """Answer on `host` and `port` until the process is stopped.
 
     Raises:

@@ -16,7 +16,7 @@ from features.histories import Histories, Ints
 from recsys.errors import RecsysError
 from serving.api import schemas
 from serving.api.filters import matching
-from serving.api.live import Live, Model
+from serving.api.live import Model, ModelHolder
 from serving.api.metrics import Metrics
 from serving.columns import refuse_unfit
 from serving.loading import read_sentences
@@ -24,11 +24,11 @@ from serving.lookup import PastEvent
 from serving.recommender import Ranking
 from serving.rerank import explore
 from serving.retrieval.sources import Bools, Floats, Sentences
-from serving.store.impressions import ShownLog
-from serving.store.store import ShownList, Store, StoredEvent
+from serving.store.impressions import ImpressionLog
+from serving.store.store import ImpressionList, Store, StoredEvent
 
 T = TypeVar("T")
-Body = TypeVar("Body", bound=schemas.Who)
+Body = TypeVar("Body", bound=schemas.ListRequest)
 
 CACHED = 256
 """Sentences and filters that are remembered for a model."""
@@ -76,36 +76,36 @@ class Service:
 
     def __init__(
         self,
-        live: Live,
+        live: ModelHolder,
         store: Store,
         metrics: Metrics,
-        shown: ShownLog,
+        shown: ImpressionLog,
         clock: Callable[[], int] = wall_clock,
         seed: int | None = None,
     ) -> None:
         """`clock` is asked for the moment of each request; `seed` makes exploration repeatable."""
-        self.live, self.store, self.metrics, self.shown, self.clock = live, store, metrics, shown, clock
+        self.live, self.store, self.metrics, self.impressions, self.clock = live, store, metrics, shown, clock
         self._rng, self._drawing = np.random.default_rng(seed), threading.Lock()
 
-    def recommend(self, body: schemas.RecommendBody) -> schemas.Answer:
+    def recommend(self, body: schemas.RecommendRequest) -> schemas.RecommendResponse:
         """Return the best items for a user, a history, a sentence, or (with none) anyone."""
         return self._recommended([self._to_recommend(self.live.model, body)])[0]
 
-    def recommend_all(self, wanted: list[schemas.RecommendBody]) -> list[schemas.Answer | Exception]:
+    def recommend_all(self, wanted: list[schemas.RecommendRequest]) -> list[schemas.RecommendResponse | Exception]:
         """Return what `recommend` answers to each of at most `recommender.BLOCK` requests, or its error."""
         model = self.live.model
         return _in_groups(wanted, lambda body: self._to_recommend(model, body), self._recommended)
 
-    def rank_all(self, wanted: list[schemas.RankBody]) -> list[schemas.Answer | Exception]:
+    def rank_all(self, wanted: list[schemas.RankRequest]) -> list[schemas.RecommendResponse | Exception]:
         """Return for each request its candidates in order of value, those that the model lacks apart, or its error."""
         model = self.live.model
         return _in_groups(wanted, lambda body: self._to_rank(model, body), self._ranked)
 
-    def search(self, body: schemas.SearchBody) -> schemas.Answer:
+    def search(self, body: schemas.SearchRequest) -> schemas.RecommendResponse:
         """Return the items that a sentence asks for."""
-        return self.recommend(schemas.RecommendBody(query=body.query, k=body.k, filters=body.filters))
+        return self.recommend(schemas.RecommendRequest(query=body.query, k=body.k, filters=body.filters))
 
-    def similar(self, item_id: str, k: int) -> schemas.SimilarAnswer:
+    def similar(self, item_id: str, k: int) -> schemas.SimilarResponse:
         """Return the items nearest to one by their vectors.
 
         Raises:
@@ -119,9 +119,9 @@ class Service:
             schemas.SimilarItem(item_id=model.lookup.ids[item], title=model.lookup.titles[item], similarity=cosine)
             for item, cosine in zip(*(found.tolist() for found in recommender.similar(row, k)), strict=True)
         ]
-        return schemas.SimilarAnswer(item_id=item_id, model=model.name, items=items)
+        return schemas.SimilarResponse(item_id=item_id, model=model.name, items=items)
 
-    def add_events(self, body: schemas.EventsBody) -> schemas.EventsAnswer:
+    def add_events(self, body: schemas.EventsRequest) -> schemas.EventsResponse:
         """Keep events; the next request sees them.
 
         Raises:
@@ -140,9 +140,9 @@ class Service:
         accepted = self.store.add_events(events)
         self.metrics.events.inc(accepted)
         unknown = list(dict.fromkeys(event.item_id for event in events if event.item_id not in rows))
-        return schemas.EventsAnswer(accepted=accepted, duplicates=len(events) - accepted, unknown_items=unknown)
+        return schemas.EventsResponse(accepted=accepted, duplicates=len(events) - accepted, unknown_items=unknown)
 
-    def put_items(self, body: schemas.ItemsBody) -> schemas.ItemsAnswer:
+    def put_items(self, body: schemas.ItemsRequest) -> schemas.ItemsResponse:
         """Add or replace items; they can be recommended when this returns.
 
         Raises:
@@ -152,7 +152,7 @@ class Service:
         refuse_unfit([{"item_id": item.item_id, **item.body()} for item in body.items], schema)
         return self._change([(item.item_id, item.body()) for item in body.items])
 
-    def delete_item(self, item_id: str) -> schemas.ItemsAnswer:
+    def delete_item(self, item_id: str) -> schemas.ItemsResponse:
         """Take an item out of all lists; histories keep it.
 
         Raises:
@@ -163,16 +163,16 @@ class Service:
             raise UnknownItemError(f"item {item_id!r} is not in the catalogue")
         return self._change([(item_id, None)])
 
-    def forget_user(self, user_id: str) -> schemas.Forgotten:
+    def forget_user(self, user_id: str) -> schemas.ForgetUserResponse:
         """Delete a user's events and lists, and have the model ignore what it knows of the user."""
-        return schemas.Forgotten(user_id=user_id, deleted=self.store.forget_user(user_id))
+        return schemas.ForgetUserResponse(user_id=user_id, deleted=self.store.forget_user(user_id))
 
-    def about_model(self) -> schemas.ModelAnswer:
+    def about_model(self) -> schemas.ModelResponse:
         """Say what answers now."""
         model = self.live.model
         manifest, recommender = model.bundle.manifest, model.lookup.recommender
         count = len(model.lookup.ids) if recommender.available is None else int(recommender.available.sum())
-        return schemas.ModelAnswer(
+        return schemas.ModelResponse(
             model=model.name,
             dataset=manifest["dataset"],
             fit_on=manifest["fit_on"],
@@ -182,12 +182,12 @@ class Service:
             failed=self.live.failed,
         )
 
-    def _change(self, changes: list[tuple[str, dict[str, object] | None]]) -> schemas.ItemsAnswer:
+    def _change(self, changes: list[tuple[str, dict[str, object] | None]]) -> schemas.ItemsResponse:
         self.store.change_items(changes)
         self.live.take_changes()
-        return schemas.ItemsAnswer(changed=len(changes), items=self.about_model().items)
+        return schemas.ItemsResponse(changed=len(changes), items=self.about_model().items)
 
-    def _to_recommend(self, model: Model, body: schemas.RecommendBody) -> Asked[schemas.RecommendBody]:
+    def _to_recommend(self, model: Model, body: schemas.RecommendRequest) -> Asked[schemas.RecommendRequest]:
         now = self.clock()
         past = self._past(model, body.user_id, body.history)
         histories, sentences = self._histories(model, past, now, body.query)
@@ -200,7 +200,7 @@ class Service:
         allowed = self._allowed(model, body.filters, filters) if body.filters and filters else None
         return Asked(model, body, now, histories, unknown, alike, sentences=sentences, allowed=allowed)
 
-    def _recommended(self, group: list[Asked[schemas.RecommendBody]]) -> list[schemas.Answer]:
+    def _recommended(self, group: list[Asked[schemas.RecommendRequest]]) -> list[schemas.RecommendResponse]:
         model, body = group[0].model, group[0].body
         proposed: dict[str, Ints] = {}
         recommender = model.lookup.recommender
@@ -226,7 +226,7 @@ class Service:
             answers.append(self._answer(asked, listed, propensities))
         return answers
 
-    def _to_rank(self, model: Model, body: schemas.RankBody) -> Asked[schemas.RankBody]:
+    def _to_rank(self, model: Model, body: schemas.RankRequest) -> Asked[schemas.RankRequest]:
         time = schemas.microseconds(body.context.time) if body.context else None
         now = self.clock() if time is None else time
         past = self._past(model, body.user_id, body.history)
@@ -240,7 +240,7 @@ class Service:
         alike = (body.explain, len(known).bit_length())
         return Asked(model, body, now, histories, unknown, alike, candidates=known)
 
-    def _ranked(self, group: list[Asked[schemas.RankBody]]) -> list[schemas.Answer]:
+    def _ranked(self, group: list[Asked[schemas.RankRequest]]) -> list[schemas.RecommendResponse]:
         widest = max(len(asked.candidates) for asked in group)
         if not widest:
             return [self._answer(asked, None) for asked in group]
@@ -302,17 +302,17 @@ class Service:
 
     def _answer(
         self, asked: Asked[Any], ranking: Ranking | None, propensities: list[float | None] | None = None
-    ) -> schemas.Answer:
+    ) -> schemas.RecommendResponse:
         model, user_id = asked.model, asked.body.user_id
         request_id = uuid.uuid4().hex
         items = [] if ranking is None else _items(model, asked.histories, ranking)
-        chances = propensities or [None] * len(items)
+        probabilities = propensities or [None] * len(items)
         if propensities:
-            for item, chance in zip(items, chances, strict=True):
+            for item, chance in zip(items, probabilities, strict=True):
                 item.explored = chance is not None
         ids, scores = [item.item_id for item in items], [item.score for item in items]
-        self.shown.add(ShownList(request_id, user_id, asked.now, model.name, ids, scores, chances))
-        return schemas.Answer(
+        self.impressions.add(ImpressionList(request_id, user_id, asked.now, model.name, ids, scores, probabilities))
+        return schemas.RecommendResponse(
             request_id=request_id, user_id=user_id, model=model.name, items=items, unknown_items=asked.unknown
         )
 
@@ -320,10 +320,10 @@ class Service:
 def _in_groups(
     wanted: list[Body],
     to_ask: Callable[[Body], Asked[Body]],
-    answer: Callable[[list[Asked[Body]]], list[schemas.Answer]],
-) -> list[schemas.Answer | Exception]:
+    answer: Callable[[list[Asked[Body]]], list[schemas.RecommendResponse]],
+) -> list[schemas.RecommendResponse | Exception]:
     """Return the answers to `wanted`, those that are alike made together; an error where there is none."""
-    results: dict[int, schemas.Answer | Exception] = {}
+    results: dict[int, schemas.RecommendResponse | Exception] = {}
     groups: dict[Hashable, dict[int, Asked[Body]]] = {}
     for place, body in enumerate(wanted):
         try:
@@ -374,10 +374,11 @@ def _reasons(model: Model, histories: Histories, row: int, shares: Floats) -> sc
     lookup, recommender = model.lookup, model.lookup.recommender
     past = np.unique(histories.items[0])
     past = past[(past >= 0) & (past < len(lookup.ids))]
-    likeness = recommender.vectors[past] @ recommender.vectors[row]
+    similarities = recommender.vectors[past] @ recommender.vectors[row]
+    order = np.argsort(-similarities, kind="stable")[:NEAREST]
     nearest = [
-        schemas.Near(item_id=lookup.ids[past[place]], similarity=float(likeness[place]))
-        for place in np.argsort(-likeness, kind="stable")[:NEAREST]
+        schemas.SimilarItem(item_id=lookup.ids[item], title=lookup.titles[item], similarity=float(similarity))
+        for item, similarity in zip(past[order], similarities[order], strict=True)
     ]
     names = recommender.feature_names
     strongest = [

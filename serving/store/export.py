@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from features.data.dataset import Dataset, load_dataset
-from recsys.atomic import folder_aside
+from recsys.atomic import atomic_folder
 from recsys.schema import EVENT_COLUMNS, DatasetInfo
 from serving.columns import items_table
 from serving.loading import changed_catalogue
@@ -44,7 +44,7 @@ def export(folder: Path, store: Store, out: Path) -> Exported:
     acted = logged_events(store)
     known = acted.filter(pl.col("item_id").is_in(items["item_id"].implode()))
     new = known.join(before, on=["user_id", "item_id", "event_type", "timestamp"], how="anti", nulls_equal=True)
-    places = shown_places(store)
+    places = impression_rows(store)
     new = new.join(
         places.select("request_id", "item_id", shown="position", chance="propensity"),
         on=["request_id", "item_id"],
@@ -76,7 +76,7 @@ def logged_events(store: Store) -> pl.DataFrame:
     return pl.DataFrame(rows, schema={name: EVENT_COLUMNS[name] for name in LOGGED}, orient="row")
 
 
-def shown_places(store: Store) -> pl.DataFrame:
+def impression_rows(store: Store) -> pl.DataFrame:
     """Return every place of every answered list as an impression, with its propensity where it was explored."""
     shown = [asdict(one) for one in store.every_list() if one.items]
     schema = pl.Schema(
@@ -105,7 +105,7 @@ def _write(dataset: Dataset, items: pl.DataFrame, events: pl.DataFrame, gone: li
         events = events.with_columns(pl.col("timestamp").cast(pl.Datetime("us", "UTC")))
         items = items.with_columns(pl.col("created_at").cast(pl.Datetime("us", "UTC")))
     info = DatasetInfo.model_validate(dataset.info.model_dump() | changes)
-    with folder_aside(out) as folder:
+    with atomic_folder(out) as folder:
         items.write_parquet(folder / "items.parquet")
         events.write_parquet(folder / "events.parquet")
         if dataset.users is not None:

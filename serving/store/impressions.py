@@ -1,6 +1,6 @@
 """The log of answered lists: written behind the answers, bounded, never in their way.
 
-In: `ShownList`s. Out: rows of the store, from which `recsys data export` makes impressions.
+In: `ImpressionList`s. Out: rows of the store, from which `recsys data export` makes impressions.
 """
 
 import logging
@@ -8,7 +8,7 @@ import queue
 import threading
 from collections.abc import Callable
 
-from serving.store.store import ShownList, Store, StoreError
+from serving.store.store import ImpressionList, Store, StoreError
 
 log = logging.getLogger("recsys.shown")
 
@@ -18,17 +18,17 @@ GATHERED_S = 0.2
 """Time in which lists come together before they are written in one go."""
 
 
-class ShownLog:
+class ImpressionLog:
     """A queue of lists and the thread that writes them; what does not fit is dropped and counted."""
 
     def __init__(self, store: Store, on_dropped: Callable[[], None], most: int = 10_000) -> None:
         self._store, self._on_dropped = store, on_dropped
-        self._waiting: queue.Queue[ShownList] = queue.Queue(most)
+        self._waiting: queue.Queue[ImpressionList] = queue.Queue(most)
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._write, daemon=True)
         self._thread.start()
 
-    def add(self, shown: ShownList) -> None:
+    def add(self, shown: ImpressionList) -> None:
         """Have `shown` written soon."""
         try:
             self._waiting.put_nowait(shown)
@@ -41,7 +41,7 @@ class ShownLog:
         self._thread.join(timeout_s)
 
     def _write(self) -> None:
-        batch: list[ShownList] = []
+        batch: list[ImpressionList] = []
         while not (self._closing.is_set() and not batch and self._waiting.empty()):
             batch += self._taken(WRITTEN_AT_ONCE - len(batch))
             try:
@@ -52,8 +52,8 @@ class ShownLog:
                 if self._closing.wait(RETRY_S):
                     return
 
-    def _taken(self, most: int) -> list[ShownList]:
-        taken: list[ShownList] = []
+    def _taken(self, most: int) -> list[ImpressionList]:
+        taken: list[ImpressionList] = []
         try:
             taken.append(self._waiting.get(timeout=RETRY_S))
             self._closing.wait(GATHERED_S)

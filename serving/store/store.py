@@ -105,8 +105,8 @@ class ItemChange:
 
 
 @dataclass(frozen=True)
-class ShownList:
-    """A list that was answered; `propensities` are the chances of its explored places, null elsewhere."""
+class ImpressionList:
+    """A list that was answered; `propensities` are the probabilities of its explored places, null elsewhere."""
 
     request_id: str
     user_id: str | None
@@ -201,16 +201,16 @@ class Store:
             rows = connection.execute(sa.select(items).where(items.c.number > after).order_by(items.c.number))
             return [ItemChange(*row) for row in rows]
 
-    def add_lists(self, shown: Sequence[ShownList]) -> None:
+    def add_lists(self, shown: Sequence[ImpressionList]) -> None:
         """Keep answered lists."""
         if shown:
             with self._writing() as connection:
                 connection.execute(self._add_list, [vars(one) for one in shown])
 
-    def every_list(self) -> Iterator[ShownList]:
+    def every_list(self) -> Iterator[ImpressionList]:
         """Yield all lists."""
         for row in self._pages(lists, lists.c.request_id):
-            yield ShownList(*row)
+            yield ImpressionList(*row)
 
     def forget_user(self, user_id: str) -> int:
         """Delete the user's events and lists, and have models ignore what they know; return the rows deleted."""

@@ -88,5 +88,5 @@ def test_impressions_are_kept_by_request_and_out_of_histories() -> None:
     frame = frame.with_columns(request_id=pl.Series(["a", "a", "b"]))
     log = build_log(frame, pl.Series(["i0", "i1", "i2"]), 0.25)
     assert len(log) == 1
-    key = int(log.keys[0])
-    assert log.shown[log.shown_offsets[key] : log.shown_offsets[key + 1]].tolist() == [2]
+    key = int(log.request_index[0])
+    assert log.impressions[log.impression_offsets[key] : log.impression_offsets[key + 1]].tolist() == [2]

@@ -56,7 +56,7 @@ def test_one_changed_byte_in_any_file_is_noticed(copy: Path) -> None:
 
 @pytest.mark.parametrize("damage", ["missing file", "no manifest", "other format", "broken manifest", "no files"])
 def test_an_incomplete_bundle_is_one_clear_line(copy: Path, damage: str) -> None:
-    """Whatever is wrong, the message names the place and the way out."""
+    """Whatever is wrong, the message names the place and a hint."""
     manifest = copy / "manifest.json"
     content = json.loads(manifest.read_text())
     if damage == "missing file":

@@ -87,9 +87,9 @@ def test_head_metrics_equal_those_of_scikit_learn(seed: int) -> None:
     """AUC with ties and logloss equal scikit-learn's."""
     rng = np.random.default_rng(seed)
     labels = np.concatenate([[0, 1], rng.integers(0, 2, 50)]).astype(float)
-    chances = rng.integers(1, 9, 52) / 10
-    assert metrics.auc(chances, labels) == pytest.approx(roc_auc_score(labels, chances))
-    assert metrics.logloss(chances, labels) == pytest.approx(log_loss(labels, chances))
+    probabilities = rng.integers(1, 9, 52) / 10
+    assert metrics.auc(probabilities, labels) == pytest.approx(roc_auc_score(labels, probabilities))
+    assert metrics.logloss(probabilities, labels) == pytest.approx(log_loss(labels, probabilities))
 
 
 def test_calibration_error_is_zero_for_true_rates_and_large_for_wrong_ones() -> None:

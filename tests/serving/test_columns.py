@@ -12,7 +12,7 @@ from serving.api.filters import FilterError, matching
 from serving.api.schemas import Filters
 from serving.columns import items_table
 from serving.store.store import Store
-from tests.worlds import client_of, live_of, with_columns
+from tests.worlds import client_of, holder_of, with_columns
 
 SCHEMA: dict[str, pl.DataType] = {
     "size": pl.String(),
@@ -65,7 +65,7 @@ def store(tmp_path: Path) -> Store:
 @pytest.fixture
 def client(bundle: Path, store: Store) -> TestClient:
     """Return a client of an app on that bundle."""
-    return client_of(create_app(live_of(bundle, store), store), raise_server_exceptions=False)
+    return client_of(create_app(holder_of(bundle, store), store), raise_server_exceptions=False)
 
 
 @pytest.mark.parametrize("attributes", [{"size": 5}, {"size": ["a"]}, {"weight": "heavy"}, {"flag": "yes"}], ids=str)
@@ -81,7 +81,7 @@ def test_a_value_of_another_kind_is_refused_and_not_kept(client: TestClient, sto
 def test_an_item_that_another_model_took_harms_none(bundle: Path, store: Store) -> None:
     """What this one's columns cannot hold is unknown to it: it starts, and the item is recommendable."""
     store.change_items([("new", {"title": "red lamp", "weight": "heavy", "size": ["a"], "flag": 3, "price": "dear"})])
-    client = client_of(create_app(live_of(bundle, store), store))
+    client = client_of(create_app(holder_of(bundle, store), store))
     assert client.get("/v1/model").json()["items"] == 41
     answer = client.post("/v1/rank", json={"candidates": ["new"]})
     assert [item["item_id"] for item in answer.json()["items"]] == ["new"]

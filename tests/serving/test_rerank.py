@@ -59,13 +59,13 @@ def test_explored_places_have_the_share_and_the_propensity_that_are_told() -> No
     lists = np.stack([items for items, _ in rounds])
     assert abs((lists >= 100).mean() - 0.2) < 0.01
     assert abs((lists == 107).mean() - 0.2 / 20) < 0.002
-    for items, chances in rounds[:50]:
+    for items, probabilities in rounds[:50]:
         assert len(set(items.tolist())) == 10
-        assert [chance is not None for chance in chances] == (items >= 100).tolist()
-        assert {chance for chance in chances if chance} <= {0.2 / 20}
+        assert [chance is not None for chance in probabilities] == (items >= 100).tolist()
+        assert {chance for chance in probabilities if chance} <= {0.2 / 20}
 
 
 def test_nothing_new_leaves_nothing_to_explore() -> None:
     """Nor does a new item that stands in the list already."""
-    items, chances = explore(np.arange(3), np.array([1]), 0.5, np.random.default_rng(0))
-    assert items.tolist() == [0, 1, 2] and chances == [None] * 3
+    items, probabilities = explore(np.arange(3), np.array([1]), 0.5, np.random.default_rng(0))
+    assert items.tolist() == [0, 1, 2] and probabilities == [None] * 3

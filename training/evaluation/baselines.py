@@ -1,4 +1,4 @@
-"""Yardsticks: recommenders without a trained text model, measured in the same report.
+"""Baselines: recommenders without a trained text model, measured in the same report.
 
 In: interactions `[V, N]` (users by items, event weights) and histories. Out: scores `[R, N]`.
 
@@ -37,7 +37,7 @@ EASE_LIMIT = 20_000
 """Most items for which the dense `[N, N]` matrix of EASE is solved."""
 
 
-class Yardstick(Protocol):
+class Baseline(Protocol):
     """Scores the whole catalogue for histories."""
 
     def scores(self, histories: Histories) -> Floats:
@@ -160,16 +160,16 @@ def exclude(scores: Floats, histories: Histories) -> Floats:
     return kept
 
 
-def fit_yardsticks(
+def fit_baselines(
     config: Config, items: pl.DataFrame, dataset: Dataset, log: EventLog, fit_on: str
-) -> tuple[dict[str, Yardstick], dict[str, str]]:
-    """Fit every yardstick on the events that the model was fitted on; return those left out and why."""
-    fitted = log.in_stages(*PLANS[fit_on].refit)
+) -> tuple[dict[str, Baseline], dict[str, str]]:
+    """Fit every baseline on the events that the model was fitted on; return those left out and why."""
+    fitted = log.in_segments(*PLANS[fit_on].refit)
     weights = np.array([dataset.info.event_weights[name] for name in EVENT_TYPES])
     shape = (len(fitted.user_ids), items.height)
     interactions = sparse.csr_matrix((weights[fitted.types], (fitted.user_rows, fitted.items)), shape=shape)
-    with stage("fitting yardsticks"):
-        yardsticks: dict[str, Yardstick] = {
+    with stage("fitting baselines"):
+        baselines: dict[str, Baseline] = {
             "popularity": Popularity(interactions),
             "item-knn": item_knn(interactions),
             "als": Als(interactions),
@@ -178,10 +178,10 @@ def fit_yardsticks(
         }
         skipped = {}
         try:
-            yardsticks["ease"] = Ease(interactions)
+            baselines["ease"] = Ease(interactions)
         except RecsysError as error:
             skipped["ease"] = str(error)
-    return yardsticks, skipped
+    return baselines, skipped
 
 
 def frozen_vectors(config: EncoderConfig, items: pl.DataFrame) -> np.ndarray:

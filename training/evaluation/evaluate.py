@@ -1,4 +1,4 @@
-"""Measure the very lists that serving makes, with intervals, segments and yardsticks.
+"""Measure the very lists that serving makes, with intervals, segments and baselines.
 
 In: a `Recommender`, the log and the split to look at. Out: `Report`.
 
@@ -20,7 +20,7 @@ from rich.table import Table
 
 from features.histories import TEST, VALID, EventLog, Histories, Requests, offsets_of
 from features.simulator.shop import load_truth, oracle_scores
-from recsys.atomic import file_aside
+from recsys.atomic import atomic_file
 from recsys.events import EVENT_TYPES
 from recsys.metrics import (
     Interval,
@@ -44,13 +44,13 @@ from recsys.metrics import (
 )
 from recsys.models.interest import HEADS
 from serving.recommender import BLOCK, Ranking, Recommender
-from training.evaluation.baselines import Yardstick, exclude
-from training.ranker.data import shown_data
+from training.evaluation.baselines import Baseline, exclude
+from training.ranker.data import impression_data
 
 LIST_LENGTH = 100
 """Places of a list that are looked at; a target further down counts as missed."""
 
-SPLIT_STAGES = {"valid": VALID, "test": TEST}
+SPLIT_SEGMENTS = {"valid": VALID, "test": TEST}
 HISTORY_BINS = ((0, 0, "no history"), (1, 2, "history 1-2"), (3, 9, "history 3-9"), (10, 1 << 30, "history 10+"))
 
 
@@ -77,23 +77,25 @@ class Report:
     lists: dict[str, Interval]
     """Properties of the lists themselves: coverage, novelty, diversity, popularity share."""
     segments: dict[str, dict[str, Any]]
-    yardsticks: dict[str, dict[str, Interval]]
+    baselines: dict[str, dict[str, Interval]]
     differences: dict[str, Interval]
-    """ndcg@10 above each yardstick (the oracle is none), paired over users."""
+    """ndcg@10 above each baseline (the oracle is none), paired over users."""
     sources: dict[str, SourceRecall]
     """What each candidate source brings, and `all of them`."""
     skipped: dict[str, str] = field(default_factory=dict)
-    """Yardsticks that could not be fitted, and why."""
+    """Baselines that could not be fitted, and why."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report as plain values, the form of `--json`."""
+        baselines = {name: _plain(metrics) for name, metrics in self.baselines.items()}
         return {
             "dataset": self.dataset,
             "split": self.split,
             "n": self.n,
             "metrics": _plain(self.metrics | self.lists),
             "segments": {name: {"n": part["n"], **_plain(part["metrics"])} for name, part in self.segments.items()},
-            "yardsticks": {name: _plain(metrics) for name, metrics in self.yardsticks.items()},
+            "baselines": baselines,
+            "yardsticks": baselines,  # the key until 0.1, readable for one release
             "differences": _plain(self.differences),
             "sources": {name: asdict(source) for name, source in self.sources.items()},
             "skipped": self.skipped,
@@ -101,7 +103,7 @@ class Report:
 
     def write(self, path: Path) -> None:
         """Write the report as JSON, aside and renamed into place."""
-        with file_aside(path) as temporary:
+        with atomic_file(path) as temporary:
             temporary.write_text(json.dumps(self.as_dict(), indent=1) + "\n", encoding="utf-8")
 
 
@@ -115,8 +117,8 @@ class Evaluation:
 
     @classmethod
     def of(cls, log: EventLog, split: str, length: int) -> "Evaluation":
-        """Gather the requests of `split` with histories of at most `length` events."""
-        requests = log.requests(SPLIT_STAGES[split])
+        """MicroBatcher the requests of `split` with histories of at most `length` events."""
+        requests = log.requests(SPLIT_SEGMENTS[split])
         return cls(log, requests, log.histories(requests.users, requests.times, length))
 
     def per_request(self, ranks: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
@@ -150,7 +152,7 @@ def evaluate(
     split: str,
     dataset: str,
     counts: NDArray[np.int64],
-    yardsticks: dict[str, Yardstick] | None = None,
+    baselines: dict[str, Baseline] | None = None,
     truth_folder: Path | None = None,
     update: Callable[[float, str], None] = lambda share, note: None,
 ) -> Report:
@@ -158,22 +160,22 @@ def evaluate(
 
     `counts` `[N]` are the items' events in what the model was fitted on.
     """
-    world = Evaluation.of(log, split, recommender.config.interest.max_history)
-    ranking = _answer(recommender, world.histories, update)
-    ranks = list_ranks(ranking.items, world.requests.targets, world.requests.offsets)
-    values = world.per_request(ranks)
-    rows = {name: yardstick_values(world, scorer) for name, scorer in (yardsticks or {}).items()}
-    ours, users = values["ndcg@10"], world.requests.users
-    oracle = _oracle_values(world, truth_folder, recommender)
+    evaluation = Evaluation.of(log, split, recommender.config.interest.max_history)
+    ranking = _answer(recommender, evaluation.histories, update)
+    ranks = list_ranks(ranking.items, evaluation.requests.targets, evaluation.requests.offsets)
+    values = evaluation.per_request(ranks)
+    rows = {name: baseline_values(evaluation, scorer) for name, scorer in (baselines or {}).items()}
+    ours, users = values["ndcg@10"], evaluation.requests.users
+    oracle = _oracle_values(evaluation, truth_folder, recommender)
     return Report(
         dataset=dataset,
         split=split,
-        n=len(world.requests),
-        metrics=world.intervals(values) | _head_metrics(recommender, world),
-        lists=_list_metrics(ranking, recommender, counts, world),
-        segments=_segments(world, ranks, counts),
-        yardsticks={name: world.intervals(row) for name, row in (rows | oracle).items()},
-        sources=source_recall(recommender, world),
+        n=len(evaluation.requests),
+        metrics=evaluation.intervals(values) | _head_metrics(recommender, evaluation),
+        lists=_list_metrics(ranking, recommender, counts, evaluation),
+        segments=_segments(evaluation, ranks, counts),
+        baselines={name: evaluation.intervals(row) for name, row in (rows | oracle).items()},
+        sources=source_recall(recommender, evaluation),
         differences={name: paired_difference(ours, row["ndcg@10"], users) for name, row in rows.items()},
     )
 
@@ -186,51 +188,51 @@ def _answer(recommender: Recommender, histories: Histories, update: Callable[[fl
     return Ranking.join(parts)
 
 
-def yardstick_values(world: Evaluation, yardstick: Yardstick) -> dict[str, NDArray[np.float64]]:
-    """Return the yardstick's metrics with seen items kept or left out, whichever serves it better here."""
+def baseline_values(evaluation: Evaluation, baseline: Baseline) -> dict[str, NDArray[np.float64]]:
+    """Return the baseline's metrics with seen items kept or left out, whichever serves it better here."""
 
     def kept(rows: slice) -> NDArray[np.float32]:
-        return yardstick.scores(world.histories.items[rows])
+        return baseline.scores(evaluation.histories.items[rows])
 
     def left_out(rows: slice) -> NDArray[np.float32]:
-        return exclude(kept(rows), world.histories.items[rows])
+        return exclude(kept(rows), evaluation.histories.items[rows])
 
-    both = [world.per_request(world.ranks_of(scores_of)) for scores_of in (kept, left_out)]
+    both = [evaluation.per_request(evaluation.ranks_of(scores_of)) for scores_of in (kept, left_out)]
     return max(both, key=lambda values: float(values["ndcg@10"].mean()))
 
 
 def _oracle_values(
-    world: Evaluation, folder: Path | None, recommender: Recommender
+    evaluation: Evaluation, folder: Path | None, recommender: Recommender
 ) -> dict[str, dict[str, NDArray[np.float64]]]:
     """Rank by the simulator's own probabilities, where the dataset carries its truth."""
     truth = load_truth(folder) if folder else None
-    if truth is None or (world.requests.keys < 0).any():
+    if truth is None or (evaluation.requests.request_index < 0).any():
         return {}
-    ids = [world.log.request_ids[key] for key in world.requests.keys]
-    return {"oracle": world.per_request(world.ranks_of(lambda rows: oracle_scores(truth, ids[rows])))}
+    ids = [evaluation.log.request_ids[key] for key in evaluation.requests.request_index]
+    return {"oracle": evaluation.per_request(evaluation.ranks_of(lambda rows: oracle_scores(truth, ids[rows])))}
 
 
 def _list_metrics(
-    ranking: Ranking, recommender: Recommender, counts: NDArray[np.int64], world: Evaluation
+    ranking: Ranking, recommender: Recommender, counts: NDArray[np.int64], evaluation: Evaluation
 ) -> dict[str, Interval]:
     top = ranking.items[:, :10]
     whole = coverage(top, len(recommender.vectors))
     return {
         "coverage@10": Interval(whole, whole, whole),
-        "novelty@10": bootstrap_interval(novelty(top, counts), world.requests.users),
-        "diversity@10": bootstrap_interval(intra_list_diversity(top, recommender.vectors), world.requests.users),
-        "popularity_share@10": bootstrap_interval(popularity_share(top, counts), world.requests.users),
+        "novelty@10": bootstrap_interval(novelty(top, counts), evaluation.requests.users),
+        "diversity@10": bootstrap_interval(intra_list_diversity(top, recommender.vectors), evaluation.requests.users),
+        "popularity_share@10": bootstrap_interval(popularity_share(top, counts), evaluation.requests.users),
     }
 
 
-def source_recall(recommender: Recommender, world: Evaluation) -> dict[str, SourceRecall]:
+def source_recall(recommender: Recommender, evaluation: Evaluation) -> dict[str, SourceRecall]:
     """Return how many targets each source proposes, and how many it alone."""
-    offsets, blocks = world.requests.offsets, []
-    for start in range(0, len(world.requests), BLOCK):
-        rows = slice(start, min(start + BLOCK, len(world.requests)))
-        proposed = recommender.proposals(recommender.open(recommender.batch(world.histories.rows(rows))))
+    offsets, blocks = evaluation.requests.offsets, []
+    for start in range(0, len(evaluation.requests), BLOCK):
+        rows = slice(start, min(start + BLOCK, len(evaluation.requests)))
+        proposed = recommender.proposals(recommender.open(recommender.batch(evaluation.histories.rows(rows))))
         owners = np.repeat(np.arange(rows.stop - start), np.diff(offsets[start : rows.stop + 1]))
-        targets = world.requests.targets[offsets[start] : offsets[rows.stop]]
+        targets = evaluation.requests.targets[offsets[start] : offsets[rows.stop]]
         blocks.append(np.stack([(items[owners] == targets[:, None]).any(1) for items in proposed.values()]))
     found = np.concatenate(blocks, axis=1)  # [sources, T]
     others = found.sum(0) - found
@@ -242,10 +244,12 @@ def source_recall(recommender: Recommender, world: Evaluation) -> dict[str, Sour
     return rows_of | {"all of them": SourceRecall(sum(quotas.values()), float(found.any(0).mean()), 0.0)}
 
 
-def _segments(world: Evaluation, ranks: NDArray[np.float64], counts: NDArray[np.int64]) -> dict[str, dict[str, Any]]:
+def _segments(
+    evaluation: Evaluation, ranks: NDArray[np.float64], counts: NDArray[np.int64]
+) -> dict[str, dict[str, Any]]:
     """Return hr@10 and ndcg@10 of targets of a kind and of requests of a kind."""
-    requests = world.requests
-    length = (world.histories.items >= 0).sum(1)
+    requests = evaluation.requests
+    length = (evaluation.histories.items >= 0).sum(1)
     targets = {"cold items": counts[requests.targets] == 0, "known items": counts[requests.targets] > 0}
     for code in np.unique(requests.types):
         targets[EVENT_TYPES[code]] = requests.types == code
@@ -267,30 +271,30 @@ def _segments(world: Evaluation, ranks: NDArray[np.float64], counts: NDArray[np.
     return segments
 
 
-def _head_metrics(recommender: Recommender, world: Evaluation) -> dict[str, Interval]:
+def _head_metrics(recommender: Recommender, evaluation: Evaluation) -> dict[str, Interval]:
     """Where it is known what was shown: how well the shown items are told apart (MIND's metrics)."""
-    part, data = shown_data(recommender, world.log, world.requests)
+    part, data = impression_data(recommender, evaluation.log, evaluation.requests)
     if not len(part):
         return {}
     assert recommender.ranker is not None
     present = data.candidates >= 0
-    chances = recommender.ranker.probabilities(data.dense, data.categorical)[present].numpy()
+    probabilities = recommender.ranker.probabilities(data.dense, data.categorical)[present].numpy()
     labels = data.labels[present].numpy() > 0
-    found = impression_metrics(chances[:, 0], labels[:, 0], offsets_of(present.sum(1).numpy()))
-    intervals = {f"shown_{name}": bootstrap_interval(values, part.users) for name, values in found.items()}
+    found = impression_metrics(probabilities[:, 0], labels[:, 0], offsets_of(present.sum(1).numpy()))
+    intervals = {f"impression_{name}": bootstrap_interval(values, part.users) for name, values in found.items()}
     for head, name in enumerate(HEADS):
         if labels[:, head].any():
-            intervals |= _calibration(name, chances[:, head], labels[:, head])
+            intervals |= _calibration(name, probabilities[:, head], labels[:, head])
     return intervals
 
 
-def _calibration(head: str, chances: NDArray[np.float32], labels: NDArray[np.bool_]) -> dict[str, Interval]:
+def _calibration(head: str, probabilities: NDArray[np.float32], labels: NDArray[np.bool_]) -> dict[str, Interval]:
     """Return AUC, logloss and calibration error of a head over shown items, without intervals."""
     truth = labels.astype(np.float64)
     values = {
-        f"{head}_auc": auc(chances, truth),
-        f"{head}_logloss": logloss(chances, truth),
-        f"{head}_calibration_error": calibration_error(chances, truth),
+        f"{head}_auc": auc(probabilities, truth),
+        f"{head}_logloss": logloss(probabilities, truth),
+        f"{head}_calibration_error": calibration_error(probabilities, truth),
     }
     return {name: Interval(value, value, value) for name, value in values.items()}
 
@@ -301,7 +305,7 @@ def render(report: Report, console: Console) -> None:
     names = ("hr@10", "ndcg@10", "recall@50")
     table = _table(title, "", *names)
     table.add_row("[bold]this model[/]", *(f"[bold]{_show(report.metrics[name])}[/]" for name in names))
-    ordered = sorted(report.yardsticks.items(), key=lambda row: -row[1]["ndcg@10"].value)
+    ordered = sorted(report.baselines.items(), key=lambda row: -row[1]["ndcg@10"].value)
     for name, metrics in ordered:
         table.add_row(name, *(_show(metrics[metric]) for metric in names))
     console.print(table)
@@ -312,7 +316,7 @@ def render(report: Report, console: Console) -> None:
         gap = report.differences[best]
         colour = "green" if gap.low > 0 else "red"
         verdict = "above" if gap.low > 0 else "not above"
-        console.print(f"[{colour}]ndcg@10 is {verdict} the best yardstick, {best}: difference {_show(gap)}[/]")
+        console.print(f"[{colour}]ndcg@10 is {verdict} the best baseline, {best}: difference {_show(gap)}[/]")
     _render_rest(report, console)
 
 

@@ -13,12 +13,12 @@ from recsys.errors import RecsysError
 from recsys.progress import stage
 from recsys.registry import bundle_folder
 from serving.loading import Bundle, load_bundle, read_dataset
-from training.evaluation.baselines import fit_yardsticks
-from training.evaluation.evaluate import SPLIT_STAGES, Report, evaluate
+from training.evaluation.baselines import fit_baselines
+from training.evaluation.evaluate import SPLIT_SEGMENTS, Report, evaluate
 from training.plan import PLANS, item_counts
 
 
-def evaluate_model(folder: Path, model: str, split: str, with_yardsticks: bool) -> Report:
+def evaluate_model(folder: Path, model: str, split: str, with_baselines: bool) -> Report:
     """Evaluate a registered model (or bundle folder) on a split of the dataset in `folder`.
 
     Raises:
@@ -26,18 +26,18 @@ def evaluate_model(folder: Path, model: str, split: str, with_yardsticks: bool) 
     """
     dataset, bundle, log = _open(folder, model)
     fit_on = bundle.manifest["fit_on"]
-    if SPLIT_STAGES[split] in PLANS[fit_on].refit:
+    if SPLIT_SEGMENTS[split] in PLANS[fit_on].refit:
         raise RecsysError(
             f"--split {split}: the model was fitted on it (--fit-on {fit_on}); "
             f"train with --fit-on train{'' if split == 'valid' else '+valid'} to measure on {split}"
         )
-    if not len(log.requests(SPLIT_STAGES[split])):
+    if not len(log.requests(SPLIT_SEGMENTS[split])):
         raise RecsysError(f"{folder}: split {split} has no events to measure on; see `recsys data check {folder}`")
     config, items = bundle.recommender.config, bundle.recommender.items
-    yardsticks, skipped = fit_yardsticks(config, items, dataset, log, fit_on) if with_yardsticks else ({}, {})
+    baselines, skipped = fit_baselines(config, items, dataset, log, fit_on) if with_baselines else ({}, {})
     counts = item_counts(log, fit_on, len(bundle.recommender.vectors))
     with stage(f"evaluating on {split}") as update:
-        report = evaluate(bundle.recommender, log, split, dataset.info.name, counts, yardsticks, dataset.folder, update)
+        report = evaluate(bundle.recommender, log, split, dataset.info.name, counts, baselines, dataset.folder, update)
     return replace(report, skipped=skipped)
 
 

@@ -32,9 +32,9 @@ class InterestData:
     """`[S, L + 1]`"""
     times: Ints
     """`[S, L + 1]`"""
-    keys: Ints
-    """`[S, L + 1]` request of each event, a row of `shown`; -1 without one."""
-    shown: NDArray[np.int32]
+    request_index: Ints
+    """`[S, L + 1]` request of each event, a row of `impressions`; -1 without one."""
+    impressions: NDArray[np.int32]
     """`[K, W]` items shown and left alone per request, padded with -1."""
     valid_items: NDArray[np.int32]
     valid_types: NDArray[np.int8]
@@ -71,31 +71,32 @@ class InterestData:
         with np.load(path, allow_pickle=False) as arrays:
             return cls(**{field.name: arrays[field.name] for field in fields(cls)})
 
-    def batches(self, epoch_seed: int, batch_users: int, rank: int, world: int) -> Iterator[Batch]:
-        """Yield one epoch's batches for worker `rank` of `world`, sequences of like length together."""
+    def batches(self, epoch_seed: int, batch_users: int, rank: int, world_size: int) -> Iterator[Batch]:
+        """Yield one epoch's batches for worker `rank` of `world_size`, sequences of like length together."""
         rng = np.random.default_rng(epoch_seed)
         lengths = (self.items >= 0).sum(1)
         order = rng.permutation(len(self.items))
-        pool = batch_users * world * 32
+        pool = batch_users * world_size * 32
         groups = [chunk[np.argsort(lengths[chunk], kind="stable")] for chunk in _chunks(order, pool)]
-        steps = [step for group in groups for step in _chunks(group, batch_users * world)]
+        steps = [step for group in groups for step in _chunks(group, batch_users * world_size)]
         for step in rng.permutation(len(steps)):
-            rows = steps[step][rank::world]
-            if len(steps[step]) >= world:
+            rows = steps[step][rank::world_size]
+            if len(steps[step]) >= world_size:
                 yield self._batch(rows, int(lengths[rows].max()))
 
-    def steps_per_epoch(self, batch_users: int, world: int) -> int:
+    def steps_per_epoch(self, batch_users: int, world_size: int) -> int:
         """Return how many batches `batches` yields to each worker."""
-        return sum(1 for _ in self._step_sizes(batch_users, world))
+        return sum(1 for _ in self._step_sizes(batch_users, world_size))
 
-    def _step_sizes(self, batch_users: int, world: int) -> Iterator[int]:
-        pool = batch_users * world * 32
+    def _step_sizes(self, batch_users: int, world_size: int) -> Iterator[int]:
+        pool = batch_users * world_size * 32
         for group in _chunks(np.arange(len(self.items)), pool):
-            yield from (len(step) for step in _chunks(group, batch_users * world) if len(step) >= world)
+            yield from (len(step) for step in _chunks(group, batch_users * world_size) if len(step) >= world_size)
 
     def _batch(self, rows: Ints, length: int) -> Batch:
         items, types, times, keys = (
-            torch.from_numpy(array[rows, -length:]) for array in (self.items, self.types, self.times, self.keys)
+            torch.from_numpy(array[rows, -length:])
+            for array in (self.items, self.types, self.times, self.request_index)
         )
         history = HistoryBatch(
             items[:, :-1].long(),
@@ -105,9 +106,9 @@ class InterestData:
         targets = torch.where(history.mask, items[:, 1:].long(), -1)
         target_types = types[:, 1:].long()
         weights = torch.from_numpy(self.event_weights).float()[target_types] * history.mask
-        shown = torch.from_numpy(self.shown)[keys[:, 1:]].long()
-        shown = torch.where((keys[:, 1:] >= 0).unsqueeze(-1), shown, -1)
-        return Batch(history, targets, target_types, weights, shown)
+        impressions = torch.from_numpy(self.impressions)[keys[:, 1:]].long()
+        impressions = torch.where((keys[:, 1:] >= 0).unsqueeze(-1), impressions, -1)
+        return Batch(history, targets, target_types, weights, impressions)
 
 
 def _chunks(rows: Ints, size: int) -> list[Ints]:

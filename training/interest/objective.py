@@ -32,17 +32,17 @@ class Batch:
     """`[B, L]` event type code of what followed."""
     weights: Tensor
     """`[B, L]` event weight of what followed."""
-    shown: Tensor
+    impressions: Tensor
     """`[B, L, W]` items shown with the target and left alone; -1 where there are none."""
 
     def to(self, device: torch.device) -> "Batch":
         """Move every tensor to `device`."""
-        rest = (self.targets, self.target_types, self.weights, self.shown)
+        rest = (self.targets, self.target_types, self.weights, self.impressions)
         return Batch(self.history.to(device), *(to_device(tensor, device) for tensor in rest))
 
 
 @dataclass(frozen=True)
-class Wanted:
+class Targets:
     """The P predicted positions of a batch."""
 
     items: Tensor
@@ -51,7 +51,7 @@ class Wanted:
     """`[P]`"""
     weights: Tensor
     """`[P]`"""
-    shown: Tensor
+    impressions: Tensor
     """`[P, W]`"""
 
 
@@ -93,38 +93,38 @@ class InterestObjective(nn.Module):
         events = events[events >= 0]
         of_batch = events.unique()
         encoded = self._choose(of_batch)  # [U]
-        items = self._items_of_step(of_batch, batch.shown)  # [S]
+        items = self._items_of_step(of_batch, batch.impressions)  # [S]
         predicted = batch.targets >= 0
         with autocast(items.device, self.prefix.precision):
             vectors = self.model.item_vectors(self.cache[items], items)  # [S, D]
             places = torch.searchsorted(items, batch.history.items.clamp(min=0))  # [B, L]
             users = self.model.user_vectors(vectors[places], batch.history)[predicted].float()  # [P, 2, D]
             fresh = self._encode(encoded)  # [U, D]
-        wanted = Wanted(
-            *(tensor[predicted] for tensor in (batch.targets, batch.target_types, batch.weights, batch.shown))
+        wanted = Targets(
+            *(tensor[predicted] for tensor in (batch.targets, batch.target_types, batch.weights, batch.impressions))
         )
         logits = _logits(users, vectors.float(), self.model.temperature)  # [2, P, S]
         loss = self._softmax(logits, items, self.log_inclusion(items, len(events)), wanted)
-        loss = loss + self.config.shown_weight * _shown_loss(logits[0], items, wanted)
+        loss = loss + self.config.impression_weight * _impression_loss(logits[0], items, wanted)
         if len(encoded):
             logits = _logits(users.detach(), fresh.float(), self.model.temperature.detach())  # [2, P, U]
             inclusion = self.log_inclusion_encoded(encoded, len(events), len(of_batch))
             loss = loss + self._softmax(logits, encoded, inclusion, wanted)
         return loss
 
-    def _softmax(self, logits: Tensor, items: Tensor, log_inclusion: Tensor, wanted: Wanted) -> Tensor:
+    def _softmax(self, logits: Tensor, items: Tensor, log_inclusion: Tensor, targets: Targets) -> Tensor:
         """Return both heads' sampled softmax for logits `[2, P, S]` over `items` `[S]`, ascending.
 
         Dividing by each item's chance to be in the sample makes the denominator unbiased (logQ
         correction; Yi et al. 2019). A target that is in it counts with certainty and stays as it
         is; one that is not counts for nothing.
         """
-        columns = torch.searchsorted(items, wanted.items).clamp(max=len(items) - 1)  # [P]
-        weights = wanted.weights * (items[columns] == wanted.items)
+        columns = torch.searchsorted(items, targets.items).clamp(max=len(items) - 1)  # [P]
+        weights = targets.weights * (items[columns] == targets.items)
         places = columns.expand(len(HEADS), -1).unsqueeze(2)
         corrected = (logits - log_inclusion).scatter(2, places, logits.gather(2, places))
         click = _weighted_mean(F.cross_entropy(corrected[0], columns, reduction="none"), weights)
-        bought = weights * (wanted.types == PURCHASE)
+        bought = weights * (targets.types == PURCHASE)
         purchase = _weighted_mean(F.cross_entropy(corrected[1], columns, reduction="none"), bought)
         return click + self.config.purchase_weight * purchase
 
@@ -146,10 +146,10 @@ class InterestObjective(nn.Module):
         missed = (1 - by_event) * (1 - 1 / len(self.known)) ** half
         return torch.log1p(-missed).float()
 
-    def _items_of_step(self, of_batch: Tensor, shown: Tensor) -> Tensor:
+    def _items_of_step(self, of_batch: Tensor, impressions: Tensor) -> Tensor:
         count, wanted = len(self.known), self.config.catalogue_negatives
         negatives = self.known if wanted >= count else self._draw(wanted)
-        return torch.cat([of_batch, shown[shown >= 0], negatives]).unique()
+        return torch.cat([of_batch, impressions[impressions >= 0], negatives]).unique()
 
     def _draw(self, count: int) -> Tensor:
         """Draw `count` items with events uniformly, with replacement."""
@@ -181,12 +181,12 @@ def _weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
     return (values * weights).sum() / weights.sum().clamp(min=1e-6)
 
 
-def _shown_loss(logits: Tensor, items: Tensor, wanted: Wanted) -> Tensor:
+def _impression_loss(logits: Tensor, items: Tensor, targets: Targets) -> Tensor:
     """Softmax of the target against the items shown beside it, from logits `[P, S]` over `items`."""
-    if not wanted.shown.shape[1]:
+    if not targets.impressions.shape[1]:
         return logits.new_zeros(())
-    beside = logits.gather(1, torch.searchsorted(items, wanted.shown.clamp(min=0)).clamp(max=len(items) - 1))
-    beside = beside.masked_fill(wanted.shown < 0, float("-inf"))
-    target = logits.gather(1, torch.searchsorted(items, wanted.items).unsqueeze(1))
+    beside = logits.gather(1, torch.searchsorted(items, targets.impressions.clamp(min=0)).clamp(max=len(items) - 1))
+    beside = beside.masked_fill(targets.impressions < 0, float("-inf"))
+    target = logits.gather(1, torch.searchsorted(items, targets.items).unsqueeze(1))
     loss = torch.logsumexp(torch.cat([target, beside], 1), 1) - target.squeeze(1)
-    return _weighted_mean(loss, wanted.weights * (wanted.shown >= 0).any(1))
+    return _weighted_mean(loss, targets.weights * (targets.impressions >= 0).any(1))

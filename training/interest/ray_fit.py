@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from recsys.atomic import file_aside
+from recsys.atomic import atomic_file
 from recsys.cluster import start_ray
 from recsys.config import Config
 from recsys.errors import RecsysError
@@ -68,7 +68,7 @@ def fit_interest(
     }
     with _watching(folder / PROGRESS, update):
         fit = _run(settings, config, folder)
-    with file_aside(result) as temporary:
+    with atomic_file(result) as temporary:
         temporary.write_text(json.dumps(asdict(fit)), encoding="utf-8")
     return fit
 
@@ -113,16 +113,16 @@ def worker_loop(settings: dict[str, Any]) -> None:
     torch.set_num_threads(settings["threads"])
     config = Config.model_validate_json(settings["config"])
     folder, context = Path(settings["folder"]), ray.train.get_context()
-    rank, world = context.get_world_rank(), context.get_world_size()
+    rank, world_size = context.get_world_rank(), context.get_world_size()
     trainer = InterestTrainer(
         InterestData.load(folder / "data.npz"),
         config,
         get_device(),
         settings["seed"],
         rank,
-        world,
+        world_size,
         wrap=(lambda module: prepare_model(module, parallel_strategy_kwargs={"broadcast_buffers": False}))
-        if world > 1
+        if world_size > 1
         else (lambda module: module),
         encoder_from=Path(settings["encoder_from"]) if settings["encoder_from"] else None,
     )
@@ -171,7 +171,7 @@ def _writer(path: Path, epoch: int, total: int, history: list[dict[str, float]],
 
     def write(done: int, of: int) -> None:
         if rank == 0:
-            with file_aside(path) as temporary:
+            with atomic_file(path) as temporary:
                 state = {"share": (epoch + done / of) / total, "note": note}
                 temporary.write_text(json.dumps(state), encoding="utf-8")
 

@@ -19,11 +19,11 @@ MAX_VALID_REQUESTS = 10_000
 
 
 def prepare(
-    log: EventLog, stages: tuple[int, ...], tokens: Tokens, weights: dict[str, float], has_clock: bool, config: Config
+    log: EventLog, segments: tuple[int, ...], tokens: Tokens, weights: dict[str, float], has_clock: bool, config: Config
 ) -> InterestData:
-    """Lay out the sequences of the events in `stages`, and the validation requests beside them."""
+    """Lay out the sequences of the events in `segments`, and the validation requests beside them."""
     length = config.interest.max_history + 1
-    fitted = log.in_stages(*stages)
+    fitted = log.in_segments(*segments)
     items, types, times, keys = _sequences(fitted, length)
     requests = latest(log.requests(VALID), MAX_VALID_REQUESTS)
     valid = log.histories(requests.users, requests.times, config.interest.max_history)
@@ -34,7 +34,7 @@ def prepare(
         types,
         times,
         keys,
-        _shown_table(log),
+        _impression_table(log),
         valid.items,
         valid.types,
         valid.times,
@@ -64,17 +64,17 @@ def _sequences(log: EventLog, length: int) -> tuple[NDArray[np.int32], NDArray[n
         np.where(valid, log.items[places], -1).astype(np.int32),
         np.where(valid, log.types[places], 0).astype(np.int8),
         np.where(valid, log.times[places], 0),
-        np.where(valid, log.keys[places], -1),
+        np.where(valid, log.request_index[places], -1),
     )
 
 
-def _shown_table(log: EventLog, width: int = 20) -> NDArray[np.int32]:
+def _impression_table(log: EventLog, width: int = 20) -> NDArray[np.int32]:
     """Return at most `width` shown items per request `[K, W]`; `[1, 0]` where nothing is known."""
-    counts = np.diff(log.shown_offsets)
+    counts = np.diff(log.impression_offsets)
     width = min(width, int(counts.max(initial=0)))
     columns = np.arange(width)
     valid = columns < counts[:, None]
-    places = np.where(valid, log.shown_offsets[:-1][:, None] + columns, 0)
+    places = np.where(valid, log.impression_offsets[:-1][:, None] + columns, 0)
     if not width:
         return np.empty((max(1, len(counts)), 0), np.int32)
-    return np.where(valid, log.shown[places], -1).astype(np.int32)
+    return np.where(valid, log.impressions[places], -1).astype(np.int32)

@@ -36,7 +36,7 @@ class InterestTrainer:
         device: torch.device,
         seed: int,
         rank: int = 0,
-        world: int = 1,
+        world_size: int = 1,
         wrap: Callable[[nn.Module], nn.Module] = lambda module: module,
         encoder_from: Path | None = None,
     ) -> None:
@@ -46,7 +46,7 @@ class InterestTrainer:
         """
         torch.manual_seed(seed)
         self.data, self.config, self.device = data, config, device
-        self.seed, self.rank, self.world = seed, rank, world
+        self.seed, self.rank, self.world_size = seed, rank, world_size
         frequencies = data.frequencies()
         self.model = build_model(config, torch.from_numpy(frequencies > 0)).to(device)
         if encoder_from:
@@ -58,7 +58,7 @@ class InterestTrainer:
         self.objective.refresh()
         self.step_module = wrap(self.objective)
         self.optimizer = _optimizer(self.model, config)
-        self.steps = max(1, data.steps_per_epoch(config.interest.batch_users, world))
+        self.steps = max(1, data.steps_per_epoch(config.interest.batch_users, world_size))
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._rate)
 
     def fit_epoch(self, epoch: int, on_step: Callable[[int, int], None] = lambda done, of: None) -> float:
@@ -67,7 +67,7 @@ class InterestTrainer:
         torch.manual_seed(epoch_seed + 7919 * self.rank)
         self.step_module.train()
         total = torch.zeros((), device=self.device)
-        batches = self.data.batches(epoch_seed, self.config.interest.batch_users, self.rank, self.world)
+        batches = self.data.batches(epoch_seed, self.config.interest.batch_users, self.rank, self.world_size)
         for done, batch in enumerate(_moved_ahead(batches, self.device), start=1):
             loss = self.step_module(batch)
             self.optimizer.zero_grad()

@@ -58,18 +58,18 @@ def ranking_data(
     return _described(recommender, log, requests, retrieved, on_block)
 
 
-def shown_data(recommender: Recommender, log: EventLog, requests: Requests) -> tuple[Requests, RankingData]:
+def impression_data(recommender: Recommender, log: EventLog, requests: Requests) -> tuple[Requests, RankingData]:
     """Describe what was shown in those of `requests` of which it is known, exactly as serving would rank it."""
-    has = requests.keys >= 0
+    has = requests.request_index >= 0
     beside = np.zeros(len(requests), np.int64)
-    beside[has] = np.diff(log.shown_offsets)[requests.keys[has]]
+    beside[has] = np.diff(log.impression_offsets)[requests.request_index[has]]
     rows = np.flatnonzero(beside)
     part, beside = requests.select(rows), beside[rows]
     counts = np.diff(part.offsets)
     candidates = np.full((len(rows), int((beside + counts).max(initial=0))), -1, np.int64)
     candidates[np.repeat(np.arange(len(rows)), counts), spans(np.zeros(len(rows), np.int64), counts)] = part.targets
-    places = spans(log.shown_offsets[part.keys], beside)
-    candidates[np.repeat(np.arange(len(rows)), beside), spans(counts, beside)] = log.shown[places]
+    places = spans(log.impression_offsets[part.request_index], beside)
+    candidates[np.repeat(np.arange(len(rows)), beside), spans(counts, beside)] = log.impressions[places]
     return part, _described(recommender, log, part, lambda batch, opened, block: candidates[block])
 
 

@@ -145,7 +145,7 @@ def test_altered_packaged_weights_are_refused(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize("name", ["/no/such/folder", "gpt"])
 def test_an_encoder_that_is_missing_or_of_another_kind_is_one_clear_line(tmp_path: Path, name: str) -> None:
-    """The message names the setting and the way out."""
+    """The message names the setting and a hint."""
     if name == "gpt":
         from transformers import GPT2Config, GPT2Model
 

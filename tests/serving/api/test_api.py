@@ -15,12 +15,12 @@ from fastapi.testclient import TestClient
 from serving.api.app import create_app
 from serving.api.guard import Limits
 from serving.api.keys import create_key, revoke_key
-from serving.api.live import Live
+from serving.api.live import ModelHolder
 from serving.api.schemas import MAX_CANDIDATES
 from serving.batch import histories_of
 from serving.loading import load_bundle
 from serving.store.store import Store, StoredEvent
-from tests.worlds import DAY, client_of, live_of, tiny_recommender
+from tests.worlds import DAY, client_of, holder_of, tiny_recommender
 
 NOW = 1_702_000_000_000_000
 
@@ -36,7 +36,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 @pytest.fixture
 def client(tiny: Path, store: Store) -> Iterator[TestClient]:
     """Return a client of an app whose clock stands still."""
-    with client_of(create_app(live_of(tiny, store), store, clock=lambda: NOW)) as opened:
+    with client_of(create_app(holder_of(tiny, store), store, clock=lambda: NOW)) as opened:
         yield opened
 
 
@@ -161,7 +161,7 @@ def test_extreme_times_are_no_failure(client: TestClient) -> None:
 def test_the_documentation_has_examples(client: TestClient) -> None:
     """Whoever reads /docs can try each route at once."""
     schemas = client.get("/openapi.json").json()["components"]["schemas"]
-    assert schemas["RecommendBody"]["examples"] and schemas["RankBody"]["examples"]
+    assert schemas["RecommendRequest"]["examples"] and schemas["RankRequest"]["examples"]
 
 
 def test_the_next_list_knows_the_last_click(client: TestClient, tiny: Path) -> None:
@@ -218,7 +218,7 @@ def test_a_new_item_is_recommendable_when_its_put_returns(client: TestClient, st
     assert similar[0]["item_id"] == "new" and similar[0]["similarity"] > 0.99
     assert "new" in ids(client.post("/v1/recommend", json={"history": ["i7"], "k": 41}))
     assert ids(client.post("/v1/rank", json={"user_id": "u1", "candidates": ["new"]})) == ["new"]
-    other = client_of(create_app(live_of(tiny, store), store))
+    other = client_of(create_app(holder_of(tiny, store), store))
     assert other.get("/v1/items/new/similar").status_code == 200
 
 
@@ -231,7 +231,7 @@ def test_a_deleted_item_is_in_no_list_until_it_is_put_again(client: TestClient, 
         item["item_id"] for item in client.get("/v1/items/i5/similar", params={"k": 40}).json()["items"]
     ]
     assert client.delete(f"/v1/items/{wanted[0]}").status_code == 404
-    again = live_of(tiny, store)
+    again = holder_of(tiny, store)
     assert not again.model.lookup.recommender.available[again.model.lookup.rows[wanted[0]]]  # type: ignore[index]
     client.put("/v1/items", json={"items": [{"item_id": wanted[0], "title": "back"}]})
     assert wanted[0] in ids(client.post("/v1/recommend", json={"user_id": "u1", "k": 40}))
@@ -239,7 +239,7 @@ def test_a_deleted_item_is_in_no_list_until_it_is_put_again(client: TestClient, 
 
 def test_another_process_takes_over_item_changes_within_a_second(client: TestClient, store: Store, tiny: Path) -> None:
     """Without a restart."""
-    with client_of(create_app(live_of(tiny, store), store)) as other:
+    with client_of(create_app(holder_of(tiny, store), store)) as other:
         client.put("/v1/items", json={"items": [{"item_id": "new", "title": "red lamp"}]})
         start = time.monotonic()
         while other.get("/v1/items/new/similar").status_code == 404:
@@ -344,10 +344,10 @@ def test_a_forgotten_user_is_a_stranger(client: TestClient, store: Store) -> Non
 
 def test_without_keys_only_this_machine_is_answered(tiny: Path, store: Store) -> None:
     """Neither another host name nor an open address."""
-    app = create_app(live_of(tiny, store), store)
+    app = create_app(holder_of(tiny, store), store)
     assert client_of(app).get("/v1/model").status_code == 200
     assert client_of(app, headers={"host": "evil.example"}).get("/v1/model").status_code == 403
-    open_to_all = client_of(create_app(live_of(tiny, store), store, local=False))
+    open_to_all = client_of(create_app(holder_of(tiny, store), store, local=False))
     assert open_to_all.get("/v1/model").status_code == 401
     assert open_to_all.get("/healthz").status_code == 200
 
@@ -355,7 +355,7 @@ def test_without_keys_only_this_machine_is_answered(tiny: Path, store: Store) ->
 def test_keys_open_what_their_scopes_say(tiny: Path, store: Store) -> None:
     """With keys, everything but the health routes needs one."""
     texts = {scope: create_key(store, scope, (scope,)) for scope in ("read", "write", "admin")}
-    client = client_of(create_app(live_of(tiny, store), store))
+    client = client_of(create_app(holder_of(tiny, store), store))
 
     def status(method: str, path: str, key: str | None, body: Any = None) -> int:
         headers = {} if key is None else {b"Authorization": f"Bearer {key}".encode()}
@@ -380,7 +380,7 @@ def test_a_revoked_key_shuts_the_door(tiny: Path, store: Store, monkeypatch: pyt
     """Also when it was the only one."""
     monkeypatch.setattr("serving.api.keys.KNOWN_FOR_S", 0.0)
     text = create_key(store, "shop", ("read",))
-    client = client_of(create_app(live_of(tiny, store), store), headers={"Authorization": f"Bearer {text}"})
+    client = client_of(create_app(holder_of(tiny, store), store), headers={"Authorization": f"Bearer {text}"})
     assert client.get("/v1/model").status_code == 200
     revoke_key(store, store.every_key()[0].key_id)
     assert client.get("/v1/model").status_code == 401
@@ -392,7 +392,7 @@ def test_keys_are_in_no_log_and_not_in_the_store(
     """The log has the key's id, the store a digest."""
     caplog.set_level(logging.INFO, "recsys")
     text = create_key(store, "shop", ("read",))
-    client = client_of(create_app(live_of(tiny, store), store), headers={"Authorization": f"Bearer {text}"})
+    client = client_of(create_app(holder_of(tiny, store), store), headers={"Authorization": f"Bearer {text}"})
     client.get("/v1/model", headers={"X-Request-ID": "mine-1"})
     line = json.loads(caplog.records[-1].message)
     assert line["request_id"] == "mine-1" and line["route"] == "/v1/model" and line["status"] == 200
@@ -404,7 +404,7 @@ def test_keys_are_in_no_log_and_not_in_the_store(
 
 def test_who_asks_too_often_is_told_when_to_come_again(tiny: Path, store: Store) -> None:
     """429 with Retry-After."""
-    client = client_of(create_app(live_of(tiny, store), store, limits=Limits(per_second=5)))
+    client = client_of(create_app(holder_of(tiny, store), store, limits=Limits(per_second=5)))
     answers = [client.get("/v1/model") for _ in range(20)]
     refused = [answer for answer in answers if answer.status_code == 429]
     assert refused and refused[0].headers["Retry-After"] == "1"
@@ -412,7 +412,7 @@ def test_who_asks_too_often_is_told_when_to_come_again(tiny: Path, store: Store)
 
 
 def test_a_store_that_fails_is_503_and_comes_back(client: TestClient, store: Store, monkeypatch: Any) -> None:
-    """Events are refused and not lost in silence; strangers still get lists."""
+    """Events are refused and not lost in silence; unknown users still get lists."""
     import sqlalchemy as sa
 
     def broken(*args: Any, **options: Any) -> Any:
@@ -433,14 +433,14 @@ def test_an_unforeseen_failure_is_500_with_its_id_and_the_trace_in_the_log(
     """The answer says nothing of the inside."""
     caplog.set_level(logging.INFO, "recsys")
     monkeypatch.setattr("serving.api.service.Service.about_model", lambda self: 1 / 0)
-    client = client_of(create_app(live_of(tiny, store), store), raise_server_exceptions=False)
+    client = client_of(create_app(holder_of(tiny, store), store), raise_server_exceptions=False)
     answer = client.get("/v1/model")
     assert answer.status_code == 500 and "ZeroDivision" not in answer.text
     assert "ZeroDivisionError" in caplog.text
 
 
 def test_metrics_count_what_happened(tiny: Path, client: TestClient) -> None:
-    """Latencies per route, candidates per source, strangers, the cache, events, the model."""
+    """Latencies per route, candidates per source, unknown users, the cache, events, the model."""
     client.post("/v1/recommend", json={"user_id": "nobody", "query": "red lamp"})
     client.post("/v1/recommend", json={"query": "red lamp"})
     client.post("/v1/recommend", json={})
@@ -466,7 +466,7 @@ def test_a_moved_alias_is_followed_and_a_bad_model_is_not(
     folders, named = {"m/1": tiny, "m/2": tiny, "m/3": damaged}, ["m/1"]
     monkeypatch.setattr("recsys.registry.resolve", lambda model: named[0])
     monkeypatch.setattr("recsys.registry.bundle_folder", folders.__getitem__)
-    live = Live("m@champion", store)
+    live = ModelHolder("m@champion", store)
     client = client_of(create_app(live, store))
     client.put("/v1/items", json={"items": [{"item_id": "new", "title": "red lamp"}]})
     for name in ("m/2", "m/1"):
@@ -486,7 +486,7 @@ def test_no_request_fails_while_models_change(tiny: Path, store: Store, monkeypa
     named = ["m/1"]
     monkeypatch.setattr("recsys.registry.resolve", lambda model: named[0])
     monkeypatch.setattr("recsys.registry.bundle_folder", lambda model: tiny)
-    live = Live("m@champion", store)
+    live = ModelHolder("m@champion", store)
     failures, models, done = [], set(), threading.Event()
     with client_of(create_app(live, store)) as client:
 
@@ -513,7 +513,7 @@ def test_no_request_fails_while_models_change(tiny: Path, store: Store, monkeypa
 
 def test_explored_places_are_marked_and_kept_with_their_propensity(tiny: Path, store: Store) -> None:
     """New items alone, each with the chance with which it came about."""
-    live = live_of(tiny, store)
+    live = holder_of(tiny, store)
     config = live.model.lookup.recommender.config
     live.model.lookup.recommender.config = config.model_copy(
         update={
@@ -532,12 +532,12 @@ def test_explored_places_are_marked_and_kept_with_their_propensity(tiny: Path, s
 
 def test_a_full_queue_of_lists_drops_and_counts(tiny: Path, store: Store, monkeypatch: Any) -> None:
     """Answers never wait for the log."""
-    from serving.store.impressions import ShownLog
+    from serving.store.impressions import ImpressionLog
 
     dropped: list[int] = []
     with monkeypatch.context() as patch:
         patch.setattr(Store, "add_lists", lambda self, shown: time.sleep(0.3))
-        shown = ShownLog(store, lambda: dropped.append(1), most=2)
+        shown = ImpressionLog(store, lambda: dropped.append(1), most=2)
         for number in range(600):
             shown.add(number)  # type: ignore[arg-type]
         assert dropped

@@ -11,14 +11,14 @@ import pytest
 from fastapi.testclient import TestClient
 
 from serving.api.app import create_app
-from serving.api.batching import Gather
+from serving.api.batching import MicroBatcher
 from serving.api.filters import FilterError
 from serving.api.metrics import Metrics
-from serving.api.schemas import Answer, RankBody, RecommendBody
+from serving.api.schemas import RankRequest, RecommendRequest, RecommendResponse
 from serving.api.service import Service
-from serving.store.impressions import ShownLog
+from serving.store.impressions import ImpressionLog
 from serving.store.store import Store, StoredEvent
-from tests.worlds import client_of, live_of
+from tests.worlds import client_of, holder_of
 
 NOW = 1_702_000_000_000_000
 
@@ -67,14 +67,14 @@ def store(tmp_path: Path) -> Iterator[Store]:
 @pytest.fixture
 def service(tiny: Path, store: Store) -> Iterator[Service]:
     """Return a service whose clock stands still."""
-    shown = ShownLog(store, lambda: None)
-    yield Service(live_of(tiny, store), store, Metrics(lambda: "tiny"), shown, lambda: NOW)
+    shown = ImpressionLog(store, lambda: None)
+    yield Service(holder_of(tiny, store), store, Metrics(lambda: "tiny"), shown, lambda: NOW)
     shown.close()
 
 
-def assert_same(together: Answer | Exception, alone: Answer | Exception) -> None:
+def assert_same(together: RecommendResponse | Exception, alone: RecommendResponse | Exception) -> None:
     """Compare two answers but for their request ids; numbers may differ in the last digits of a float."""
-    assert isinstance(together, Answer) and isinstance(alone, Answer)
+    assert isinstance(together, RecommendResponse) and isinstance(alone, RecommendResponse)
     assert [item.item_id for item in together.items] == [item.item_id for item in alone.items]
     assert (together.user_id, together.unknown_items) == (alone.user_id, alone.unknown_items)
     for one, other in zip(together.items, alone.items, strict=True):
@@ -90,14 +90,14 @@ def assert_same(together: Answer | Exception, alone: Answer | Exception) -> None
 
 def test_lists_made_together_are_those_made_alone(service: Service) -> None:
     """Whatever k, filters, rules, sentences and reasons the others of the batch have."""
-    wanted = [RecommendBody.model_validate(body) for body in LISTS]
+    wanted = [RecommendRequest.model_validate(body) for body in LISTS]
     for together, body in zip(service.recommend_all(wanted), wanted, strict=True):
         assert_same(together, service.recommend(body))
 
 
 def test_rankings_made_together_are_those_made_alone(service: Service) -> None:
     """However many candidates the others of the batch have, known ones or not."""
-    wanted = [RankBody.model_validate(body) for body in RANKED]
+    wanted = [RankRequest.model_validate(body) for body in RANKED]
     for together, body in zip(service.rank_all(wanted), wanted, strict=True):
         assert_same(together, service.rank_all([body])[0])
 
@@ -105,7 +105,7 @@ def test_rankings_made_together_are_those_made_alone(service: Service) -> None:
 def test_a_request_that_fails_leaves_the_others_of_its_batch_alone(service: Service) -> None:
     """A filter on a column that the items lack is the error of one."""
     bodies: list[dict[str, Any]] = [{"k": 3}, {"k": 3, "filters": {"attributes": {"nothing": 1}}}, {"k": 3}]
-    first, second, third = service.recommend_all([RecommendBody.model_validate(body) for body in bodies])
+    first, second, third = service.recommend_all([RecommendRequest.model_validate(body) for body in bodies])
     assert isinstance(second, FilterError)
     assert_same(first, third)
 
@@ -121,7 +121,7 @@ def test_alike_requests_are_one_call_of_the_model(service: Service, monkeypatch:
         return plain(*asked)
 
     monkeypatch.setattr(recommender, "recommend", noting)
-    service.recommend_all([RecommendBody(user_id=f"u{user}", k=k) for k in (3, 5) for user in range(4)])
+    service.recommend_all([RecommendRequest(user_id=f"u{user}", k=k) for k in (3, 5) for user in range(4)])
     assert sizes == [4, 4]
 
 
@@ -133,7 +133,7 @@ def gathered(answer: Callable[[list[int]], list[Any]], most: int, at_once: int, 
             return await asyncio.get_running_loop().run_in_executor(pool, task)
 
         async def ask() -> list[Any]:
-            gather = Gather(work, answer, most, at_once)
+            gather = MicroBatcher(work, answer, most, at_once)
             return await asyncio.gather(*(gather(number) for number in range(count)), return_exceptions=True)
 
         return asyncio.run(ask())
@@ -184,7 +184,7 @@ def test_an_error_reaches_its_request_and_a_crash_those_of_its_batch() -> None:
 
 def test_the_api_with_batches_answers_each_client_its_own_list(tiny: Path, store: Store) -> None:
     """Many at once get what one after another gets."""
-    app = create_app(live_of(tiny, store), store, clock=lambda: NOW, batch=8)
+    app = create_app(holder_of(tiny, store), store, clock=lambda: NOW, batch=8)
     asked = [body for body in LISTS if "query" not in body] * 3
 
     def ask(client: TestClient, body: dict[str, Any]) -> tuple[Any, list[str]]:

@@ -26,7 +26,7 @@ from serving.api.app import create_app
 from serving.api.guard import Limits
 from serving.api.keys import create_key
 from serving.store.store import Store
-from tests.worlds import live_of
+from tests.worlds import holder_of
 
 EXAMPLES = 30
 """Requests a route of each kind: within the documentation, and outside of it."""
@@ -59,7 +59,7 @@ ROUTES = [
 def app(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> FastAPI:
     """Return an app on a store of its own."""
     store = Store(f"sqlite:///{tmp_path_factory.mktemp('documented')}/store.db")
-    return create_app(live_of(tiny, store), store)
+    return create_app(holder_of(tiny, store), store)
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +118,7 @@ async def sent(app: FastAPI, route: str, host: str = "localhost") -> int:
 def test_every_refusal_of_the_guard_is_documented(tiny: Path, tmp_path: Path, route: str) -> None:
     """On the routes where it may come: all but those that only say how the process is."""
     store = Store(f"sqlite:///{tmp_path}/store.db")
-    live = live_of(tiny, store)
+    live = holder_of(tiny, store)
     method, path = route.split()
     documented = create_app(live, store).openapi()["paths"][path][method.lower()]["responses"]
     limits = {

@@ -14,7 +14,7 @@ from fastapi.testclient import TestClient
 from serving.api.app import create_app
 from serving.api.guard import Limits
 from serving.store.store import Store
-from tests.worlds import client_of, live_of
+from tests.worlds import client_of, holder_of
 
 BODIES = 10_000
 ROUTES: dict[tuple[str, str], dict[str, Any]] = {
@@ -134,7 +134,7 @@ def malformed(seed: int) -> Iterator[tuple[str, str, bytes, str]]:
 def test_no_malformed_body_is_taken_or_fails(tiny: Path, tmp_path: Path) -> None:
     """All are 4xx with the reason, and nothing of them is in the store."""
     store = Store(f"sqlite:///{tmp_path}/store.db")
-    app = create_app(live_of(tiny, store), store, limits=Limits(per_second=1_000_000))
+    app = create_app(holder_of(tiny, store), store, limits=Limits(per_second=1_000_000))
     wrong = asyncio.run(_not_refused(httpx.ASGITransport(app, raise_app_exceptions=False)))
     assert not wrong, f"{len(wrong)} of {BODIES}: {wrong[:5]}"
     assert not list(store.every_event()) and not store.item_changes()
@@ -196,4 +196,4 @@ def test_a_length_that_is_no_number_or_a_huge_one_is_no_failure(client: TestClie
 def client(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> TestClient:
     """Return a client of an app with an empty store."""
     store = Store(f"sqlite:///{tmp_path_factory.mktemp('malformed')}/store.db")
-    return client_of(create_app(live_of(tiny, store), store), raise_server_exceptions=False)
+    return client_of(create_app(holder_of(tiny, store), store), raise_server_exceptions=False)

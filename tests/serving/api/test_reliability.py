@@ -20,7 +20,7 @@ from fastapi.testclient import TestClient
 
 from serving.api.app import create_app
 from serving.store.store import Store
-from tests.worlds import client_of, live_of
+from tests.worlds import client_of, holder_of
 
 KILLS = 20
 
@@ -137,7 +137,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_full_disk_is_503_until_there_is_space(tiny: Path, small_disk: Path) -> None:
     """Lists are answered all the while and written down later; what was acknowledged stays, and no restart is needed."""
     store, answers = Store(f"sqlite:///{small_disk}/store.db"), list[httpx.Response]()
-    with client_of(create_app(live_of(tiny, store), store)) as client:
+    with client_of(create_app(holder_of(tiny, store), store)) as client:
         assert send(client).status_code == 200
         with (small_disk / "filler").open("wb", buffering=0) as filler, contextlib.suppress(OSError):
             while filler.write(b"x" * 4096):
@@ -189,7 +189,7 @@ def test_a_read_only_store_is_503_until_it_can_be_written(
 ) -> None:
     """Lists are answered all the while and written down later; no restart is needed."""
     store = Store(url)
-    with client_of(create_app(live_of(tiny, store), store)) as client:
+    with client_of(create_app(holder_of(tiny, store), store)) as client:
         assert send(client).status_code == 200
         freeze(store, True)
         item: Any = {"item_id": "new", "title": "red lamp"}

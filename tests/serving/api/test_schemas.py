@@ -13,11 +13,11 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from serving.api import schemas
 
 BODIES: list[type[BaseModel]] = [
-    schemas.RecommendBody,
-    schemas.RankBody,
-    schemas.SearchBody,
-    schemas.EventsBody,
-    schemas.ItemsBody,
+    schemas.RecommendRequest,
+    schemas.RankRequest,
+    schemas.SearchRequest,
+    schemas.EventsRequest,
+    schemas.ItemsRequest,
 ]
 PARTS: list[type[BaseModel]] = [schemas.Event, schemas.Item, schemas.Filters, schemas.Range]
 NAMES = sorted({name for body in BODIES + PARTS for name in body.model_fields})
@@ -80,7 +80,7 @@ def test_known_names_with_any_values_are_taken_or_a_validation_error(sent: Any, 
 )
 def test_what_is_within_the_limits_is_taken_and_comes_back(some: Any, others: Any) -> None:
     """Through JSON and back, nothing lost."""
-    for body, sent in ((schemas.EventsBody, {"events": some}), (schemas.ItemsBody, {"items": others})):
+    for body, sent in ((schemas.EventsRequest, {"events": some}), (schemas.ItemsRequest, {"items": others})):
         taken = body.model_validate(json.loads(json.dumps(sent)))
         assert body.model_validate(json.loads(taken.model_dump_json())) == taken
         for made, one in zip(next(iter(taken))[1], next(iter(sent.values())), strict=True):
@@ -135,7 +135,7 @@ def test_limits_are_those_of_the_documentation(count: int, k: int) -> None:
     """One more is too many."""
     sent = {"history": [f"i{row}" for row in range(count)], "k": k}
     try:
-        schemas.RecommendBody.model_validate(sent)
+        schemas.RecommendRequest.model_validate(sent)
         taken = True
     except ValidationError:
         taken = False

@@ -156,7 +156,7 @@ def test_what_is_not_allowed_is_not_proposed_and_takes_no_place(
 
 def test_a_log_without_events_is_no_error(kind: type[CandidateSource], batch: RequestBatch) -> None:
     """A source that learnt nothing proposes what it can."""
-    empty = log_of(EVENTS, COUNT).in_stages()
+    empty = log_of(EVENTS, COUNT).in_segments()
     top = kind.fit(context_of(empty)).open(batch).top(3)
     assert top.shape == (3, 3)
 

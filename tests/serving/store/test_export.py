@@ -9,7 +9,7 @@ import pytest
 from features.data.dataset import load_dataset
 from recsys.errors import RecsysError
 from serving.store.export import export
-from serving.store.store import ShownList, Store, StoredEvent
+from serving.store.store import ImpressionList, Store, StoredEvent
 from tests.worlds import DAY, write_dataset
 
 AFTER = 1_700_000_000_000_000 + 30 * DAY
@@ -33,7 +33,7 @@ def act(number: int, user: str, item: str, request_id: str | None = None) -> Sto
 
 def test_places_without_an_act_become_impressions(shop: Path, store: Store, tmp_path: Path) -> None:
     """Acts take the place at which they were shown, and its propensity."""
-    store.add_lists([ShownList("r1", "u1", AFTER, "m/1", ["i3", "i5", "i6"], [3.0, 2.0, 1.0], [None, 0.05, None])])
+    store.add_lists([ImpressionList("r1", "u1", AFTER, "m/1", ["i3", "i5", "i6"], [3.0, 2.0, 1.0], [None, 0.05, None])])
     store.add_events([act(1, "u1", "i5", request_id="r1")])
     report = export(shop, store, tmp_path / "out")
     assert (report.events, report.impressions) == (1, 2)
@@ -45,7 +45,7 @@ def test_places_without_an_act_become_impressions(shop: Path, store: Store, tmp_
 
 def test_exporting_what_was_exported_adds_nothing(shop: Path, store: Store, tmp_path: Path) -> None:
     """Neither events nor impressions twice."""
-    store.add_lists([ShownList("r1", "u1", AFTER, "m/1", ["i3", "i5"], [3.0, 2.0], [None, None])])
+    store.add_lists([ImpressionList("r1", "u1", AFTER, "m/1", ["i3", "i5"], [3.0, 2.0], [None, None])])
     store.add_events([act(1, "u1", "i5", request_id="r1"), act(2, "new", "i1")])
     export(shop, store, tmp_path / "one")
     again = export(tmp_path / "one", store, tmp_path / "two")
@@ -58,7 +58,7 @@ def test_changed_items_and_what_is_left_out_are_told(shop: Path, store: Store, t
     """Deleted items stay for the histories; forgotten users leave nothing."""
     store.change_items([("i1", {"title": "Renamed", "price": 3.0}), ("i9", {"title": "Fresh"}), ("i2", None)])
     store.add_events([act(1, "u1", "i9"), act(2, "u1", "unheard of")])
-    store.add_lists([ShownList("r1", None, AFTER, "m/1", ["i3"], [3.0], [None])])
+    store.add_lists([ImpressionList("r1", None, AFTER, "m/1", ["i3"], [3.0], [None])])
     store.forget_user("u3")
     report = export(shop, store, tmp_path / "out")
     dataset = load_dataset(tmp_path / "out")

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from serving.store.store import ShownList, Store, StoredEvent, StoredKey, StoreError
+from serving.store.store import ImpressionList, Store, StoredEvent, StoredKey, StoreError
 
 
 @pytest.fixture
@@ -29,8 +29,8 @@ def event(number: int, user: str = "u", kind: str = "click", at: int | None = No
     return StoredEvent(f"e{number}", user, f"i{number}", kind, number if at is None else at)
 
 
-def shown(number: int, user: str | None = "u") -> ShownList:
-    return ShownList(f"r{number}", user, number, "m/1", ["a", "b"], [0.5, 0.25], [None, 0.1])
+def shown(number: int, user: str | None = "u") -> ImpressionList:
+    return ImpressionList(f"r{number}", user, number, "m/1", ["a", "b"], [0.5, 0.25], [None, 0.1])
 
 
 def test_an_event_that_is_sent_twice_is_kept_once(store: Store) -> None:

@@ -1,4 +1,4 @@
-"""Yardsticks give the known answers of small worlds."""
+"""Baselines give the known answers of small worlds."""
 
 import numpy as np
 import pytest
@@ -6,24 +6,24 @@ from scipy import sparse
 
 from recsys.errors import RecsysError
 from tests.worlds import catalogue
-from training.evaluation.baselines import Als, Ease, FrozenEncoder, Popularity, Yardstick, bm25, exclude, item_knn
+from training.evaluation.baselines import Als, Baseline, Ease, FrozenEncoder, Popularity, bm25, exclude, item_knn
 
 SEEN = sparse.csr_matrix(np.array([[1, 1, 0, 0], [1, 1, 0, 0], [1, 0, 1, 0], [0, 0, 1, 1]], float))
 PAST = np.array([[-1, 0], [2, 3], [-1, -1]], np.int32)
 VECTORS = np.eye(4, dtype=np.float32)
 
 
-def all_yardsticks() -> list[Yardstick]:
+def all_baselines() -> list[Baseline]:
     return [Popularity(SEEN), item_knn(SEEN), Als(SEEN, 2), Ease(SEEN, 1.0), FrozenEncoder(VECTORS)]
 
 
-@pytest.mark.parametrize("yardstick", all_yardsticks(), ids=lambda y: type(y).__name__)
-def test_batch_equals_single(yardstick: Yardstick) -> None:
+@pytest.mark.parametrize("baseline", all_baselines(), ids=lambda y: type(y).__name__)
+def test_batch_equals_single(baseline: Baseline) -> None:
     """A request scores the same alone and among others; an empty history is no exception."""
-    whole = yardstick.scores(PAST)
+    whole = baseline.scores(PAST)
     assert whole.shape == (3, 4)
     for row in range(3):
-        np.testing.assert_allclose(yardstick.scores(PAST[row : row + 1])[0], whole[row], rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(baseline.scores(PAST[row : row + 1])[0], whole[row], rtol=1e-4, atol=1e-6)
 
 
 def test_ease_equals_the_plain_formula() -> None:

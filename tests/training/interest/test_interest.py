@@ -100,14 +100,14 @@ def test_the_sampled_softmax_equals_the_plain_formula_with_log_q(folder: str) ->
     events = torch.cat([batch.history.items, batch.targets[:, -1:]], 1)
     events = events[events >= 0]
     torch.manual_seed(5)
-    items = objective._items_of_step(events.unique(), batch.shown)
+    items = objective._items_of_step(events.unique(), batch.impressions)
     wanted = plain_softmax(objective, batch, items.tolist(), objective.log_inclusion(items, len(events)))
     torch.manual_seed(5)
     assert float(objective(batch)) == pytest.approx(wanted, rel=1e-4)
 
 
 @pytest.mark.parametrize("encoded", [False, True], ids=["cached", "encoded"])
-def test_the_inclusion_chances_match_how_often_items_are_sampled(folder: str, encoded: bool) -> None:
+def test_the_inclusion_probabilities_match_how_often_items_are_sampled(folder: str, encoded: bool) -> None:
     """Weighted by 1 / q the sample counts every item once on average, so the denominator is unbiased."""
     objective, _ = objective_of(config_of(folder, catalogue_negatives=6, encoded_per_step=8))
     rng, draws, found = np.random.default_rng(0), 12, torch.zeros(ITEMS)
@@ -128,7 +128,7 @@ def test_the_inclusion_chances_match_how_often_items_are_sampled(folder: str, en
 
 def test_shown_items_lower_the_loss_only_when_the_target_is_above_them(folder: str) -> None:
     """The impression loss is the softmax of the target beside what was shown."""
-    objective, data = objective_of(config_of(folder, trainable=0, shown_weight=1.0))
+    objective, data = objective_of(config_of(folder, trainable=0, impression_weight=1.0))
     batch = first_batch(data)
     shown = torch.full((*batch.targets.shape, 2), -1)
     shown[..., 0] = torch.where(batch.targets >= 0, (batch.targets + 1) % ITEMS, -1)

@@ -58,9 +58,9 @@ def inputs() -> tuple[torch.Tensor, torch.Tensor]:
 
 def test_probabilities_are_probabilities(ranker: Ranker) -> None:
     """Two heads, each between 0 and 1."""
-    chances = ranker.probabilities(*inputs())
-    assert chances.shape == (4, 6, 2)
-    assert ((chances > 0) & (chances < 1)).all()
+    probabilities = ranker.probabilities(*inputs())
+    assert probabilities.shape == (4, 6, 2)
+    assert ((probabilities > 0) & (probabilities < 1)).all()
 
 
 def test_a_batch_equals_its_requests_and_its_candidates_alone(ranker: Ranker) -> None:
@@ -98,10 +98,10 @@ def test_the_same_seed_gives_the_same_ranker() -> None:
 
 def test_trees_learn_what_was_clicked_and_their_probabilities_have_its_level() -> None:
     """One of six candidates is clicked, the one with the largest first feature."""
-    chances = new_trees().probabilities(some_data(7).dense, some_data(7).categorical)[..., 0]
+    probabilities = new_trees().probabilities(some_data(7).dense, some_data(7).categorical)[..., 0]
     clicked = some_data(7).labels[..., 0]
-    assert (chances.argmax(1) == clicked.argmax(1)).float().mean() > 0.8
-    assert chances.mean().item() == pytest.approx(1 / 6, abs=0.05)
+    assert (probabilities.argmax(1) == clicked.argmax(1)).float().mean() > 0.8
+    assert probabilities.mean().item() == pytest.approx(1 / 6, abs=0.05)
 
 
 def test_a_head_without_positives_gets_its_base_rate() -> None:
@@ -114,10 +114,10 @@ def test_a_head_without_positives_gets_its_base_rate() -> None:
 
 def test_the_value_formula_is_as_documented() -> None:
     """click · p(click) + purchase · p(purchase) · price^power."""
-    chances, price = torch.tensor([[[0.3, 0.1]]]), torch.tensor([[20.0]])
-    worth = value(chances, price, ValueConfig(click=2.0, purchase=3.0, price_power=0.5))
+    probabilities, price = torch.tensor([[[0.3, 0.1]]]), torch.tensor([[20.0]])
+    worth = value(probabilities, price, ValueConfig(click=2.0, purchase=3.0, price_power=0.5))
     assert worth.item() == pytest.approx(2 * 0.3 + 3 * 0.1 * math.sqrt(20))
-    assert value(chances, price, ValueConfig()).item() == pytest.approx(0.3 + 2 * 0.1)
+    assert value(probabilities, price, ValueConfig()).item() == pytest.approx(0.3 + 2 * 0.1)
 
 
 def test_padded_candidates_do_not_touch_the_loss() -> None:
