@@ -62,7 +62,7 @@ UNKNOWN: dict[int | str, dict[str, Any]] = {404: {"model": schemas.Problem, "des
 
 
 def create_app(
-    live: ModelHolder,
+    holder: ModelHolder,
     store: Store,
     clock: Callable[[], int] = wall_clock,
     limits: Limits = Limits(),  # noqa: B008  frozen
@@ -70,15 +70,15 @@ def create_app(
     seed: int | None = None,
     batch: int = BATCH,
 ) -> FastAPI:
-    """Return the application that answers from `live` and `store`.
+    """Return the application that answers from `holder` and `store`.
 
     `clock` is asked for the moment of each request where the dataset has a clock. `local` says that
     only this machine can reach the server, which then needs no key as long as none was made.
     Up to `batch` lists are made in one call of the model, where as many are waiting.
     """
-    metrics = Metrics(lambda: live.model.name)
+    metrics = Metrics(lambda: holder.snapshot.name)
     shown = ImpressionLog(store, metrics.dropped.inc)
-    service = Service(live, store, metrics, shown, clock, seed)
+    service = Service(holder, store, metrics, shown, clock, seed)
     workers = ThreadPoolExecutor(THREADS, "recsys")
 
     async def work(task: Callable[[], T]) -> T:
@@ -86,9 +86,9 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        live.watch()
+        holder.watch()
         yield
-        await asyncio.to_thread(_close, live, shown, workers)
+        await asyncio.to_thread(_close, holder, shown, workers)
 
     app = FastAPI(
         title="recsys",
@@ -107,16 +107,16 @@ def create_app(
     return app
 
 
-def _close(live: ModelHolder, shown: ImpressionLog, workers: ThreadPoolExecutor) -> None:
-    live.stop()
+def _close(holder: ModelHolder, shown: ImpressionLog, workers: ThreadPoolExecutor) -> None:
+    holder.stop()
     workers.shutdown()
     shown.close()
 
 
 def _add_lists(app: FastAPI, service: Service, work: Callable[[Callable[[], Any]], Any], batch: int) -> None:
     at_once = THREADS if batch == 1 else BATCHES
-    recommended = MicroBatcher(work, service.recommend_all, batch, at_once)
-    ranked = MicroBatcher(work, service.rank_all, batch, at_once)
+    recommended = MicroBatcher(work, service.recommend_all, size=batch, at_once=at_once)
+    ranked = MicroBatcher(work, service.rank_all, size=batch, at_once=at_once)
 
     @app.post("/v1/recommend", tags=["lists"])
     async def recommend(body: schemas.RecommendRequest) -> schemas.RecommendResponse:
@@ -172,7 +172,7 @@ def _add_model(app: FastAPI, service: Service, work: Callable[[Callable[[], Any]
     )
     async def reload() -> schemas.ModelResponse:
         """Load the model that the alias names now; the old one answers until the new one can."""
-        await work(lambda: service.live.reload(force=True))
+        await work(lambda: service.holder.reload(force=True))
         return service.about_model()
 
     @app.get("/healthz", tags=["process"])

@@ -55,8 +55,8 @@ class Replica:
     def __init__(self, plan: Plan) -> None:
         log_to_stderr()
         store = Store(plan.store)
-        live = open_model(plan.model, store)
-        self._made = create_app(live, store, limits=plan.limits, local=plan.local, batch=plan.batch)
+        holder = open_model(plan.model, store)
+        self._made = create_app(holder, store, limits=plan.limits, local=plan.local, batch=plan.batch)
         self._made.add_middleware(WithoutRequestId)
 
     def __serve_build_asgi_app__(self) -> FastAPI:

@@ -18,14 +18,14 @@ from serving.store.store import Store
 
 def open_model(model: str, store: Store) -> ModelHolder:
     """Load `model` and freeze what was loaded, so that garbage collection skips it."""
-    live = ModelHolder(model, store)
+    holder = ModelHolder(model, store)
     # What is loaded stays: looking through all of it for garbage would hold up requests for 0.3 s now and then.
     gc.collect()
     gc.freeze()
-    return live
+    return holder
 
 
-def run(live: ModelHolder, store: Store, host: str, port: int, rate: int) -> None:
+def run(holder: ModelHolder, store: Store, host: str, port: int, rate: int) -> None:
     """Answer on `host` and `port` until the process is stopped.
 
     Raises:
@@ -33,7 +33,7 @@ def run(live: ModelHolder, store: Store, host: str, port: int, rate: int) -> Non
     """
     local = is_local(host, store)
     log_to_stderr()
-    app = create_app(live, store, limits=Limits(per_second=rate), local=local)
+    app = create_app(holder, store, limits=Limits(per_second=rate), local=local)
     server = Server(
         uvicorn.Config(app, host=host, port=port, log_level="warning", access_log=False, timeout_keep_alive=30),
         notice(host, port, store),
