@@ -94,7 +94,7 @@ class ItemFacts:
 
     @cached_property
     def median_price(self) -> np.float32:
-        """The price that stands for an unknown one, as log(1 + price)."""
+        """The price that replaces an unknown one, as log(1 + price)."""
         return np.float32(np.median(self.price)) if len(self.price) else np.float32(0)
 
     @cached_property

@@ -73,7 +73,7 @@ class FeatureInputs:
 
     @cached_property
     def seen(self) -> tuple[Ints, Ints]:
-        """How often `[R, C]` each candidate stands in the history, and its last position there, -1 for none."""
+        """How often `[R, C]` each candidate is in the history, and its last position there, -1 for none."""
         return occurrences(self.histories.items, self.items)
 
     @cached_property
@@ -130,7 +130,7 @@ class FeatureInputs:
 
     @cached_property
     def last_seen_age(self) -> Column:
-        """`[R, C]` days since the candidate last stood in the history."""
+        """`[R, C]` days since the candidate's last event in the history."""
         _, position = self.seen
         times = np.take_along_axis(self.histories.times, np.maximum(position, 0), axis=1)
         return np.where(position >= 0, (self.now - times) / DAY_US, ABSENT_AGE_DAYS)
@@ -287,7 +287,7 @@ class RankingFeatures:
 
 
 def occurrences(past: NDArray[np.integer], items: Ints) -> tuple[Ints, Ints]:
-    """Return how often each of `items` `[R, C]` stands in its row of `past` `[R, L]`, and its last position there.
+    """Return how often each of `items` `[R, C]` is in its row of `past` `[R, L]`, and its last position there.
 
     -1 in `past` is nothing; the position is -1 for what is not there.
     """

@@ -2,7 +2,7 @@
 
 In: a bundle, a dataset with the users' events so far, the users. Out: a folder of Parquet files with a
 row per position (`user_id, rank, item_id, score, interest, p_click, p_purchase`) and `_report.json`,
-complete or not there at all. What was written before a kill lies beside it, for `--resume`.
+complete or absent. A stopped run keeps what it wrote in a hidden folder next to it, for `--resume`.
 """
 
 import hashlib
@@ -51,7 +51,7 @@ SCHEMA = {
 
 @dataclass(frozen=True)
 class Job:
-    """What lists are asked for; a run goes on only with the very same."""
+    """Which lists to write; a stopped run can be resumed only with the same job."""
 
     model: str
     bundle: str
@@ -175,7 +175,7 @@ def lists_table(users: list[str], ranking: Ranking, ids: np.ndarray) -> pl.DataF
 
 
 def histories_of(recommender: Recommender, log: EventLog, rows: list[int], now: int) -> Histories:
-    """Return the histories as of `now` of user rows; -1 stands for a user without events."""
+    """Return the histories as of `now` of user rows; -1 is a user without events."""
     return _histories(log, rows, now, recommender.retriever.config.interest.max_history)
 
 
@@ -197,15 +197,15 @@ def read_users(path: Path) -> list[str]:
     """
     try:
         if path.suffix == ".parquet":
-            found = pl.read_parquet(path, columns=["user_id"])["user_id"].cast(pl.String).to_list()
+            users = pl.read_parquet(path, columns=["user_id"])["user_id"].cast(pl.String).to_list()
         elif path.suffix == ".csv":
-            found = pl.read_csv(path, columns=["user_id"], infer_schema=False)["user_id"].to_list()
+            users = pl.read_csv(path, columns=["user_id"], infer_schema=False)["user_id"].to_list()
         else:
-            found = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+            users = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError, pl.exceptions.PolarsError) as error:
         reason = (str(error).splitlines() or [repr(error)])[0]
         raise RecsysError(f"--users {path}: {reason}; give .parquet or .csv with user_id, or one id a line") from error
-    return list(dict.fromkeys(user for user in found if user))
+    return list(dict.fromkeys(user for user in users if user))
 
 
 @contextmanager
@@ -307,7 +307,7 @@ def _made(job: Job, work: Path, todo: list[int]) -> Iterator[int]:
 
 
 def _report(job: Job, folder: Path, resumed: bool, seconds: float) -> Written:
-    """Count what was written and leave `_report.json` beside it."""
+    """Count what was written and write `_report.json` next to it."""
     lengths: Counter[int] = Counter()
     for part in range(-(-job.count // PART_USERS)):
         counts = pl.read_parquet(_part(folder, part), columns=["user_id"]).group_by("user_id").len()

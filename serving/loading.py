@@ -46,7 +46,7 @@ SERVING = "serving.json"
 
 @dataclass(frozen=True)
 class Bundle:
-    """A loaded bundle: the recommender, what it says of itself, and the users that it knows."""
+    """A loaded bundle: the recommender, the manifest, and the users of the fit."""
 
     recommender: Recommender
     tokenizer: Any

@@ -61,7 +61,7 @@ class Lookup:
     ) -> Histories:
         """Return the histories of requests `(user_id, history)`.
 
-        A history that is sent stands for what the bundle knows of the user; items that it does not
+        A history that is sent replaces what the bundle knows of the user; items that it does not
         know are left out. Users known by neither have an empty history. `now` is in microseconds;
         by default just after the newest event that the bundle knows. `typed` puts what the users
         typed behind their events (see `Sentences`).

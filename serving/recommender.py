@@ -95,7 +95,7 @@ class Recommender:
     def recommend(self, histories: Histories, options: RecommendOptions, sentences: Sentences | None = None) -> Ranking:
         """Return the best items for each request: k of them, or fewer where no more are allowed and available.
 
-        `sentences` are what stands in histories as the item N.
+        `sentences` are those that histories hold as the item N.
         """
         order = np.arange(len(histories))
         if len(order) > BLOCK:  # histories of similar length together have little padding

@@ -77,8 +77,8 @@ def test_batch_api_and_evaluation_give_the_same_lists(inside: Shop, tmp_path: Pa
         evaluated = bundle.recommender.recommend(
             histories_of(bundle.recommender, log, [row], now), RecommendOptions(10)
         )
-        wanted = [items[item] for item in evaluated.items[0].tolist()]
-        assert batch.filter(pl.col("user_id") == user).sort("rank")["item_id"].to_list() == wanted
+        listed = [items[item] for item in evaluated.items[0].tolist()]
+        assert batch.filter(pl.col("user_id") == user).sort("rank")["item_id"].to_list() == listed
         own = slice(log.offsets[row], log.offsets[row + 1])
         names = ("view", "click", "like", "share", "comment", "cart", "purchase")
         history = [
@@ -88,7 +88,7 @@ def test_batch_api_and_evaluation_give_the_same_lists(inside: Shop, tmp_path: Pa
             )
         ]
         answer = client.post("/v1/recommend", json={"history": history, "k": 10}).json()
-        assert [item["item_id"] for item in answer["items"]] == wanted
+        assert [item["item_id"] for item in answer["items"]] == listed
 
 
 def test_the_registered_pyfunc_gives_the_same_lists_without_pickle(
@@ -100,8 +100,8 @@ def test_the_registered_pyfunc_gives_the_same_lists_without_pickle(
     lookup = Lookup(bundle)
     users = [*bundle.users["user_id"][:3], "nobody"]
     answers = tracking.predict(inside.model, pd.DataFrame({"user_id": users}), k=7)
-    wanted = lookup.recommender.recommend(lookup.histories([(user, None) for user in users]), RecommendOptions(7))
-    assert answers["items"].to_list() == lookup.item_ids(wanted.items)
+    ranking = lookup.recommender.recommend(lookup.histories([(user, None) for user in users]), RecommendOptions(7))
+    assert answers["items"].to_list() == lookup.item_ids(ranking.items)
     folder = bundle_folder(inside.model).parents[1]
     assert not [path for path in folder.rglob("*") if path.suffix in {".pkl", ".pickle", ".pt", ".bin"}]
     past = lookup.ids[:2]
@@ -126,7 +126,7 @@ def test_an_unseen_item_is_recommended_from_its_text(inside: Shop, tmp_path: Pat
 
 def test_every_user_has_a_full_list_of_distinct_items(inside: Shop, tmp_path: Path) -> None:
     """Also those without events."""
-    (tmp_path / "users.txt").write_text("u000001\nstranger\n")
+    (tmp_path / "users.txt").write_text("u000001\nunknown\n")
     written = recommend_lists(inside.dataset, inside.model, 12, tmp_path / "lists")
     lists = pl.read_parquet(tmp_path / "lists" / "*.parquet")
     assert (written.lists, written.rows) == (1500, 18000) == (lists["user_id"].n_unique(), lists.height)

@@ -33,7 +33,7 @@ from serving.store.store import Store
 from training.interest.trainer import build_model
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
-"""Real data beside the repository, where there is any."""
+"""Real data next to the repository, where there is any."""
 
 DAY = 86_400_000_000
 START = 1_700_000_000_000_000

@@ -201,8 +201,8 @@ def _fit_interest(
     data = prepare(prepared.log, segments, prepared.tokens, prepared.weights, has_clock, prepared.config)
     with stage(title) as update:
         result = fit_interest(data, prepared.config, prepared.seed, folder, update, chosen)
-        found = "" if result.metric is None else f", ndcg@10 on valid {result.metric:.4f}"
-        update(1.0, f"{result.epochs} epochs{found}")
+        metric = "" if result.metric is None else f", ndcg@10 on valid {result.metric:.4f}"
+        update(1.0, f"{result.epochs} epochs{metric}")
     return result
 
 
@@ -261,8 +261,8 @@ def _open_run(prepared: Prepared, name: str | None, fit_on: FitOn, resume: str |
         sections = prepared.config.model_dump(mode="json")
         params = {f"{part}.{key}": value for part, body in sections.items() for key, value in body.items()}
         return tracking.start_run(name, params | {"dataset": prepared.dataset.info.name, "seed": prepared.seed}, tags)
-    found = tracking.find_run(resume).data.tags
-    differing = [key for key, value in tags.items() if found.get(key) != value]
+    before = tracking.find_run(resume).data.tags
+    differing = [key for key, value in tags.items() if before.get(key) != value]
     if differing:
         raise RecsysError(
             f"--resume {resume}: {', '.join(differing)} differ from that run's; "

@@ -29,7 +29,7 @@ class RankKey:
 
 @dataclass(frozen=True)
 class Pending(Generic[Key]):
-    """One list to be made: the model's input, and what the response says beside the items."""
+    """One list to be made: the model's input, and what the response holds besides the items."""
 
     snapshot: Snapshot
     user_id: str | None

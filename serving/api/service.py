@@ -195,7 +195,7 @@ class Service:
         )
 
     def _ranked_further(self, snapshot: Snapshot) -> int:
-        """Return how long a list is ranked so that explored items, which stand further down, have scores of their own."""
+        """Return how many items are ranked so that explored ones, from further down, have scores of their own."""
         config = snapshot.lookup.retriever.config
         return sum(config.sources.model_dump().values()) if config.lists.explore else 0
 

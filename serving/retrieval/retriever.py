@@ -26,7 +26,7 @@ from serving.retrieval.index import VectorIndex
 from serving.retrieval.sources import Candidates, CandidateSource, RequestBatch, Scores, Sentences
 
 PURCHASE_INTEREST = "purchase"
-"""The name under which the ranker gets the interest of the purchase head, beside the scores of the sources."""
+"""The name under which the ranker gets the interest of the purchase head, in addition to the sources' scores."""
 
 BLOCK = 128
 """Requests that are worked on at once."""

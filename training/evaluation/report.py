@@ -29,7 +29,7 @@ class SourceRecall:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that one evaluation found."""
+    """The figures of one evaluation."""
 
     dataset: str
     split: str
@@ -95,7 +95,7 @@ def _render_rest(report: Report, console: Console) -> None:
     for name, part in report.segments.items():
         segments.add_row(name, f"{part['n']:,}", _show(part["metrics"]["hr@10"]), _show(part["metrics"]["ndcg@10"]))
     console.print(segments)
-    sources = _table("candidate sources", "", "quota", "recall at quota", "found by no other")
+    sources = _table("candidate sources", "", "quota", "recall at quota", "by it alone")
     for name, source in report.sources.items():
         sources.add_row(name, f"{source.quota}", f"{source.recall:.4f}", f"{source.alone:.4f}")
     console.print(sources)
@@ -108,8 +108,8 @@ def _render_rest(report: Report, console: Console) -> None:
 
 def _table(title: str, *columns: str) -> Table:
     table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", padding=0)
-    for place, column in enumerate(columns):
-        table.add_column(column, justify="right" if place else "left", no_wrap=True)
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="right" if index else "left", no_wrap=True)
     return table
 
 

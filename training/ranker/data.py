@@ -66,7 +66,7 @@ def ranking_data(
 ) -> RankingData:
     """Retrieve and describe the candidates of `requests`, exactly as serving would.
 
-    A target that no source retrieves is left out: forcing it in would tell the ranker that an item
+    A target that no source retrieves is left out: forced in, it would teach the ranker that an item
     without scores is a sure hit.
     """
 
@@ -79,16 +79,16 @@ def ranking_data(
 def impression_data(retriever: Retriever, log: EventLog, requests: Requests) -> tuple[Requests, RankingData]:
     """Describe the impressions of those of `requests` that have any, exactly as serving would rank them."""
     has = requests.request_index >= 0
-    beside = np.zeros(len(requests), np.int64)
-    beside[has] = np.diff(log.impression_offsets)[requests.request_index[has]]
-    rows = np.flatnonzero(beside)
-    part, beside = requests.select(rows), beside[rows]
+    ignored = np.zeros(len(requests), np.int64)
+    ignored[has] = np.diff(log.impression_offsets)[requests.request_index[has]]
+    rows = np.flatnonzero(ignored)
+    part, ignored = requests.select(rows), ignored[rows]
     counts = np.diff(part.offsets)
-    candidates = np.full((len(rows), int((beside + counts).max(initial=0))), -1, np.int64)
+    candidates = np.full((len(rows), int((ignored + counts).max(initial=0))), -1, np.int64)
     candidates[np.repeat(np.arange(len(rows)), counts), spans(np.zeros(len(rows), np.int64), counts)] = part.targets
-    impressions = spans(log.impression_offsets[part.request_index], beside)
-    columns = spans(counts, beside)
-    candidates[np.repeat(np.arange(len(rows)), beside), columns] = log.impressions[impressions]
+    impressions = spans(log.impression_offsets[part.request_index], ignored)
+    columns = spans(counts, ignored)
+    candidates[np.repeat(np.arange(len(rows)), ignored), columns] = log.impressions[impressions]
     return part, _described(retriever, log, part, lambda batch, block: candidates[block])
 
 

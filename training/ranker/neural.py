@@ -20,7 +20,7 @@ from serving.retrieval.retriever import Retriever
 from training.ranker.data import RankingData
 
 CALIBRATION_WEIGHT = 10.0
-"""Weight of the pointwise loss beside the listwise one; it alone sets the level of probabilities."""
+"""Weight of the pointwise loss relative to the listwise one; it alone sets the level of probabilities."""
 
 
 def fit_network(

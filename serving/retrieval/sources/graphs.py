@@ -180,7 +180,7 @@ TOKENS = {"stopwords": "en", "show_progress": False}
 
 
 def words_of(items: pl.DataFrame) -> list[str]:
-    """Return what stands in an item's title, brand, category and tags."""
+    """Return each item's title, brand, category and tags as one text."""
     return items.select(WORDS).to_series().to_list()
 
 

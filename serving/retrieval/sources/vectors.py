@@ -65,7 +65,7 @@ class NewSource(CandidateSource):
     most_events = 2
 
     def __init__(self, index: VectorIndex, new: Bools) -> None:
-        """`new` `[N]` says which items are."""
+        """`new` `[N]` is True for the items of `index`."""
         self.index, self.new = index, new
 
     @classmethod

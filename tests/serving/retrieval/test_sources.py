@@ -1,4 +1,4 @@
-"""Every candidate source passes the same suite; a new one enters it by standing in `SOURCES`."""
+"""Every candidate source passes the same suite; a new one enters it through `SOURCES`."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -65,7 +65,7 @@ def test_the_quota_of_every_source_is_configured_by_its_name(kind: type[Candidat
 
 
 def test_top_items_are_distinct_and_no_other_item_scores_more(kind: type[CandidateSource], batch: RequestBatch) -> None:
-    """`top` and `of` speak of the same scores."""
+    """`top` and `of` agree."""
     scores = kind.fit(context_of()).open(batch)
     top = scores.top(4)
     assert top.shape == (3, 4)
@@ -103,7 +103,7 @@ def test_a_saved_source_is_read_back_the_same(kind: type[CandidateSource], batch
 
 
 def test_fitting_twice_gives_the_same(kind: type[CandidateSource], batch: RequestBatch) -> None:
-    """No source draws lots."""
+    """No source is random."""
     one, other = (kind.fit(context_of()).open(batch).top(6) for _ in range(2))
     np.testing.assert_array_equal(one, other)
 
@@ -116,7 +116,7 @@ def test_padding_and_unknown_items_score_nothing(kind: type[CandidateSource], ba
 def test_a_grown_catalogue_keeps_old_scores_and_has_room_for_new_items(
     kind: type[CandidateSource], batch: RequestBatch
 ) -> None:
-    """New items stand at the end; what was known stays as it was."""
+    """New items are at the end; known ones keep their scores."""
     context = context_of()
     source, larger = kind.fit(context), grown_by(context, "red sofa")
     extended = source.extended(larger.items, larger.vectors, np.array([COUNT]))
@@ -147,7 +147,7 @@ def test_growing_twice_is_growing_once(kind: type[CandidateSource]) -> None:
 def test_what_is_not_allowed_is_not_proposed_and_takes_no_position(
     kind: type[CandidateSource], batch: RequestBatch
 ) -> None:
-    """The other items move up, in their order; of a grown catalogue as well."""
+    """The other items move up, in their order; also in a grown catalogue."""
     context = context_of()
     grown = grown_by(context, "red sofa")
     source = kind.fit(context)
@@ -184,7 +184,7 @@ def test_lexical_finds_items_that_share_words() -> None:
 
 
 def test_lexical_links_a_new_item_both_ways_and_reads_sentences() -> None:
-    """What came after the fit is found from the items that share its words, and they from it."""
+    """An item that came after the fit leads to those that share its words, and they to it."""
     context = context_of()
     grown = grown_by(context, "red sofa")
     fitted = SOURCES["lexical"].fit(context)
