@@ -16,7 +16,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from features.histories import EventLog, Histories, Ints, moment_keys, offsets_of
+from features.histories import EventLog, Histories, offsets_of
+from features.keys import SortedRuns, composite_keys
+from recsys.arrays import Ints
 from recsys.events import DAY_US, PURCHASE
 
 Floats = NDArray[np.float32]
@@ -64,11 +66,10 @@ class ItemFacts:
 
     def count_before(self, items: Ints, before: Ints) -> Ints:
         """Return how many fitted events each of `items` had strictly before the times `before`."""
-        moments, order = self._order
+        moments = self._order.values
         if not len(moments) or before.min(initial=LATEST) > moments[-1]:
             return self.counts[items]
-        stops = np.searchsorted(order, items * (len(moments) + 1) + np.searchsorted(moments, before))
-        return stops - self.event_offsets[items]
+        return self._order.first_not_below(items, before) - self.event_offsets[items]
 
     @cached_property
     def counts(self) -> Ints:
@@ -76,8 +77,8 @@ class ItemFacts:
         return np.diff(self.event_offsets)
 
     @cached_property
-    def _order(self) -> tuple[Ints, Ints]:
-        return moment_keys(np.repeat(np.arange(len(self.counts)), self.counts), self.event_times)
+    def _order(self) -> SortedRuns:
+        return SortedRuns.of(np.repeat(np.arange(len(self.counts)), self.counts), self.event_times)
 
 
 def fit_facts(items: pl.DataFrame, log: EventLog | None, attributes: tuple[str, ...]) -> ItemFacts:
@@ -267,9 +268,9 @@ def occurrences(past: NDArray[np.integer], wanted: Ints) -> tuple[Ints, Ints]:
     """
     base = int(max(past.max(initial=0), wanted.max(initial=0))) + 1
     rows, places = np.nonzero(past >= 0)
-    keys = rows * base + past[rows, places]
+    keys = composite_keys(rows, past[rows, places], base)
     order = np.argsort(keys, kind="stable")
-    asked = np.arange(len(wanted))[:, None] * base + wanted
+    asked = composite_keys(np.arange(len(wanted))[:, None], wanted, base)
     stops = np.searchsorted(keys[order], asked, side="right")
     counts = stops - np.searchsorted(keys[order], asked, side="left")
     return counts, np.where(counts > 0, np.append(places[order], -1)[stops - 1], -1)
