@@ -12,11 +12,12 @@ Shapes: E entries, S searches.
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from recsys.arrays import Ints
 
 
-def composite_keys(runs: Ints, values: Ints, size: int) -> Ints:
+def composite_keys(runs: Ints, values: NDArray[np.integer], size: int) -> Ints:
     """Return integers that sort by run, then by value; `values` lie in [0, `size`)."""
     return runs * size + values
 
