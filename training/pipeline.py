@@ -35,7 +35,7 @@ from serving.recommender import Recommender
 from serving.retrieval.sources import SOURCES, FitContext
 from training import tracking
 from training.evaluation.evaluate import Report, evaluate
-from training.interest.ray_fit import InterestFit, fit_interest
+from training.interest.ray_fit import InterestFit, choose_epochs, refit
 from training.interest.sequences import latest, prepare
 from training.interest.trainer import load_trained
 from training.plan import PLANS, FitOn, item_counts
@@ -171,10 +171,17 @@ def assemble(
 def _fit_interest(
     prepared: Prepared, segments: tuple[int, ...], folder: Path, title: str, chosen: InterestFit | None = None
 ) -> InterestFit:
-    has_clock = prepared.dataset.has_clock
-    data = prepare(prepared.log, segments, prepared.tokens, prepared.weights, has_clock, prepared.config)
+    data = prepare(
+        prepared.log,
+        segments,
+        prepared.tokens,
+        weights=prepared.weights,
+        has_clock=prepared.dataset.has_clock,
+        config=prepared.config,
+    )
     with stage(title) as update:
-        result = fit_interest(data, prepared.config, prepared.seed, folder, update, chosen)
+        options: dict[str, Any] = {"config": prepared.config, "seed": prepared.seed, "folder": folder, "update": update}
+        result = refit(data, chosen, **options) if chosen else choose_epochs(data, **options)
         found = "" if result.metric is None else f", ndcg@10 on valid {result.metric:.4f}"
         update(1.0, f"{result.epochs} epochs{found}")
     return result
