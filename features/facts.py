@@ -2,7 +2,7 @@
 
 In: the catalogue, and a log of events that precede every request. Out: `ItemFacts`, arrays over the catalogue.
 
-Shapes: N catalogue, A attributes, E events, M distinct times, R requests, C candidates.
+Shapes: N catalogue, A attributes, E events, R requests, C candidates.
 """
 
 from dataclasses import dataclass, fields, replace
@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from features.histories import EventLog, moment_keys, offsets_of
+from features.histories import EventLog, offsets_of
+from features.keys import SortedRuns
 from recsys.arrays import Floats, Ints, grow
 from recsys.events import PURCHASE
 
@@ -25,21 +26,23 @@ class ItemEvents:
 
     offsets: Ints
     """`[N + 1]` item i has the events `offsets[i]:offsets[i + 1]`."""
-    moments: Ints
-    """`[M]` distinct times of events, ascending."""
-    keys: Ints
-    """`[E]` `item · (M + 1) + index of the moment`, ascending (see `moment_keys`)."""
+    runs: SortedRuns
+    """The events by item and time; they do not change when items are added."""
 
     @classmethod
     def of(cls, times: Ints, offsets: Ints) -> "ItemEvents":
         """Return the events at `times` `[E]`, which ascend within each item."""
-        moments, keys = moment_keys(np.repeat(np.arange(len(offsets) - 1), np.diff(offsets)), times)
-        return cls(offsets, moments, keys)
+        return cls(offsets, SortedRuns.of(np.repeat(np.arange(len(offsets) - 1), np.diff(offsets)), times))
 
     @property
     def times(self) -> Ints:
-        """`[E]`"""
-        return self.moments[self.keys % (len(self.moments) + 1)]
+        """`[E]`, ascending within each item."""
+        return self.runs.values_of_entries()
+
+    @property
+    def newest(self) -> int:
+        """The time of the latest event; 0 where there is none."""
+        return int(self.runs.values.max(initial=0))
 
     @cached_property
     def counts(self) -> Ints:
@@ -48,10 +51,9 @@ class ItemEvents:
 
     def count_before(self, items: Ints, before: Ints) -> Ints:
         """Return how many events each of `items` had strictly before the times `before`."""
-        if before.min(initial=LATEST) > self.moments.max(initial=-1):
+        if before.min(initial=LATEST) > self.runs.values.max(initial=-1):
             return self.counts[items]
-        stops = np.searchsorted(self.keys, items * (len(self.moments) + 1) + np.searchsorted(self.moments, before))
-        return stops - self.offsets[items]
+        return self.runs.first_not_below(items, before) - self.offsets[items]
 
     def grown(self, items: int) -> "ItemEvents":
         """Return the same events in a catalogue of `items` items; those at its end had none."""

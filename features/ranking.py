@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from features.facts import ItemFacts
 from features.histories import Histories
+from features.keys import composite_keys
 from recsys.arrays import Bools, Floats, Ints
 from recsys.events import DAY_US
 
@@ -293,9 +294,9 @@ def occurrences(past: NDArray[np.integer], items: Ints) -> tuple[Ints, Ints]:
     """
     base = int(max(past.max(initial=0), items.max(initial=0))) + 1
     rows, positions = np.nonzero(past >= 0)
-    keys = rows * base + past[rows, positions]
+    keys = composite_keys(rows, past[rows, positions], base)
     order = np.argsort(keys, kind="stable")
-    sought = np.arange(len(items))[:, None] * base + items
+    sought = composite_keys(np.arange(len(items))[:, None], items, base)
     stops = np.searchsorted(keys[order], sought, side="right")
     counts = stops - np.searchsorted(keys[order], sought, side="left")
     return counts, np.where(counts > 0, np.append(positions[order], -1)[stops - 1], -1)

@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from features.data.dataset import Dataset, load_dataset
 from features.facts import ItemFacts, extend_facts
@@ -23,18 +24,11 @@ from features.tokens import item_texts
 from recsys.arrays import Floats, Ints, grow
 from recsys.bundle import read_config, seal, verify
 from recsys.config import Config
-from recsys.models.encoder import (
-    FrozenPrefix,
-    Tokens,
-    encode_all,
-    load_encoder_folder,
-    resolve_precision,
-    tokenize,
-)
-from recsys.models.encoder_int8 import Int8Encoder, int8_encoder
+from recsys.models.encoder import load_encoder_folder, tokenize
 from recsys.models.id_table import TorchRecIdTable
 from recsys.models.interest import InterestModel
 from recsys.models.rankers import RANKERS
+from recsys.models.text_vectors import text_vectors
 from recsys.progress import console, stage
 from serving.recommender import Recommender
 from serving.rerank import Reranker
@@ -217,24 +211,15 @@ def feature_sources(names: Iterable[str]) -> tuple[str, ...]:
 def encode_items(model: InterestModel, tokenizer: Any, items: pl.DataFrame, config: Config, rows: Ints) -> Floats:
     """Return the unit vectors `[n, D]` of `items`, which are the `rows` `[n]` of the catalogue."""
     texts = item_texts(items, tokenizer.sep_token, config.encoder.max_tokens)
-    return encode_tokens(model, tokenize(texts, tokenizer, config.encoder.max_tokens), config, rows)
+    tokens = tokenize(texts, tokenizer, config.encoder.max_tokens)
+    return project(model, text_vectors(model.encoder, tokens, config.encoder.precision), rows)
 
 
 @torch.no_grad()
-def encode_tokens(model: InterestModel, tokens: Tokens, config: Config, rows: Ints | None = None) -> Floats:
-    """Return the unit vectors `[n, D]` of tokenised items, the `rows` `[n]` of the catalogue, 0 … n - 1 by default."""
+def project(model: InterestModel, texts: Tensor, rows: Ints) -> Floats:
+    """Return the unit vectors `[n, D]` of the `rows` `[n]` of the catalogue from their text vectors `[n, H]`."""
     device = next(model.parameters()).device
-    if fast := _fast_encoder(model, config):
-        pooled = fast.encode(tokens)
-    else:
-        precision = resolve_precision(config.encoder.precision, device)
-        pooled = encode_all(model.encoder, FrozenPrefix(model.encoder, tokens, precision, limit_bytes=0))
-    items = torch.arange(len(tokens)) if rows is None else torch.from_numpy(rows)
-    return model.eval().item_vectors(pooled, items.to(device)).cpu().numpy()
-
-
-def _fast_encoder(model: InterestModel, config: Config) -> Int8Encoder | None:
-    return int8_encoder(model.encoder) if config.encoder.precision == "auto" else None
+    return model.eval().item_vectors(texts.to(device), torch.from_numpy(rows).to(device)).cpu().numpy()
 
 
 def _load_model(folder: Path, config: Config) -> tuple[InterestModel, Any]:

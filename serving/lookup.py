@@ -34,7 +34,7 @@ class Lookup:
         self.titles = self.retriever.items["title"].to_list()
         self.rows = {item: row for row, item in enumerate(self.ids)}
         self.users = {user: row for row, user in enumerate(bundle.users["user_id"])}
-        self.newest = int(self.retriever.features.facts.events.moments.max(initial=0))
+        self.newest = self.retriever.features.facts.events.newest
         """The time of the newest event that the bundle knows."""
 
     @property

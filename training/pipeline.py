@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from features.data.dataset import Dataset, load_dataset
 from features.facts import fit_facts
@@ -32,7 +33,7 @@ from recsys.models.encoder import Tokens, load_encoder
 from recsys.models.interest import InterestModel
 from recsys.models.rankers import Ranker
 from recsys.progress import console, stage
-from serving.loading import encode_tokens, feature_sources, save_bundle
+from serving.loading import feature_sources, project, save_bundle
 from serving.recommender import Recommender
 from serving.rerank import Reranker
 from serving.retrieval.retriever import Retriever
@@ -40,8 +41,9 @@ from serving.retrieval.sources import SOURCES, FitContext
 from training import tracking
 from training.evaluation.evaluate import evaluate
 from training.evaluation.report import Report
-from training.interest.ray_fit import InterestFit, fit_interest
+from training.interest.ray_fit import InterestFit, choose_epochs, refit
 from training.interest.sequences import latest, prepare
+from training.interest.text_vectors import catalogue_text_vectors
 from training.interest.trainer import load_trained
 from training.plan import PLANS, FitOn, FitPlan, Segments, item_counts
 from training.ranker import fit_ranker
@@ -126,30 +128,37 @@ def prepare_dataset(dataset: Dataset, config: Config, seed: int) -> Prepared:
 def fit(prepared: Prepared, fit_on: FitOn, folder: Path) -> tuple[Recommender, dict[str, InterestFit]]:
     """Fit everything in the stage folder `folder`; return the recommender and how the fits went."""
     plan = PLANS[fit_on]
-    choosing, early = _choose(prepared, plan, folder)
+    chosen, texts, early = _choose(prepared, plan, folder)
     requests = _ranker_requests(prepared, plan)
     if prepared.dataset.info.split == "time" and prepared.dataset.has_clock:
         fitted = prepared.segments(plan.choose)
         refuse_leakage(early.features, prepared.dataset.items, fitted, prepared.log, requests)
     ranker = _fit_ranker(prepared, early, requests)
-    final = _fit_interest(prepared, plan.refit, folder / "refit", "fitting the interest model", choosing)
-    late = assemble(prepared, plan.refit, final, early.exclude_seen)
-    return Recommender(late, ranker, Reranker(prepared.config.lists)), {"choose": choosing, "refit": final}
+    final = _fit_interest(prepared, plan.refit, folder / "refit", "fitting the interest model", chosen)
+    model = _load(prepared, plan.refit, final)
+    late = assemble(prepared, plan.refit, model, texts, early.exclude_seen)  # both fits share the text encoder
+    return Recommender(late, ranker, Reranker(prepared.config.lists)), {"choose": chosen, "refit": final}
 
 
 def late_ranking_data(prepared: Prepared, fit_on: FitOn, folder: Path) -> tuple[RankingData, Retriever]:
     """Return what `fit` fitted its ranker on, from the stages that it left in `folder`, and the retriever before it."""
     plan = PLANS[fit_on]
-    _, early = _choose(prepared, plan, folder)
+    _, _, early = _choose(prepared, plan, folder)
     return ranking_data(early, prepared.log, _ranker_requests(prepared, plan)), early
 
 
-def _choose(prepared: Prepared, plan: FitPlan, folder: Path) -> tuple[InterestFit, Retriever]:
-    """Fit the interest model whose epochs are chosen on `valid`, and everything that describes candidates."""
+def _choose(prepared: Prepared, plan: FitPlan, folder: Path) -> tuple[InterestFit, Tensor, Retriever]:
+    """Fit the interest model whose epochs are chosen on `valid`.
+
+    Return the fit, the text vectors `[N, H]` of the catalogue, and the retriever of what was fitted.
+    """
     requests = _ranker_requests(prepared, plan)
     _check_enough(prepared, plan, requests)
-    choosing = _fit_interest(prepared, plan.choose, folder / "choose", "choosing the interest model")
-    return choosing, assemble(prepared, plan.choose, choosing, _exclude_seen(prepared, requests))
+    chosen = _fit_interest(prepared, plan.choose, folder / "choose", "choosing the interest model")
+    model = _load(prepared, plan.choose, chosen)
+    precision = prepared.config.encoder.precision
+    texts = torch.from_numpy(catalogue_text_vectors(chosen, model.encoder, prepared.tokens, precision))
+    return chosen, texts, assemble(prepared, plan.choose, model, texts, _exclude_seen(prepared, requests))
 
 
 def _ranker_requests(prepared: Prepared, plan: FitPlan) -> Requests:
@@ -174,11 +183,15 @@ def _fit_ranker(prepared: Prepared, early: Retriever, requests: Requests) -> Ran
         return fit_ranker(data, early, prepared.seed, on_epoch)
 
 
-def assemble(prepared: Prepared, segments: Segments, fitted: InterestFit, exclude_seen: bool) -> Retriever:
-    """Return the retriever of a fitted interest model whose counts, sources and facts come from `segments`."""
+def assemble(
+    prepared: Prepared, segments: Segments, model: InterestModel, texts: Tensor, exclude_seen: bool
+) -> Retriever:
+    """Return the retriever whose counts, sources and facts come from `segments`.
+
+    `texts` `[N, H]` are the catalogue's text vectors by the encoder of `model`.
+    """
     items, log, config = prepared.dataset.items, prepared.segments(segments), prepared.config
-    model = _load(prepared, segments, fitted)
-    vectors = encode_tokens(model, prepared.tokens, config)
+    vectors = project(model, texts, np.arange(items.height))
     weights = np.array([prepared.weights[name] for name in EVENT_TYPES], np.float32)
     context = FitContext(items, log, vectors, weights, prepared.dataset.has_clock)
     sources = {name: SOURCES[name].fit(context) for name, quota in config.sources.model_dump().items() if quota}
@@ -197,10 +210,17 @@ def assemble(prepared: Prepared, segments: Segments, fitted: InterestFit, exclud
 def _fit_interest(
     prepared: Prepared, segments: Segments, folder: Path, title: str, chosen: InterestFit | None = None
 ) -> InterestFit:
-    has_clock = prepared.dataset.has_clock
-    data = prepare(prepared.log, segments, prepared.tokens, prepared.weights, has_clock, prepared.config)
+    data = prepare(
+        prepared.log,
+        segments,
+        prepared.tokens,
+        weights=prepared.weights,
+        has_clock=prepared.dataset.has_clock,
+        config=prepared.config,
+    )
     with stage(title) as update:
-        result = fit_interest(data, prepared.config, prepared.seed, folder, update, chosen)
+        options: dict[str, Any] = {"config": prepared.config, "seed": prepared.seed, "folder": folder, "update": update}
+        result = refit(data, chosen, **options) if chosen else choose_epochs(data, **options)
         metric = "" if result.metric is None else f", ndcg@10 on valid {result.metric:.4f}"
         update(1.0, f"{result.epochs} epochs{metric}")
     return result

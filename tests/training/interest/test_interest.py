@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from features.histories import EARLY, LATE, VALID
+from features.histories import EARLY, LATE, VALID, EventLog
 from recsys.config import Config, InterestConfig
 from recsys.events import DEFAULT_EVENT_WEIGHTS, PURCHASE, TYPE_CODE
-from recsys.models.encoder import FrozenPrefix, load_encoder, tokenize
+from recsys.models.encoder import FrozenPrefix, Tokens, load_encoder, tokenize
 from recsys.models.id_table import TorchRecIdTable
 from recsys.models.interest import HistoryBatch, InterestModel, UserTower, recency_buckets
 from tests.worlds import log_of, tiny_encoder, words
@@ -36,6 +36,14 @@ def config_of(folder: str, trainable: int = 1, **interest: Any) -> Config:
     return Config.model_validate({"encoder": encoder, "interest": plain | interest})
 
 
+def data_from(log: EventLog, tokens: Tokens, config: Config) -> InterestData:
+    return prepare(log, (EARLY, LATE), tokens, weights=DEFAULT_EVENT_WEIGHTS, has_clock=True, config=config)
+
+
+def trainer_of(data: InterestData, config: Config, seed: int = 3, encoder_from: Path | None = None) -> InterestTrainer:
+    return InterestTrainer(data, config, device=torch.device("cpu"), seed=seed, encoder_from=encoder_from)
+
+
 def data_of(config: Config) -> InterestData:
     """Return the data of 24 users who walk along the items, the last two steps in valid."""
     _, tokenizer = load_encoder(config.encoder)
@@ -47,13 +55,13 @@ def data_of(config: Config) -> InterestData:
             splits.append("train" if step < 2 + user % 4 else "valid")
     log = log_of(rows, ITEMS, splits)
     tokens = tokenize(words(ITEMS), tokenizer, 16)
-    return prepare(log, (EARLY, LATE), tokens, DEFAULT_EVENT_WEIGHTS, True, config)
+    return data_from(log, tokens, config)
 
 
 def objective_of(config: Config, seed: int = 0) -> tuple[InterestObjective, InterestData]:
     """Return an objective whose weights are all random, so that no term is zero by construction."""
     data = data_of(config)
-    trainer = InterestTrainer(data, config, torch.device("cpu"), seed)
+    trainer = trainer_of(data, config, seed)
     with torch.no_grad():
         for name, parameter in trainer.model.named_parameters():
             if not name.startswith("encoder") and parameter.ndim:
@@ -253,7 +261,7 @@ def test_long_histories_are_cut_into_pieces_that_predict_every_event_once(folder
     rows = [("a", f"i{step}", "click", step) for step in range(11)] + [("b", "i0", "click", 0), ("b", "i1", "click", 9)]
     log = log_of([*rows, ("b", "i2", "click", 20)], ITEMS, ["train"] * 13 + ["valid"])
     _, tokenizer = load_encoder(config.encoder)
-    data = prepare(log, (EARLY, LATE), tokenize(words(ITEMS), tokenizer, 8), DEFAULT_EVENT_WEIGHTS, True, config)
+    data = data_from(log, tokenize(words(ITEMS), tokenizer, 8), config)
     predicted = data.items[:, 1:][data.items[:, :-1] >= 0]
     assert sorted(predicted.tolist()) == sorted([*range(1, 11), 1])
     assert len(log.requests(VALID)) == len(data.valid_items) == 1
@@ -272,7 +280,7 @@ def test_training_lowers_the_loss_and_the_same_seed_gives_the_same_model(folder:
     """Losses fall, and two runs agree to the bit."""
     config, losses = config_of(folder, learning_rate=3e-3), []
     for _ in range(2):
-        trainer = InterestTrainer(data_of(config), config, torch.device("cpu"), seed=3)
+        trainer = trainer_of(data_of(config), config)
         losses.append([trainer.fit_epoch(epoch) for epoch in range(3)])
     assert losses[0] == losses[1]
     assert losses[0][2] < losses[0][0]
@@ -280,13 +288,13 @@ def test_training_lowers_the_loss_and_the_same_seed_gives_the_same_model(folder:
 
 def test_resuming_from_a_checkpoint_equals_an_uninterrupted_run(folder: str, tmp_path: Path) -> None:
     """A run that was stopped after an epoch ends with the same weights, and they can be loaded."""
-    config, device = config_of(folder), torch.device("cpu")
+    config = config_of(folder)
     data = data_of(config)
-    whole = InterestTrainer(data, config, device, seed=3)
+    whole = trainer_of(data, config)
     whole.fit_epoch(0)
     whole.save(tmp_path)
     whole.fit_epoch(1)
-    resumed = InterestTrainer(data, config, device, seed=99)
+    resumed = trainer_of(data, config, seed=99)
     resumed.seed = 3
     resumed.restore(tmp_path)
     resumed.fit_epoch(1)
@@ -310,12 +318,12 @@ def test_items_without_events_are_no_negatives_unless_they_were_shown(folder: st
 
 def test_a_refit_keeps_the_text_encoder_of_an_earlier_fit(folder: str, tmp_path: Path) -> None:
     """All else is learnt anew, and the checkpoint holds the whole model."""
-    config, device = config_of(folder, learning_rate=3e-3, encoder_learning_rate=3e-3), torch.device("cpu")
-    first = InterestTrainer(data_of(config), config, device, seed=3)
+    config = config_of(folder, learning_rate=3e-3, encoder_learning_rate=3e-3)
+    first = trainer_of(data_of(config), config)
     before = first.objective.cache.clone()
     first.fit_epoch(0)
     first.save(tmp_path)
-    second = InterestTrainer(data_of(config), config, device, seed=4, encoder_from=tmp_path)
+    second = trainer_of(data_of(config), config, seed=4, encoder_from=tmp_path)
     torch.testing.assert_close(second.objective.cache, first.objective.cache)
     assert not torch.allclose(second.objective.cache, before)
     second.fit_epoch(0)
