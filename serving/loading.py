@@ -28,7 +28,7 @@ from recsys.models.encoder import (
     resolve_precision,
     tokenize,
 )
-from recsys.models.encoder_int8 import Int8Encoder, int8_encoder
+from recsys.models.encoder_int8 import int8_encoder
 from recsys.models.id_table import TorchRecIdTable
 from recsys.models.interest import InterestModel
 from recsys.models.rankers import RANKERS
@@ -197,17 +197,13 @@ def encode_items(model: InterestModel, tokenizer: Any, items: pl.DataFrame, conf
 def encode_tokens(model: InterestModel, tokens: Tokens, config: Config, places: Ints | None = None) -> Floats:
     """Return the unit vectors `[n, D]` of tokenised items at `places` `[n]` of the catalogue, 0 … n by default."""
     device = next(model.parameters()).device
-    if fast := _fast_encoder(model, config):
+    if fast := int8_encoder(model.encoder, config.encoder.precision):
         pooled = fast.encode(tokens)
     else:
         precision = resolve_precision(config.encoder.precision, device)
         pooled = encode_all(model.encoder, FrozenPrefix(model.encoder, tokens, precision, limit_bytes=0))
     items = torch.arange(len(tokens)) if places is None else torch.from_numpy(places)
     return model.eval().item_vectors(pooled, items.to(device)).cpu().numpy()
-
-
-def _fast_encoder(model: InterestModel, config: Config) -> Int8Encoder | None:
-    return int8_encoder(model.encoder) if config.encoder.precision == "auto" else None
 
 
 def _load_model(folder: Path, config: Config) -> tuple[InterestModel, Any]:
