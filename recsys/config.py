@@ -46,7 +46,7 @@ class EncoderConfig(Section):
     trainable_layers: int = Field(2, ge=0)
     """How many of the top layers are fine-tuned; the layers below stay frozen and are computed once."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """`auto` takes bf16 where the hardware computes it natively, and int8 to encode items and sentences on CPUs with AVX-512 VNNI."""
+    """Precision of training, of encoding items and typed sentences, and of the user tower. `auto` takes for each the fastest that the hardware computes natively: int8 to encode on CPUs with AVX-512 VNNI, else bf16, else fp32. `fp32` and `bf16` hold for all three."""
 
 
 class InterestConfig(Section):

@@ -12,18 +12,13 @@ import torch
 from torch import Tensor
 
 from recsys.models.encoder import FrozenPrefix, TextEncoder, Tokens, encode_all, resolve_precision
-from recsys.models.encoder_int8 import Int8Encoder, int8_encoder
+from recsys.models.encoder_int8 import int8_encoder
 
 
 @torch.no_grad()
 def text_vectors(encoder: TextEncoder, tokens: Tokens, precision: str) -> Tensor:
     """Return the pooled vectors `[N, H]` of `tokens`; `precision` is that of the configuration."""
-    if fast := int8_of(encoder, precision):
+    if fast := int8_encoder(encoder, precision):
         return fast.encode(tokens)
     resolved = resolve_precision(precision, next(encoder.parameters()).device)
     return encode_all(encoder, FrozenPrefix(encoder, tokens, resolved, limit_bytes=0))
-
-
-def int8_of(encoder: TextEncoder, precision: str) -> Int8Encoder | None:
-    """Return `encoder` in int8 where serving on this machine would use it."""
-    return int8_encoder(encoder) if precision == "auto" else None

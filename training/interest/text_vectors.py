@@ -14,7 +14,8 @@ from pathlib import Path
 
 from recsys.arrays import Floats
 from recsys.models.encoder import TextEncoder, Tokens
-from recsys.models.text_vectors import int8_of, text_vectors
+from recsys.models.encoder_int8 import int8_encoder
+from recsys.models.text_vectors import text_vectors
 from training.interest.ray_fit import InterestFit
 from training.interest.trainer import load_text_vectors
 
@@ -24,7 +25,7 @@ def catalogue_text_vectors(fit: InterestFit, encoder: TextEncoder, tokens: Token
 
     `precision` is that of the configuration.
     """
-    if fit.device == "cpu" and int8_of(encoder, precision):
+    if fit.device == "cpu" and int8_encoder(encoder, precision):
         vectors: Floats = text_vectors(encoder, tokens, precision).numpy()
         return vectors
     return load_text_vectors(Path(fit.checkpoint))
