@@ -69,8 +69,8 @@ def test_batch_api_and_evaluation_give_the_same_lists(inside: Shop, tmp_path: Pa
     log = read_log(dataset, inside.config)
     now = int(log.times.max()) + 1
     store = Store(f"sqlite:///{tmp_path}/store.db")
-    live = ModelHolder(inside.model, store)
-    client = client_of(create_app(live, store, clock=lambda: now))
+    holder = ModelHolder(inside.model, store)
+    client = client_of(create_app(holder, store, clock=lambda: now))
     items = dataset.items["item_id"]
     for row in range(0, len(log.user_ids), 97):
         user = log.user_ids[row]

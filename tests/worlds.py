@@ -151,7 +151,7 @@ def with_columns(bundle: Path, folder: Path, **columns: pl.Expr) -> Path:
 
 
 def holder_of(bundle: Path, store: Store) -> ModelHolder:
-    """Return the live model of a bundle folder that is never replaced."""
+    """Return a holder of the bundle in a folder, which no alias replaces."""
     return ModelHolder(str(bundle), store)
 
 

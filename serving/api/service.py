@@ -16,7 +16,7 @@ from features.histories import Histories, Ints
 from recsys.errors import RecsysError
 from serving.api import schemas
 from serving.api.filters import matching
-from serving.api.live import Model, ModelHolder
+from serving.api.live import ModelHolder, Snapshot
 from serving.api.metrics import Metrics
 from serving.columns import refuse_unfit
 from serving.loading import read_sentences
@@ -58,7 +58,7 @@ def wall_clock() -> int:
 class Asked(Generic[Body]):
     """One list that is asked for: what the model is given, and what the answer says beside the items."""
 
-    model: Model
+    model: Snapshot
     body: Body
     now: int
     histories: Histories
@@ -76,7 +76,7 @@ class Service:
 
     def __init__(
         self,
-        live: ModelHolder,
+        holder: ModelHolder,
         store: Store,
         metrics: Metrics,
         shown: ImpressionLog,
@@ -84,21 +84,21 @@ class Service:
         seed: int | None = None,
     ) -> None:
         """`clock` is asked for the moment of each request; `seed` makes exploration repeatable."""
-        self.live, self.store, self.metrics, self.impressions, self.clock = live, store, metrics, shown, clock
+        self.holder, self.store, self.metrics, self.impressions, self.clock = holder, store, metrics, shown, clock
         self._rng, self._drawing = np.random.default_rng(seed), threading.Lock()
 
     def recommend(self, body: schemas.RecommendRequest) -> schemas.RecommendResponse:
         """Return the best items for a user, a history, a sentence, or (with none) anyone."""
-        return self._recommended([self._to_recommend(self.live.model, body)])[0]
+        return self._recommended([self._to_recommend(self.holder.snapshot, body)])[0]
 
     def recommend_all(self, wanted: list[schemas.RecommendRequest]) -> list[schemas.RecommendResponse | Exception]:
         """Return what `recommend` answers to each of at most `recommender.BLOCK` requests, or its error."""
-        model = self.live.model
+        model = self.holder.snapshot
         return _in_groups(wanted, lambda body: self._to_recommend(model, body), self._recommended)
 
     def rank_all(self, wanted: list[schemas.RankRequest]) -> list[schemas.RecommendResponse | Exception]:
         """Return for each request its candidates in order of value, those that the model lacks apart, or its error."""
-        model = self.live.model
+        model = self.holder.snapshot
         return _in_groups(wanted, lambda body: self._to_rank(model, body), self._ranked)
 
     def search(self, body: schemas.SearchRequest) -> schemas.RecommendResponse:
@@ -111,7 +111,7 @@ class Service:
         Raises:
             UnknownItemError: the catalogue lacks it.
         """
-        model = self.live.model
+        model = self.holder.snapshot
         recommender, row = model.lookup.recommender, model.lookup.rows.get(item_id)
         if row is None:
             raise UnknownItemError(f"item {item_id!r} is not in the catalogue; PUT /v1/items adds items")
@@ -128,9 +128,9 @@ class Service:
             BadTimeError: an event lies in the future.
             StoreError: they could not be kept, none of them.
         """
-        now, rows = self.clock(), self.live.model.lookup.rows
+        now, rows = self.clock(), self.holder.snapshot.lookup.rows
         events = [_stored(event, now) for event in body.events]
-        if self.live.model.lookup.recommender.has_clock:
+        if self.holder.snapshot.lookup.recommender.has_clock:
             late = [event for event in events if event.timestamp > now + AHEAD_US]
             if late:
                 raise BadTimeError(
@@ -148,7 +148,7 @@ class Service:
         Raises:
             UnfitError: a value that its column cannot hold.
         """
-        schema = self.live.model.lookup.recommender.items.schema
+        schema = self.holder.snapshot.lookup.recommender.items.schema
         refuse_unfit([{"item_id": item.item_id, **item.body()} for item in body.items], schema)
         return self._change([(item.item_id, item.body()) for item in body.items])
 
@@ -158,7 +158,7 @@ class Service:
         Raises:
             UnknownItemError: the catalogue lacks it, or it was deleted before.
         """
-        recommender, row = self.live.model.lookup.recommender, self.live.model.lookup.rows.get(item_id)
+        recommender, row = self.holder.snapshot.lookup.recommender, self.holder.snapshot.lookup.rows.get(item_id)
         if row is None or (recommender.available is not None and not recommender.available[row]):
             raise UnknownItemError(f"item {item_id!r} is not in the catalogue")
         return self._change([(item_id, None)])
@@ -169,7 +169,7 @@ class Service:
 
     def about_model(self) -> schemas.ModelResponse:
         """Say what answers now."""
-        model = self.live.model
+        model = self.holder.snapshot
         manifest, recommender = model.bundle.manifest, model.lookup.recommender
         count = len(model.lookup.ids) if recommender.available is None else int(recommender.available.sum())
         return schemas.ModelResponse(
@@ -179,15 +179,15 @@ class Service:
             metrics=manifest["metrics"],
             items=count,
             users=len(model.lookup.users),
-            failed=self.live.failed,
+            failed=self.holder.failed,
         )
 
     def _change(self, changes: list[tuple[str, dict[str, object] | None]]) -> schemas.ItemsResponse:
         self.store.change_items(changes)
-        self.live.take_changes()
+        self.holder.take_changes()
         return schemas.ItemsResponse(changed=len(changes), items=self.about_model().items)
 
-    def _to_recommend(self, model: Model, body: schemas.RecommendRequest) -> Asked[schemas.RecommendRequest]:
+    def _to_recommend(self, model: Snapshot, body: schemas.RecommendRequest) -> Asked[schemas.RecommendRequest]:
         now = self.clock()
         past = self._past(model, body.user_id, body.history)
         histories, sentences = self._histories(model, past, now, body.query)
@@ -226,7 +226,7 @@ class Service:
             answers.append(self._answer(asked, listed, propensities))
         return answers
 
-    def _to_rank(self, model: Model, body: schemas.RankRequest) -> Asked[schemas.RankRequest]:
+    def _to_rank(self, model: Snapshot, body: schemas.RankRequest) -> Asked[schemas.RankRequest]:
         time = schemas.microseconds(body.context.time) if body.context else None
         now = self.clock() if time is None else time
         past = self._past(model, body.user_id, body.history)
@@ -250,7 +250,7 @@ class Service:
         return [self._answer(asked, ranking.rows(slice(row, row + 1))) for row, asked in enumerate(group)]
 
     def _past(
-        self, model: Model, user_id: str | None, history: Sequence[str | schemas.HistoryEvent] | None
+        self, model: Snapshot, user_id: str | None, history: Sequence[str | schemas.HistoryEvent] | None
     ) -> list[PastEvent]:
         """Return what is known of the user, oldest first: the history that was sent, or the store's upon the bundle's."""
         if history is not None:
@@ -266,7 +266,7 @@ class Service:
         return sorted(dict.fromkeys([*fitted, *later]), key=lambda event: event.timestamp or 0)
 
     def _histories(
-        self, model: Model, past: list[PastEvent], now: int, query: str | None
+        self, model: Snapshot, past: list[PastEvent], now: int, query: str | None
     ) -> tuple[Histories, Sentences | None]:
         lookup = model.lookup
         moment = now if lookup.recommender.has_clock else None
@@ -277,10 +277,10 @@ class Service:
             model, "sentence", query, lambda: read_sentences(lookup.recommender, model.bundle.tokenizer, [query])
         )
 
-    def _allowed(self, model: Model, filters: schemas.Filters, key: str) -> Bools:
+    def _allowed(self, model: Snapshot, filters: schemas.Filters, key: str) -> Bools:
         return self._cached(model, "filter", key, lambda: matching(model.lookup.recommender.items, filters))
 
-    def _cached(self, model: Model, kind: str, key: str, make: Callable[[], T]) -> T:
+    def _cached(self, model: Snapshot, kind: str, key: str, make: Callable[[], T]) -> T:
         """Return what was made for `key`, for this model, or make it."""
         known = model.cache.get((kind, key))
         self.metrics.cache.labels(kind, "miss" if known is None else "hit").inc()
@@ -348,7 +348,7 @@ def _joined(group: Sequence[Asked[Any]]) -> Histories:
     return Histories(*(np.concatenate(column) for column in columns))
 
 
-def _items(model: Model, histories: Histories, ranking: Ranking) -> list[schemas.RankedItem]:
+def _items(model: Snapshot, histories: Histories, ranking: Ranking) -> list[schemas.RankedItem]:
     lookup = model.lookup
     columns = (ranking.items[0], ranking.score[0], ranking.interest[0], ranking.p_click[0], ranking.p_purchase[0])
     items = [
@@ -369,7 +369,7 @@ def _items(model: Model, histories: Histories, ranking: Ranking) -> list[schemas
     return items
 
 
-def _reasons(model: Model, histories: Histories, row: int, shares: Floats) -> schemas.Reasons:
+def _reasons(model: Snapshot, histories: Histories, row: int, shares: Floats) -> schemas.Reasons:
     """Name the events that `row` is most like, and the features that moved it most, by their `shares` `[F]`."""
     lookup, recommender = model.lookup, model.lookup.recommender
     past = np.unique(histories.items[0])

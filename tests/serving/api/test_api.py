@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
+from serving.api.access.keys import create_key, revoke_key
+from serving.api.access.limits import Limits
 from serving.api.app import create_app
-from serving.api.guard import Limits
-from serving.api.keys import create_key, revoke_key
 from serving.api.live import ModelHolder
 from serving.api.schemas import MAX_CANDIDATES
 from serving.batch import histories_of
@@ -232,7 +232,7 @@ def test_a_deleted_item_is_in_no_list_until_it_is_put_again(client: TestClient, 
     ]
     assert client.delete(f"/v1/items/{wanted[0]}").status_code == 404
     again = holder_of(tiny, store)
-    assert not again.model.lookup.recommender.available[again.model.lookup.rows[wanted[0]]]  # type: ignore[index]
+    assert not again.snapshot.lookup.recommender.available[again.snapshot.lookup.rows[wanted[0]]]  # type: ignore[index]
     client.put("/v1/items", json={"items": [{"item_id": wanted[0], "title": "back"}]})
     assert wanted[0] in ids(client.post("/v1/recommend", json={"user_id": "u1", "k": 40}))
 
@@ -378,7 +378,7 @@ def test_keys_open_what_their_scopes_say(tiny: Path, store: Store) -> None:
 
 def test_a_revoked_key_shuts_the_door(tiny: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also when it was the only one."""
-    monkeypatch.setattr("serving.api.keys.KNOWN_FOR_S", 0.0)
+    monkeypatch.setattr("serving.api.access.keys.CACHED_S", 0.0)
     text = create_key(store, "shop", ("read",))
     client = client_of(create_app(holder_of(tiny, store), store), headers={"Authorization": f"Bearer {text}"})
     assert client.get("/v1/model").status_code == 200
@@ -466,8 +466,8 @@ def test_a_moved_alias_is_followed_and_a_bad_model_is_not(
     folders, named = {"m/1": tiny, "m/2": tiny, "m/3": damaged}, ["m/1"]
     monkeypatch.setattr("recsys.registry.resolve", lambda model: named[0])
     monkeypatch.setattr("recsys.registry.bundle_folder", folders.__getitem__)
-    live = ModelHolder("m@champion", store)
-    client = client_of(create_app(live, store))
+    holder = ModelHolder("m@champion", store)
+    client = client_of(create_app(holder, store))
     client.put("/v1/items", json={"items": [{"item_id": "new", "title": "red lamp"}]})
     for name in ("m/2", "m/1"):
         named[0] = name
@@ -486,9 +486,9 @@ def test_no_request_fails_while_models_change(tiny: Path, store: Store, monkeypa
     named = ["m/1"]
     monkeypatch.setattr("recsys.registry.resolve", lambda model: named[0])
     monkeypatch.setattr("recsys.registry.bundle_folder", lambda model: tiny)
-    live = ModelHolder("m@champion", store)
+    holder = ModelHolder("m@champion", store)
     failures, models, done = [], set(), threading.Event()
-    with client_of(create_app(live, store)) as client:
+    with client_of(create_app(holder, store)) as client:
 
         def ask() -> None:
             while not done.is_set():
@@ -502,7 +502,7 @@ def test_no_request_fails_while_models_change(tiny: Path, store: Store, monkeypa
             thread.start()
         named[0] = "m/2"
         deadline = time.monotonic() + 30
-        while live.model.name != "m/2" and time.monotonic() < deadline:
+        while holder.snapshot.name != "m/2" and time.monotonic() < deadline:
             client.put("/v1/items", json={"items": [{"item_id": "new", "title": "red lamp"}]})
         time.sleep(0.2)
         done.set()
@@ -513,15 +513,15 @@ def test_no_request_fails_while_models_change(tiny: Path, store: Store, monkeypa
 
 def test_explored_places_are_marked_and_kept_with_their_propensity(tiny: Path, store: Store) -> None:
     """New items alone, each with the chance with which it came about."""
-    live = holder_of(tiny, store)
-    config = live.model.lookup.recommender.config
-    live.model.lookup.recommender.config = config.model_copy(
+    holder = holder_of(tiny, store)
+    config = holder.snapshot.lookup.recommender.config
+    holder.snapshot.lookup.recommender.config = config.model_copy(
         update={
             "lists": config.lists.model_copy(update={"explore": 0.5}),
             "sources": config.sources.model_copy(update={"popular": 10, "covisitation": 3, "related": 0, "lexical": 3}),
         }
     )
-    with client_of(create_app(live, store, clock=lambda: NOW, seed=1)) as client:
+    with client_of(create_app(holder, store, clock=lambda: NOW, seed=1)) as client:
         items = client.post("/v1/recommend", json={"user_id": "u1", "k": 6}).json()["items"]
     explored = [place for place, item in enumerate(items) if item["explored"]]
     assert explored and len({item["item_id"] for item in items}) == 6

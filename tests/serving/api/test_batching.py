@@ -112,7 +112,7 @@ def test_a_request_that_fails_leaves_the_others_of_its_batch_alone(service: Serv
 
 def test_alike_requests_are_one_call_of_the_model(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     """Which is what makes batches worth their while."""
-    recommender = service.live.model.lookup.recommender
+    recommender = service.holder.snapshot.lookup.recommender
     sizes: list[int] = []
     plain = recommender.recommend
 
