@@ -24,11 +24,11 @@ from torch.nn import functional as F
 from features.data.dataset import load_dataset
 from features.simulator.shop import simulate
 from features.tokens import item_texts
+from recsys.arrays import Floats
 from recsys.config import Config
 from recsys.models.encoder import load_encoder
 from recsys.models.interest import InterestModel
 from serving.loading import encode_items
-from serving.retrieval.sources import Floats
 
 PLAIN = "sentence-transformers"
 

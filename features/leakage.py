@@ -10,8 +10,10 @@ from collections.abc import Callable
 import numpy as np
 import polars as pl
 
+from features.facts import fit_facts
 from features.histories import EventLog, Requests
-from features.ranking import Floats, RankingFeatures, fit_facts
+from features.ranking import RankingFeatures
+from recsys.arrays import Floats
 from recsys.errors import RecsysError
 
 SAMPLE = 16
@@ -52,7 +54,7 @@ def refuse_leakage(
         histories = log.histories(request.users, request.times, 10)
         built = RankingFeatures(facts, features.has_clock, features.sources, features.attributes)
         similarity = (candidates[:, :, None] == histories.items[:, None, :]).astype(np.float32)
-        return built.dense(histories, candidates, scores, similarity)
+        return built.dense(built.inputs(histories, candidates, scores, similarity))
 
     wrong = leaking(compute, features.names, fitted, requests)
     if wrong:

@@ -20,6 +20,7 @@ from serving.api.live import ModelHolder
 from serving.batch import histories_of, recommend_lists
 from serving.loading import load_bundle
 from serving.lookup import Lookup
+from serving.recommender import RecommendOptions
 from serving.store.store import Store
 from tests.command_line import run
 from tests.conftest import SETTINGS, Shop
@@ -27,7 +28,7 @@ from tests.worlds import client_of
 from training import tracking
 from training.evaluation.registered import evaluate_model
 from training.pipeline import train
-from training.ranker.neural import fit_ranker
+from training.ranker import fit_ranker
 
 pytestmark = pytest.mark.slow
 
@@ -69,12 +70,13 @@ def test_batch_api_and_evaluation_give_the_same_lists(inside: Shop, tmp_path: Pa
     log = read_log(dataset, inside.config)
     now = int(log.times.max()) + 1
     store = Store(f"sqlite:///{tmp_path}/store.db")
-    holder = ModelHolder(inside.model, store)
-    client = client_of(create_app(holder, store, clock=lambda: now))
+    client = client_of(create_app(ModelHolder(inside.model, store), store, clock=lambda: now))
     items = dataset.items["item_id"]
     for row in range(0, len(log.user_ids), 97):
         user = log.user_ids[row]
-        evaluated = bundle.recommender.recommend(histories_of(bundle.recommender, log, [row], now), 10)
+        evaluated = bundle.recommender.recommend(
+            histories_of(bundle.recommender, log, [row], now), RecommendOptions(10)
+        )
         wanted = [items[item] for item in evaluated.items[0].tolist()]
         assert batch.filter(pl.col("user_id") == user).sort("rank")["item_id"].to_list() == wanted
         own = slice(log.offsets[row], log.offsets[row + 1])
@@ -98,13 +100,13 @@ def test_the_registered_pyfunc_gives_the_same_lists_without_pickle(
     lookup = Lookup(bundle)
     users = [*bundle.users["user_id"][:3], "nobody"]
     answers = tracking.predict(inside.model, pd.DataFrame({"user_id": users}), k=7)
-    wanted = lookup.recommender.recommend(lookup.histories([(user, None) for user in users]), 7)
+    wanted = lookup.recommender.recommend(lookup.histories([(user, None) for user in users]), RecommendOptions(7))
     assert answers["items"].to_list() == lookup.item_ids(wanted.items)
     folder = bundle_folder(inside.model).parents[1]
     assert not [path for path in folder.rglob("*") if path.suffix in {".pkl", ".pickle", ".pt", ".bin"}]
     past = lookup.ids[:2]
     sent = tracking.predict(inside.model, pd.DataFrame({"user_id": [None], "history": [past]}), k=5)
-    direct = lookup.recommender.recommend(lookup.histories([(None, past)]), 5)
+    direct = lookup.recommender.recommend(lookup.histories([(None, past)]), RecommendOptions(5))
     assert sent["items"][0] == lookup.item_ids(direct.items)[0]
 
 
@@ -115,9 +117,11 @@ def test_an_unseen_item_is_recommended_from_its_text(inside: Shop, tmp_path: Pat
     liked = int(np.bincount(log.items).argmax())
     twin = dataset.items[liked].with_columns(item_id=pl.lit("twin"))
     grown = load_bundle(bundle_folder(inside.model), pl.concat([dataset.items, twin])).recommender
-    place = grown.items["item_id"].to_list().index("twin")
-    lists = grown.recommend(histories_of(grown, log, list(range(len(log.user_ids))), int(log.times.max()) + 1), 50)
-    assert (lists.items == place).any(1).sum() > 10
+    row = grown.retriever.items["item_id"].to_list().index("twin")
+    lists = grown.recommend(
+        histories_of(grown, log, list(range(len(log.user_ids))), int(log.times.max()) + 1), RecommendOptions(50)
+    )
+    assert (lists.items == row).any(1).sum() > 10
 
 
 def test_every_user_has_a_full_list_of_distinct_items(inside: Shop, tmp_path: Path) -> None:

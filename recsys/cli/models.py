@@ -25,8 +25,8 @@ def evaluate(dataset: Path, model: str, split: str, json_file: Path | None, base
     """
     from rich.console import Console
 
-    from training.evaluation.evaluate import render
     from training.evaluation.registered import evaluate_model
+    from training.evaluation.report import render
 
     report = evaluate_model(dataset, model, split, baselines)
     render(report, Console())

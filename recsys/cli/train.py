@@ -44,7 +44,7 @@ def train(
     from recsys.config import load_config
 
     settings = load_config(config, sets)
-    from training.evaluation.evaluate import render
+    from training.evaluation.report import render
     from training.pipeline import train as run
 
     trained = run(dataset, settings, name, seed, fit_on, resume)

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from recsys.arrays import Bools
 from recsys.errors import RecsysError, suggest
 from serving.api.schemas import Filters, Range
 from serving.columns import json_types
-from serving.retrieval.sources import Bools
 
 
 class FilterError(RecsysError):

@@ -12,16 +12,20 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from cachetools import LRUCache
 
 from recsys import registry
 from recsys.errors import RecsysError
 from serving.columns import items_table
 from serving.loading import Bundle, load_bundle, read_sentences, with_items
 from serving.lookup import Lookup
+from serving.recommender import RecommendOptions
 from serving.store.store import ItemChange, Store, StoreError
 
 log = logging.getLogger("recsys.live")
 
+CACHED = 256
+"""Sentences and filters that are cached for a snapshot."""
 CHANGES_EVERY_S = 0.5
 """Seconds between two looks at the store's item changes."""
 ALIAS_EVERY_S = 2.0
@@ -36,7 +40,7 @@ class Snapshot:
     lookup: Lookup
     change: int
     """Number of the last item change of the store that is applied."""
-    cache: dict[tuple[str, str], Any] = field(default_factory=dict)
+    cache: LRUCache[tuple[str, str], Any] = field(default_factory=lambda: LRUCache(CACHED))
     """Values computed from this catalogue, which are dropped together with it."""
 
     @property
@@ -139,12 +143,13 @@ def _warm_up(snapshot: Snapshot) -> None:
     """
     lookup = snapshot.lookup
     for history in ([], lookup.ids[:1]):
-        ranking = lookup.recommender.recommend(lookup.histories([(None, history)]), k=min(5, len(lookup.ids)))
+        options = RecommendOptions(min(5, len(lookup.ids)))
+        ranking = lookup.recommender.recommend(lookup.histories([(None, history)]), options)
         listed = ranking.items >= 0
         if not listed.any() or not np.isfinite(ranking.score[listed]).all():
             raise RecsysError(f"{snapshot.name}: its first list has no items or no scores; train it again")
     # The int8 encoder is built when the first sentence is encoded.
-    read_sentences(lookup.recommender, snapshot.bundle.tokenizer, lookup.titles[:1])
+    read_sentences(lookup.retriever, snapshot.bundle.tokenizer, lookup.titles[:1])
 
 
 def _with_changes(snapshot: Snapshot, changes: list[ItemChange]) -> Snapshot:
@@ -155,11 +160,12 @@ def _with_changes(snapshot: Snapshot, changes: list[ItemChange]) -> Snapshot:
     recommender, rows = bundle.recommender, snapshot.lookup.rows
     bodies = [{"item_id": change.item_id, **change.body} for change in changes if change.body is not None]
     if bodies:
-        table = items_table(bodies, recommender.items.schema)
+        table = items_table(bodies, recommender.retriever.items.schema)
         recommender = with_items(recommender, bundle.tokenizer, table)
     deleted = [rows[change.item_id] for change in changes if change.body is None and change.item_id in rows]
     if deleted:
-        available = np.ones(len(recommender.vectors), bool) if recommender.available is None else recommender.available
-        keep = ~np.isin(np.arange(len(available)), deleted)
-        recommender = recommender.with_available(available & keep)
+        retriever = recommender.retriever
+        available = np.ones(len(retriever.vectors), bool) if retriever.available is None else retriever.available.copy()
+        available[deleted] = False
+        recommender = replace(recommender, retriever=retriever.restricted(available))
     return Snapshot(snapshot.name, Lookup(replace(bundle, recommender=recommender)), changes[-1].number)

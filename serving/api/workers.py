@@ -33,10 +33,10 @@ class Workers:
         self._threads = ThreadPoolExecutor(THREADS, "recsys")
         at_once = THREADS if batch == 1 else BATCHES
         self.recommend: MicroBatcher[schemas.RecommendRequest, schemas.RecommendResponse] = MicroBatcher(
-            self.run, service.recommend_all, batch, at_once
+            self.run, service.recommend_all, size=batch, at_once=at_once
         )
         self.rank: MicroBatcher[schemas.RankRequest, schemas.RecommendResponse] = MicroBatcher(
-            self.run, service.rank_all, batch, at_once
+            self.run, service.rank_all, size=batch, at_once=at_once
         )
 
     async def run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from recsys.bundle import verify
 from recsys.errors import RecsysError
 from serving.batch import histories_of
 from serving.loading import load_bundle
+from serving.recommender import RecommendOptions
 from tests.worlds import DAY, catalogue, tiny_bundle, tiny_recommender
 
 
@@ -36,8 +38,8 @@ def test_a_loaded_bundle_gives_the_very_lists_of_the_recommender_it_was_saved_fr
     loaded = load_bundle(bundle).recommender
     histories = histories_of(recommender, log, [0, 3, -1], int(log.times.max()) + 1)
     # Both rankers are untrained: put the same weights in.
-    recommender.ranker = loaded.ranker
-    one, other = recommender.recommend(histories, 10), loaded.recommend(histories, 10)
+    recommender = replace(recommender, ranker=loaded.ranker)
+    one, other = (each.recommend(histories, RecommendOptions(10)) for each in (recommender, loaded))
     np.testing.assert_array_equal(one.items, other.items)
     np.testing.assert_allclose(one.score, other.score, rtol=1e-4)
 
@@ -90,28 +92,28 @@ def test_an_unseen_item_is_a_candidate_from_its_text_alone(bundle: Path) -> None
     known = pl.read_parquet(bundle / "items.parquet")
     twin = known.row(7, named=True)
     new = catalogue([twin["title"]], brand=[twin["brand"]]).with_columns(item_id=pl.lit("new"))
-    grown = load_bundle(bundle, pl.concat([known, new])).recommender
-    place = grown.items["item_id"].to_list().index("new")
-    assert grown.vectors[place] @ grown.vectors[7] > 0.99
-    index = next(source for source in grown.sources if source.name == "interest")
-    assert place in index.index.search(grown.vectors[7:8], 3)[0]  # type: ignore[attr-defined]
+    grown = load_bundle(bundle, pl.concat([known, new])).recommender.retriever
+    row = grown.items["item_id"].to_list().index("new")
+    assert grown.vectors[row] @ grown.vectors[7] > 0.99
+    index = grown.sources["interest"].catalogue_index
+    assert index is not None and row in index.search(grown.vectors[7:8], 3)[0]
 
 
 def test_items_that_left_the_catalogue_are_in_no_list(bundle: Path, tmp_path: Path) -> None:
-    """They may stand in histories."""
+    """They may be in histories."""
     items = pl.read_parquet(bundle / "items.parquet")
     shrunk = load_bundle(bundle, items.tail(30)).recommender
     _, log, _ = tiny_recommender(tmp_path / "encoder")
-    ranking = shrunk.recommend(histories_of(shrunk, log, [0, 1, -1], int(log.times.max()) + 1), 30)
+    ranking = shrunk.recommend(histories_of(shrunk, log, [0, 1, -1], int(log.times.max()) + 1), RecommendOptions(30))
     gone = set(range(10))
     assert not gone & set(ranking.items.ravel().tolist())
     assert (ranking.items >= 0).all()
 
 
 def test_a_longer_list_begins_with_the_shorter_one(tmp_path: Path) -> None:
-    """The candidates, and so the scores, do not depend on how many places are asked for."""
+    """The candidates, and so the scores, do not depend on how many items are requested."""
     recommender, log, _ = tiny_recommender(tmp_path)
     histories = histories_of(recommender, log, [0, 1, -1], 100 * DAY)
-    short, long = (recommender.recommend(histories, k) for k in (3, 20))
+    short, long = (recommender.recommend(histories, RecommendOptions(k)) for k in (3, 20))
     np.testing.assert_array_equal(long.items[:, :3], short.items)
     np.testing.assert_allclose(long.score[:, :3], short.score, rtol=1e-6)

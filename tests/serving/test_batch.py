@@ -18,6 +18,7 @@ from features.histories import EventLog
 from recsys.errors import RecsysError
 from serving.batch import Job, Written, histories_of, lists_table, read_users, write_lists
 from serving.loading import load_bundle
+from serving.recommender import RecommendOptions
 from tests.worlds import DAY, START, log_of, tiny_bundle
 
 pytestmark = pytest.mark.slow
@@ -70,13 +71,13 @@ def test_lists_are_those_of_the_recommender_and_the_report_counts_them(
     recommender = load_bundle(bundle).recommender
     now = START + 24 * DAY + 1
     rows = [log.user_ids.index(user) if user in log.user_ids else -1 for user in USERS]
-    wanted = lists_table(
+    expected = lists_table(
         USERS,
-        recommender.recommend(histories_of(recommender, log, rows, now), 50),
-        recommender.items["item_id"].to_numpy(),
+        recommender.recommend(histories_of(recommender, log, rows, now), RecommendOptions(50)),
+        recommender.retriever.items["item_id"].to_numpy(),
     )
-    found = pl.concat([pl.read_parquet(path) for path in sorted((tmp_path / "lists").glob("*.parquet"))])
-    assert found.select("user_id", "rank", "item_id").equals(wanted.select("user_id", "rank", "item_id"))
+    written_lists = pl.concat([pl.read_parquet(path) for path in sorted((tmp_path / "lists").glob("*.parquet"))])
+    assert written_lists.select("user_id", "rank", "item_id").equals(expected.select("user_id", "rank", "item_id"))
 
 
 def test_a_failed_run_is_kept_and_goes_on_with_the_same_job_alone(

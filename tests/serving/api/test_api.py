@@ -12,15 +12,16 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from serving.api.access.keys import create_key, revoke_key
-from serving.api.access.limits import Limits
 from serving.api.app import create_app
+from serving.api.access.limits import Limits
+from serving.api.access.keys import create_key, revoke_key
 from serving.api.live import ModelHolder
 from serving.api.schemas import MAX_CANDIDATES
 from serving.batch import histories_of
 from serving.loading import load_bundle
+from serving.recommender import RecommendOptions
 from serving.store.store import Store, StoredEvent
-from tests.worlds import DAY, client_of, holder_of, tiny_recommender
+from tests.worlds import DAY, client_of, holder_of, tiny_recommender, with_config
 
 NOW = 1_702_000_000_000_000
 
@@ -61,7 +62,7 @@ def test_a_known_user_gets_the_list_of_the_recommender(client: TestClient, tiny:
     recommender = load_bundle(tiny).recommender
     _, log, _ = tiny_recommender(tmp_path / "encoder")
     histories = histories_of(recommender, log, [log.user_ids.index("u3")], 1_702_000_000_000_000)
-    wanted = recommender.recommend(histories, 7)
+    wanted = recommender.recommend(histories, RecommendOptions(7))
     answer = client.post("/v1/recommend", json={"user_id": "u3", "k": 7})
     assert ids(answer) == [f"i{row}" for row in wanted.items[0]]
     np.testing.assert_allclose([item["score"] for item in answer.json()["items"]], wanted.score[0], rtol=1e-5)
@@ -211,7 +212,7 @@ def test_an_event_of_the_future_is_refused_with_all_that_came_beside_it(client: 
 
 def test_a_new_item_is_recommendable_when_its_put_returns(client: TestClient, store: Store, tiny: Path) -> None:
     """Also by another process on the same store, and after a restart."""
-    titles = load_bundle(tiny).recommender.items["title"]
+    titles = load_bundle(tiny).recommender.retriever.items["title"]
     body = {"items": [{"item_id": "new", "title": titles[7], "brand": "brand 1", "price": 3.5}]}
     assert client.put("/v1/items", json=body).json() == {"changed": 1, "items": 41}
     similar = client.get("/v1/items/i7/similar", params={"k": 3}).json()["items"]
@@ -231,8 +232,8 @@ def test_a_deleted_item_is_in_no_list_until_it_is_put_again(client: TestClient, 
         item["item_id"] for item in client.get("/v1/items/i5/similar", params={"k": 40}).json()["items"]
     ]
     assert client.delete(f"/v1/items/{wanted[0]}").status_code == 404
-    again = holder_of(tiny, store)
-    assert not again.snapshot.lookup.recommender.available[again.snapshot.lookup.rows[wanted[0]]]  # type: ignore[index]
+    lookup = holder_of(tiny, store).snapshot.lookup
+    assert lookup.retriever.available is not None and not lookup.retriever.available[lookup.rows[wanted[0]]]
     client.put("/v1/items", json={"items": [{"item_id": wanted[0], "title": "back"}]})
     assert wanted[0] in ids(client.post("/v1/recommend", json={"user_id": "u1", "k": 40}))
 
@@ -314,7 +315,7 @@ def test_diversity_brings_unlike_items_up(client: TestClient, tiny: Path) -> Non
 
     def likeness(diversity: float) -> float:
         items = ids(client.post("/v1/recommend", json={"user_id": "u2", "k": 6, "diversity": diversity}))
-        vectors = recommender.vectors[[int(item[1:]) for item in items]]
+        vectors = recommender.retriever.vectors[[int(item[1:]) for item in items]]
         return float((vectors @ vectors.T)[np.triu_indices(6, 1)].mean())
 
     assert likeness(0.9) < likeness(0.0)
@@ -511,23 +512,21 @@ def test_no_request_fails_while_models_change(tiny: Path, store: Store, monkeypa
     assert not failures and models == {"m/1", "m/2"}
 
 
-def test_explored_places_are_marked_and_kept_with_their_propensity(tiny: Path, store: Store) -> None:
-    """New items alone, each with the chance with which it came about."""
-    holder = holder_of(tiny, store)
-    config = holder.snapshot.lookup.recommender.config
-    holder.snapshot.lookup.recommender.config = config.model_copy(
-        update={
-            "lists": config.lists.model_copy(update={"explore": 0.5}),
-            "sources": config.sources.model_copy(update={"popular": 10, "covisitation": 3, "related": 0, "lexical": 3}),
-        }
-    )
-    with client_of(create_app(holder, store, clock=lambda: NOW, seed=1)) as client:
+def test_explored_positions_are_marked_and_logged_with_their_propensity(
+    tiny: Path, store: Store, tmp_path: Path
+) -> None:
+    """New items alone."""
+    quotas = {"popular": 10, "covisitation": 3, "related": 0, "lexical": 3}
+    bundle = with_config(tiny, tmp_path / "exploring", lists={"explore": 0.5}, sources=quotas)
+    app = create_app(holder_of(bundle, store), store, clock=lambda: NOW, seed=1)
+    with client_of(app) as client:
         items = client.post("/v1/recommend", json={"user_id": "u1", "k": 6}).json()["items"]
-    explored = [place for place, item in enumerate(items) if item["explored"]]
+    explored = [position for position, item in enumerate(items) if item["explored"]]
     assert explored and len({item["item_id"] for item in items}) == 6
-    (kept,) = store.every_list()
-    assert [place for place, chance in enumerate(kept.propensities) if chance is not None] == explored
-    assert all(0 < (kept.propensities[place] or 0) <= 0.5 for place in explored)
+    (logged,) = store.every_list()
+    propensities = dict(enumerate(logged.propensities))
+    assert [position for position, propensity in propensities.items() if propensity is not None] == explored
+    assert all(0 < (propensities[position] or 0) <= 0.5 for position in explored)
 
 
 def test_a_full_queue_of_lists_drops_and_counts(tiny: Path, store: Store, monkeypatch: Any) -> None:

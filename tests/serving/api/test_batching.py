@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from features.histories import Histories
 from serving.api.app import create_app
 from serving.api.batching import MicroBatcher
 from serving.api.filters import FilterError
 from serving.api.metrics import Metrics
 from serving.api.schemas import RankRequest, RecommendRequest, RecommendResponse
 from serving.api.service import Service
+from serving.recommender import Ranking, Recommender
 from serving.store.impressions import ImpressionLog
 from serving.store.store import Store, StoredEvent
 from tests.worlds import client_of, holder_of
@@ -112,15 +114,14 @@ def test_a_request_that_fails_leaves_the_others_of_its_batch_alone(service: Serv
 
 def test_alike_requests_are_one_call_of_the_model(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     """Which is what makes batches worth their while."""
-    recommender = service.holder.snapshot.lookup.recommender
     sizes: list[int] = []
-    plain = recommender.recommend
+    plain = Recommender.recommend
 
-    def noting(*asked: Any) -> Any:
-        sizes.append(len(asked[0]))
-        return plain(*asked)
+    def counting(recommender: Recommender, histories: Histories, *rest: Any) -> Ranking:
+        sizes.append(len(histories))
+        return plain(recommender, histories, *rest)
 
-    monkeypatch.setattr(recommender, "recommend", noting)
+    monkeypatch.setattr(Recommender, "recommend", counting)
     service.recommend_all([RecommendRequest(user_id=f"u{user}", k=k) for k in (3, 5) for user in range(4)])
     assert sizes == [4, 4]
 
@@ -133,8 +134,8 @@ def gathered(answer: Callable[[list[int]], list[Any]], most: int, at_once: int, 
             return await asyncio.get_running_loop().run_in_executor(pool, task)
 
         async def ask() -> list[Any]:
-            gather = MicroBatcher(work, answer, most, at_once)
-            return await asyncio.gather(*(gather(number) for number in range(count)), return_exceptions=True)
+            batcher = MicroBatcher(work, answer, size=most, at_once=at_once)
+            return await asyncio.gather(*(batcher(number) for number in range(count)), return_exceptions=True)
 
         return asyncio.run(ask())
 
