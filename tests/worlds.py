@@ -176,7 +176,7 @@ def sealed_again(folder: Path, config: Config) -> Path:
 
 
 def holder_of(bundle: Path, store: Store) -> ModelHolder:
-    """Return the live model of a bundle folder that is never replaced."""
+    """Return a holder of the bundle in a folder, which no alias replaces."""
     return ModelHolder(str(bundle), store)
 
 

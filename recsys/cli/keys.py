@@ -29,7 +29,7 @@ def add_key(name: str, scopes: tuple[str, ...], store: str) -> None:
     Example:
       recsys keys add shop --scope read --scope write
     """
-    from serving.api.keys import create_key
+    from serving.api.access.keys import create_key
     from serving.store.store import Store
 
     click.echo(create_key(Store(store), name, scopes))
@@ -41,7 +41,7 @@ def list_keys(store: str) -> None:
     """List all keys, without their secrets."""
     from rich.console import Console
 
-    from serving.api.keys import table_of
+    from serving.api.access.keys import table_of
     from serving.store.store import Store
 
     Console().print(table_of(Store(store)))
@@ -57,7 +57,7 @@ def revoke(key_id: str, store: str) -> None:
     Example:
       recsys keys revoke 1a2b3c4d
     """
-    from serving.api.keys import revoke_key
+    from serving.api.access.keys import revoke_key
     from serving.store.store import Store
 
     revoke_key(Store(store), key_id)

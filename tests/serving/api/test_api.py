@@ -13,8 +13,8 @@ import pytest
 from fastapi.testclient import TestClient
 
 from serving.api.app import create_app
-from serving.api.guard import Limits
-from serving.api.keys import create_key, revoke_key
+from serving.api.access.limits import Limits
+from serving.api.access.keys import create_key, revoke_key
 from serving.api.live import ModelHolder
 from serving.api.schemas import MAX_CANDIDATES
 from serving.batch import histories_of
@@ -379,7 +379,7 @@ def test_keys_open_what_their_scopes_say(tiny: Path, store: Store) -> None:
 
 def test_a_revoked_key_shuts_the_door(tiny: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also when it was the only one."""
-    monkeypatch.setattr("serving.api.keys.KNOWN_FOR_S", 0.0)
+    monkeypatch.setattr("serving.api.access.keys.CACHED_S", 0.0)
     text = create_key(store, "shop", ("read",))
     client = client_of(create_app(holder_of(tiny, store), store), headers={"Authorization": f"Bearer {text}"})
     assert client.get("/v1/model").status_code == 200

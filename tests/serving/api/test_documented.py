@@ -22,9 +22,9 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from serving.api.access.keys import create_key
+from serving.api.access.limits import Limits
 from serving.api.app import create_app
-from serving.api.guard import Limits
-from serving.api.keys import create_key
 from serving.store.store import Store
 from tests.worlds import holder_of
 
@@ -118,9 +118,9 @@ async def sent(app: FastAPI, route: str, host: str = "localhost") -> int:
 def test_every_refusal_of_the_guard_is_documented(tiny: Path, tmp_path: Path, route: str) -> None:
     """On the routes where it may come: all but those that only say how the process is."""
     store = Store(f"sqlite:///{tmp_path}/store.db")
-    live = holder_of(tiny, store)
+    holder = holder_of(tiny, store)
     method, path = route.split()
-    documented = create_app(live, store).openapi()["paths"][path][method.lower()]["responses"]
+    documented = create_app(holder, store).openapi()["paths"][path][method.lower()]["responses"]
     limits = {
         408: Limits(body_s=0.01),
         413: Limits(body_bytes=1),
@@ -128,10 +128,10 @@ def test_every_refusal_of_the_guard_is_documented(tiny: Path, tmp_path: Path, ro
         503: Limits(waiting=0),
     }
     refused = {
-        status: asyncio.run(sent(create_app(live, store, limits=most), route)) for status, most in limits.items()
+        status: asyncio.run(sent(create_app(holder, store, limits=most), route)) for status, most in limits.items()
     }
-    refused[403] = asyncio.run(sent(create_app(live, store), route, host="elsewhere"))
+    refused[403] = asyncio.run(sent(create_app(holder, store), route, host="elsewhere"))
     create_key(store, "none", ())
-    refused[401] = asyncio.run(sent(create_app(live, store), route))
+    refused[401] = asyncio.run(sent(create_app(holder, store), route))
     assert list(refused) == list(refused.values())
     assert {str(status) for status in refused} <= set(documented)

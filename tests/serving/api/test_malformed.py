@@ -11,8 +11,8 @@ import httpx
 import pytest
 from fastapi.testclient import TestClient
 
+from serving.api.access.limits import Limits
 from serving.api.app import create_app
-from serving.api.guard import Limits
 from serving.store.store import Store
 from tests.worlds import client_of, holder_of
 
