@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 EXTRA ?= cpu
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo benchmark-quality benchmark-ablations benchmark-rankers benchmark-heads benchmark-speed benchmark-serving benchmark-batch benchmark-ann benchmark-encode benchmark-soak test test-fast check audit format constraints clean
+.PHONY: help install demo benchmark-quality benchmark-ablations benchmark-rankers benchmark-heads benchmark-speed benchmark-serving benchmark-batch benchmark-ann benchmark-encode benchmark-soak test test-fast check docs audit format constraints clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -19,7 +19,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	python3 -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	UV_FIND_LINKS="$$PIP_FIND_LINKS" $(BIN)/uv pip install --quiet --python $(BIN)/python \
-		$(if $(filter gpu,$(EXTRA)),--no-config,--constraint constraints.txt) --editable ".[$(EXTRA),dev]"
+		$(if $(filter gpu,$(EXTRA)),--no-config,--constraint constraints.txt) --editable ".[$(EXTRA),dev,docs]"
 	@touch $@
 
 demo: install ## simulate a shop, train, evaluate, recommend (under 10 minutes on 2 cores)
@@ -68,6 +68,9 @@ check: install ## linters: ruff, mypy, import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docs: install ## build the documentation site in site/; a broken link or docstring is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 audit: install ## report known vulnerabilities of what is installed; never fails
 	@.ci/audit
 
@@ -76,9 +79,9 @@ format: install ## format the code
 	$(BIN)/ruff format .
 
 constraints: install ## resolve the pinned versions of constraints.txt anew
-	UV_FIND_LINKS="$$PIP_FIND_LINKS" $(BIN)/uv pip compile --quiet --upgrade --extra cpu --extra dev --no-header \
+	UV_FIND_LINKS="$$PIP_FIND_LINKS" $(BIN)/uv pip compile --quiet --upgrade --extra cpu --extra dev --extra docs --no-header \
 		--no-annotate --no-emit-find-links --no-emit-index-url pyproject.toml --output-file constraints.txt
 	sed -i 's/+cpu$$//' constraints.txt
 
 clean: ## remove what commands left behind, but not the environment
-	rm -rf demo .recsys .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf demo site .recsys .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

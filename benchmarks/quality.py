@@ -38,7 +38,6 @@ from training.plan import FitOn, item_counts
 from training.ranker import fit_ranker
 
 WORK = Path(".recsys/quality")
-ABLATIONS = Path("docs/ablations.md")
 FITS: tuple[FitOn, ...] = ("train", "train+valid")
 
 PUBLISHED = {
@@ -77,17 +76,17 @@ def measure(folder: Path, fit_on: FitOn, seed: int) -> dict[str, Any]:
     """Return the figures of one training, from its file where it was measured before."""
     dataset = load_dataset(folder)
     work = WORK / dataset.info.name / f"{fit_on}-{seed}"
-    found = work / "found.npz"
-    if not found.exists():
+    measured = work / "found.npz"
+    if not measured.exists():
         prepared = prepare_dataset(dataset, Config(), seed)
         start = time.monotonic()
         recommender, _ = fit(prepared, fit_on, work)
         seconds = time.monotonic() - start
         values = rows_of(prepared, recommender, fit_on, work)
         about = {"seconds": seconds, "peak": peak_gib(), "sources": sources_of(prepared, recommender)}
-        with atomic_file(found) as temporary:
+        with atomic_file(measured) as temporary:
             np.savez(temporary, allow_pickle=False, about=json.dumps(about), **values)
-    with np.load(found, allow_pickle=False) as arrays:
+    with np.load(measured, allow_pickle=False) as arrays:
         return {name: arrays[name] if name != "about" else json.loads(str(arrays[name])) for name in arrays.files}
 
 
@@ -115,15 +114,15 @@ def rows_of(prepared: Prepared, recommender: Recommender, fit_on: FitOn, work: P
 def measure_baselines(folder: Path, fit_on: FitOn) -> dict[str, np.ndarray]:
     """Return `row|metric` → values `[R]` of every baseline, from their file where they were measured before."""
     dataset, config = load_dataset(folder), Config()
-    found = WORK / dataset.info.name / f"baselines-{fit_on}.npz"
-    if not found.exists():
+    measured = WORK / dataset.info.name / f"baselines-{fit_on}.npz"
+    if not measured.exists():
         log = read_log(dataset, config)
         evaluation = Evaluation.of(log, "test", config.interest.max_history)
         baselines, _ = fit_baselines(config, dataset.items, dataset, log, fit_on)
         rows = {name: baseline_values(evaluation, baseline) for name, baseline in baselines.items()}
-        with atomic_file(found) as temporary:
+        with atomic_file(measured) as temporary:
             np.savez(temporary, allow_pickle=False, **flat(rows))
-    with np.load(found, allow_pickle=False) as arrays:
+    with np.load(measured, allow_pickle=False) as arrays:
         return dict(arrays)
 
 
@@ -163,7 +162,7 @@ def sentences(prepared: Prepared, recommender: Recommender, evaluation: Evaluati
 
 
 def sources_of(prepared: Prepared, recommender: Recommender) -> dict[str, dict[str, float]]:
-    """Return quota, recall and what it alone found, per source."""
+    """Return the quota, the recall and the share that it alone proposes, per source."""
     evaluation = Evaluation.of(prepared.log, "test", prepared.config.interest.max_history)
     proposals = recommender.recommend(evaluation.histories, RecommendOptions(LIST_LENGTH)).proposals
     quotas = prepared.config.sources.model_dump()
@@ -184,10 +183,11 @@ def render(folder: Path, results: dict[str, list[dict[str, Any]]]) -> str:
     lines = [
         "# Quality",
         "",
-        f"`make benchmark-quality`, {date.today()}, {os.cpu_count()} cores, {platform.machine()}, no GPU unless said.",
+        f"`make benchmark-quality`, {date.today()}, {os.cpu_count()} cores, {platform.machine()}, no GPU unless stated.",
         f"`{dataset.info.name}`, split `test`, {count:,} requests, full ranking, seen items allowed, default",
         f"configuration, mean of {seeds} seeds, 95 % bootstrap intervals over users (of the mean over seeds).",
-        "Choices are made on `valid` or before it; `test` is looked at here alone.",
+        "Choices are made on `valid` or before it; `test` is used here alone. What each part of the interest model",
+        "is worth is in [ablations](ablations.md).",
     ]
     for fit_on, runs in results.items():
         lines += ["", f"## `--fit-on {fit_on}`", "", *_table_of(runs, PUBLISHED.get(dataset.info.name, {}))]
@@ -195,7 +195,7 @@ def render(folder: Path, results: dict[str, list[dict[str, Any]]]) -> str:
         minutes = ", ".join(f"{run['about']['seconds'] / 60:.1f}" for run in runs)
         peak = max(run["about"]["peak"] for run in runs)
         lines += ["", f"Training took {minutes} minutes; largest memory of main process and worker {peak:.1f} GiB."]
-    return "\n".join([*lines, "", *_ablations()]) + "\n"
+    return "\n".join(lines) + "\n"
 
 
 def _table_of(runs: list[dict[str, Any]], published: dict[str, tuple[float, float]]) -> list[str]:
@@ -236,21 +236,15 @@ def _segments(runs: list[dict[str, Any]]) -> list[str]:
     for name, rows, values in parts:
         cells = [_show(bootstrap_interval(values[metric][rows], users[rows])) for metric in ("hr@10", "ndcg@10")]
         lines.append(f"| {name} | {rows.sum():,} | {cells[0]} | {cells[1]} |")
-    note = "The typed sentence is the title of the user's last item, asked with the whole history hidden."
+    note = "The typed sentence is the title of the user's last item; the whole history is hidden."
     return [*lines, "", note]
 
 
 def _sources(sources: dict[str, dict[str, float]]) -> list[str]:
-    lines = ["| candidate source (seed 0) | quota | recall at quota | found by no other |", "|---|---|---|---|"]
+    lines = ["| candidate source (seed 0) | quota | recall at quota | proposed by no other |", "|---|---|---|---|"]
     for name, row in sources.items():
         lines.append(f"| {name} | {row['quota']} | {row['recall']:.4f} | {row['alone']:.4f} |")
     return lines
-
-
-def _ablations() -> list[str]:
-    """Return what `benchmarks.ablations` wrote, one heading lower."""
-    lines = ABLATIONS.read_text(encoding="utf-8").splitlines()
-    return [f"#{line}" if line.startswith("#") else line for line in lines]
 
 
 def _mean(runs: list[dict[str, Any]], row: str, metric: str) -> np.ndarray:

@@ -1,0 +1,138 @@
+"""The code blocks of the guides run, line by line, in a folder with a small trained shop.
+
+What does not run here stands in `NOT_RUN` with its reason; `test_commands.py` parses those lines as well.
+"""
+
+import contextlib
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from time import monotonic, sleep
+
+import polars as pl
+import pytest
+
+from features.data.dataset import load_dataset
+from tests.command_line import run
+from tests.conftest import Shop
+from tests.docs.pages import PAGES, Page, words
+
+pytestmark = pytest.mark.slow
+
+GUIDES = [page for page in PAGES if str(page) in ("README.md", "docs/data.md", "docs/evaluation.md", "docs/serving.md")]
+
+NOT_RUN = {
+    r"make demo$": "takes minutes; its steps are those of tests/test_end_to_end.py",
+    r"make test$": "is what runs this",
+    r"recsys train ": "takes minutes; the shop of these tests is trained by the same function",
+    r"recsys serve --ray ": "tests/serving/api/test_replicas.py starts replicas",
+    r"mlflow ui ": "a server that is MLflow's own",
+}
+"""Lines that are left out, by a pattern, and why."""
+
+STARTED_WITHIN_S = 120
+
+
+class Terminal:
+    """A working folder with the shop, in which commands run as a reader would run them."""
+
+    def __init__(self, folder: Path, model: str) -> None:
+        self.folder, self.model = folder, model
+        self.server: subprocess.Popen[bytes] | None = None
+        self.port, self.key, self.outs = 0, "rk_none", 0
+        self.done: set[str] = set()
+
+    def type(self, line: str, capsys: pytest.CaptureFixture[str]) -> None:
+        """Run one line; what is repeated on another page runs once."""
+        if line in self.done:
+            return
+        self.done.add(line)
+        program, *arguments = words(self._here(line))
+        if program == "curl":
+            subprocess.run(["curl", "--fail-with-body", *arguments], check=True, capture_output=True)
+        elif arguments[0] == "serve":
+            self._serve(arguments)
+        else:
+            assert program == "recsys", line
+            code, printed, problem = run(capsys, *arguments)
+            assert code == 0, f"{line}\n{printed}\n{problem}"
+            made = re.search(r"rk_[0-9a-f]+_\S+", printed)
+            self.key = made[0] if made else self.key
+
+    def run_python(self, block: str) -> None:
+        """Run a block of Python in a process of its own."""
+        block = block.replace('"champion", "3"', f'"champion", "{self.model.rsplit("/")[-1]}"')
+        subprocess.run([sys.executable, "-c", block], cwd=self.folder, check=True)
+
+    def _here(self, line: str) -> str:
+        """Return `line` with what is different here: port, version, key, and folders that must not exist."""
+        line = line.replace("localhost:8000", f"localhost:{self.port}").replace("models:/recsys/2", self.model)
+        line = line.replace("rk_…", self.key).replace("1a2b3c4d", self.key.split("_")[1])
+        self.outs += 1
+        return re.sub(r"--out shop(?= |$)", f"--out shop-of-{self.outs}", line)
+
+    def _serve(self, arguments: list[str]) -> None:
+        """Start the server, once for all pages, and wait until it is ready."""
+        if self.server:
+            return
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        arguments = [str(self.port) if argument == "8000" else argument for argument in arguments]
+        self.server = subprocess.Popen([sys.executable, "-c", "from recsys.cli import main; main()", *arguments])
+        end = monotonic() + STARTED_WITHIN_S
+        while monotonic() < end and self.server.poll() is None:
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"http://localhost:{self.port}/readyz"):
+                return
+            sleep(0.2)
+        raise AssertionError("the server did not answer")
+
+    def close(self) -> None:
+        """Stop the server."""
+        if self.server:
+            self.server.terminate()
+            self.server.wait(30)
+
+
+@pytest.fixture(scope="module")
+def terminal(shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Terminal]:
+    """Return a folder with the shop, its registered model and, in `export`, files of another system."""
+    folder = tmp_path_factory.mktemp("reader")
+    shutil.copytree(shop.dataset, folder / "shop")
+    shutil.copy(shop.folder / "mlflow.db", folder)
+    (folder / "export").mkdir()
+    dataset = load_dataset(shop.dataset)
+    dataset.items.select("item_id", "title").write_csv(folder / "export/items.csv")
+    events = dataset.events.select(pl.col("user_id").alias("visitorid"), "item_id", "event_type", "timestamp").collect()
+    events.write_csv(folder / "export/events.csv")
+    terminal = Terminal(folder, shop.model)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        yield terminal
+        terminal.close()
+
+
+def is_left_out(line: str) -> bool:
+    """Return whether `line` does not run here."""
+    return any(re.match(pattern, line) for pattern in NOT_RUN)
+
+
+@pytest.mark.parametrize("page", GUIDES, ids=str)
+def test_the_code_blocks_of_a_guide_run(page: Page, terminal: Terminal, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each line succeeds after those above it, and so does each block of Python."""
+    for line in page.commands:
+        if not is_left_out(line):
+            terminal.type(line, capsys)
+    for block in page.blocks("python"):
+        terminal.run_python(block)
+
+
+def test_nothing_is_left_out_without_need() -> None:
+    """Every pattern of `NOT_RUN` is of a line that stands in a guide."""
+    lines = [line for page in GUIDES for line in page.commands]
+    assert all(any(re.match(pattern, line) for line in lines) for pattern in NOT_RUN)
