@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from serving.api.app import create_app
-from serving.api.access.limits import Limits
 from serving.api.access.keys import create_key, revoke_key
+from serving.api.access.limits import Limits
+from serving.api.app import create_app
 from serving.api.live import ModelHolder
 from serving.api.schemas import MAX_CANDIDATES
 from serving.batch import histories_of
