@@ -1,4 +1,4 @@
-"""`recsys keys`: make, list and revoke the keys of the API."""
+"""`recsys keys`: create, list and revoke API keys."""
 
 import click
 
@@ -7,7 +7,7 @@ from recsys.cli.common import STORE, Commands
 
 @click.group(cls=Commands)
 def keys() -> None:
-    """Make, list and revoke the keys of the API."""
+    """Create, list and revoke API keys."""
 
 
 @keys.command("add")
@@ -19,11 +19,11 @@ def keys() -> None:
     type=click.Choice(["read", "write", "admin"]),
     default=("read",),
     show_default=True,
-    help="What the key may do; may be given more than once.",
+    help="What the key may do; repeatable.",
 )
 @STORE
 def add_key(name: str, scopes: tuple[str, ...], store: str) -> None:
-    """Make a key called NAME and print it: it is shown this once.
+    """Create a key called NAME and print it. It cannot be printed again.
 
     \b
     Example:
@@ -38,7 +38,7 @@ def add_key(name: str, scopes: tuple[str, ...], store: str) -> None:
 @keys.command("list")
 @STORE
 def list_keys(store: str) -> None:
-    """List all keys, without their secrets."""
+    """List all keys without their secrets."""
     from rich.console import Console
 
     from serving.api.access.keys import table_of
@@ -51,7 +51,7 @@ def list_keys(store: str) -> None:
 @click.argument("key_id")
 @STORE
 def revoke(key_id: str, store: str) -> None:
-    """Revoke the key KEY_ID; servers refuse it two seconds later.
+    """Revoke the key KEY_ID. Running servers refuse it within two seconds.
 
     \b
     Example:
