@@ -146,7 +146,7 @@ def test_a_refit_by_two_workers_runs_the_chosen_epochs_with_the_chosen_encoder(f
     for name, weight in first.encoder.state_dict().items():
         torch.testing.assert_close(second.encoder.state_dict()[name], weight, rtol=0, atol=0, msg=name)
     tokens = tokens_of(config)
-    vectors = [catalogue_text_vectors(one, first.encoder, tokens, "fp32") for one in (chosen, fit)]
-    np.testing.assert_array_equal(*vectors)
-    np.testing.assert_allclose(vectors[0], text_vectors(first.encoder, tokens, "fp32"), atol=1e-5)
-    assert np.abs(vectors[0] - text_vectors(untrained, tokens, "fp32").numpy()).max() > 1e-3
+    vectors = catalogue_text_vectors(chosen, first.encoder, tokens, "fp32")
+    np.testing.assert_array_equal(catalogue_text_vectors(fit, second.encoder, tokens, "fp32"), vectors)
+    np.testing.assert_allclose(vectors, text_vectors(first.encoder, tokens, "fp32"), atol=1e-5)
+    assert np.abs(vectors - text_vectors(untrained, tokens, "fp32").numpy()).max() > 1e-3
