@@ -23,7 +23,12 @@ from serving.lookup import Lookup
 from tests.worlds import tiny_bundle, words
 
 KINDS = ("torchrec", "lightgbm")
-REQUESTS: list[tuple[str | None, list[str] | None]] = [("u0", None), ("u7", None), ("nobody", None), (None, ["i3", "i8"])]
+REQUESTS: list[tuple[str | None, list[str] | None]] = [
+    ("u0", None),
+    ("u7", None),
+    ("nobody", None),
+    (None, ["i3", "i8"]),
+]
 LENGTH = 10
 
 
@@ -57,7 +62,9 @@ def _keep_used_words(folder: Path) -> None:
     """Cut the encoder's vocabulary down to the words of the items: most of a tiny encoder is its vocabulary."""
     tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder)
     used = sorted({*tokenizer.all_special_ids, *np.concatenate(tokenizer([*words(200), "brand 0 1 2"])["input_ids"])})
-    vocabulary = {token: row for row, token in enumerate(tokenizer.convert_ids_to_tokens([int(token) for token in used]))}
+    vocabulary = {
+        token: row for row, token in enumerate(tokenizer.convert_ids_to_tokens([int(token) for token in used]))
+    }
     table = model.embeddings.word_embeddings
     table.weight = torch.nn.Parameter(table.weight.detach()[torch.tensor(used)])
     table.padding_idx = vocabulary[tokenizer.pad_token]

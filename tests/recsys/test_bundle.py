@@ -15,7 +15,6 @@ from serving.loading import load_bundle
 from tests.keep_bundle import KINDS, recommended
 from tests.worlds import DAY, catalogue, tiny_bundle, tiny_recommender
 
-
 KEPT = Path(__file__).parents[1] / "data"
 """Bundles that earlier releases wrote."""
 
@@ -81,7 +80,10 @@ def test_a_configuration_of_format_4_is_read_under_the_new_names(tmp_path: Path)
 
 @pytest.mark.parametrize(
     ("stored", "hint"),
-    [(min(UPGRADES) - 1, r"; train the model again$"), (FORMAT + 1, r"; update recsys-text, or train the model again$")],
+    [
+        (min(UPGRADES) - 1, r"; train the model again$"),
+        (FORMAT + 1, r"; update recsys-text, or train the model again$"),
+    ],
 )
 def test_a_format_that_is_not_read_is_one_line_with_what_to_do(copy: Path, stored: int, hint: str) -> None:
     """Too old: train again. Too new: update."""
