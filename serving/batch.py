@@ -123,7 +123,7 @@ def recommend_lists(
     log = read_log(dataset, config, catalogue_ids(bundle, dataset.items))
     listed = dataset.users["user_id"].to_list() if dataset.users is not None else []
     users = read_users(users_file) if users_file else list(dict.fromkeys([*log.user_ids, *listed]))
-    job = Job.of(name, bundle, dataset.fingerprint(), k, users, log)
+    job = Job.of(name, bundle, dataset.fingerprint, k, users, log)
     with stage(f"writing {out}") as update:
         return write_lists(job, dataset.items, log, users, out, resume, update)
 

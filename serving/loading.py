@@ -250,6 +250,6 @@ def read_dataset(folder: Path, config: Config, trained_on: str, model: str) -> D
     """Return the dataset in `folder`; note it where it is not the one that `model` was trained on."""
     with stage("reading the data"):
         dataset = load_dataset(folder, config.data.on_invalid)
-    if dataset.fingerprint() != trained_on:
+    if dataset.fingerprint != trained_on:
         console.print(f"note: {folder} is not, or no longer, the dataset that {model} was trained on")
     return dataset

@@ -272,7 +272,7 @@ def _report(recommender: Recommender, prepared: Prepared, fit_on: FitOn) -> Repo
 
 def _open_run(prepared: Prepared, name: str | None, fit_on: FitOn, resume: str | None) -> str:
     tags = {
-        "dataset.fingerprint": prepared.dataset.fingerprint(),
+        "dataset.fingerprint": prepared.dataset.fingerprint,
         "config": prepared.config.model_dump_json(),
         "seed": str(prepared.seed),
         "fit_on": fit_on,
@@ -295,7 +295,7 @@ def _open_run(prepared: Prepared, name: str | None, fit_on: FitOn, resume: str |
 def _register(run_id: str, recommender: Recommender, prepared: Prepared, fit_on: FitOn, report: Report | None) -> str:
     about = {
         "dataset": prepared.dataset.info.name,
-        "dataset_fingerprint": prepared.dataset.fingerprint(),
+        "dataset_fingerprint": prepared.dataset.fingerprint,
         "seed": prepared.seed,
         "fit_on": fit_on,
         "event_weights": prepared.weights,

@@ -25,7 +25,8 @@ DISTRIBUTION = "recsys-text"
 HARDWARE_EXTRAS = ("cpu", "gpu")
 """The extras of which one is installed; the other extras are not needed to recommend."""
 CODE = ("recsys", "features", "serving")
-"""The packages that a registered model carries: those that `training.pyfunc_model` imports."""
+"""Our packages that `training.pyfunc_model` imports."""
+CUDA_FBGEMM = "fbgemm-gpu"
 
 SIGNATURE = ModelSignature(
     inputs=Schema(
@@ -102,8 +103,8 @@ def log_text(run_id: str, text: str, name: str) -> None:
 def register(run_id: str, bundle: Path) -> str:
     """Log the bundle as a pyfunc model, register it and return its version.
 
-    The model carries this release's code and names the packages that it needs, so that it loads without
-    recsys-text installed. The first version ever registered becomes `champion`; later ones have to be promoted.
+    The model carries the code of this release and names the packages that it needs, so that it loads where
+    recsys-text is not installed. The first version ever registered becomes `champion`; later ones have to be promoted.
     """
     with mlflow_client() as client:
         with mlflow.start_run(run_id=run_id):
@@ -112,7 +113,7 @@ def register(run_id: str, bundle: Path) -> str:
                 python_model=str(Path(__file__).with_name("pyfunc_model.py")),
                 artifacts={"bundle": str(bundle.resolve())},
                 signature=SIGNATURE,
-                code_paths=[str(_package_folder(package)) for package in CODE],
+                code_paths=[str(path) for path in carried_code()],
                 pip_requirements=requirements(),
             )
         if not client.search_registered_models(f"name = '{MODEL_NAME}'"):
@@ -123,36 +124,54 @@ def register(run_id: str, bundle: Path) -> str:
     return str(created.version)
 
 
-def requirements() -> list[str]:
-    """Return what recsys-text depends on, each package at the version installed here: `polars==2.1.0`.
+def carried_code() -> list[Path]:
+    """Return the folders of Python code that a registered model carries: ours, and on a CPU torchrec's.
 
-    The builds of one kind of hardware are named where they are installed. Local versions (`+cpu`) are left out:
-    no package index has them.
+    Whoever installs torchrec with pip gets the CUDA build of fbgemm, which overwrites the CPU's and cannot be
+    imported without CUDA. So where the CPU's is installed, the model brings torchrec (6.5 MB, with its licence).
     """
-    pinned = []
-    for line in metadata.requires(DISTRIBUTION) or []:
-        requirement = Requirement(line)
-        extra = next((extra for extra in HARDWARE_EXTRAS if _only_with(requirement, extra)), None)
-        if requirement.marker and extra is None:
-            continue
-        try:
-            version = Version(metadata.version(requirement.name)).public
-        except metadata.PackageNotFoundError:
-            if extra is None:
-                raise
-            continue
-        extras = f"[{','.join(sorted(requirement.extras))}]" if requirement.extras else ""
-        pinned.append(f"{requirement.name}{extras}=={version}")
-    return pinned
+    folders = [Path(str(files(package))) for package in CODE]
+    if not _carries_torchrec():
+        return folders
+    info = next(path for path in metadata.files("torchrec") or [] if path.name == "METADATA")
+    return [*folders, Path(str(files("torchrec"))), Path(str(info.locate())).parent]
 
 
-def _only_with(requirement: Requirement, extra: str) -> bool:
-    marker = requirement.marker
-    return marker is not None and not marker.evaluate({"extra": ""}) and marker.evaluate({"extra": extra})
+def requirements() -> list[str]:
+    """Return what a registered model needs beside its own code, at the versions installed here: `polars==2.1.0`.
+
+    These are the dependencies of recsys-text, and of torchrec where the model carries it. The builds for one kind
+    of hardware are named where they are installed. Local versions (`+cpu`) are left out: no index has them.
+    """
+    needed = _dependencies(DISTRIBUTION, HARDWARE_EXTRAS)
+    if _carries_torchrec():
+        needed += _dependencies("torchrec", ())
+        needed = [requirement for requirement in needed if requirement.name not in ("torchrec", CUDA_FBGEMM)]
+    return list(dict.fromkeys(_pinned(requirement) for requirement in needed))
 
 
-def _package_folder(package: str) -> Path:
-    return Path(str(files(package)))
+def _carries_torchrec() -> bool:
+    return not _installed(CUDA_FBGEMM)
+
+
+def _dependencies(distribution: str, extras: tuple[str, ...]) -> list[Requirement]:
+    """Return the dependencies of an installed distribution, and those of `extras` that are installed."""
+    every = [Requirement(line) for line in metadata.requires(distribution) or []]
+    plain = [one for one in every if one.marker is None or one.marker.evaluate({"extra": ""})]
+    optional = [one for one in every if one not in plain and _installed(one.name)]
+    return plain + [one for one in optional if any(str(one.marker) == f'extra == "{extra}"' for extra in extras)]
+
+
+def _installed(distribution: str) -> bool:
+    try:
+        return bool(metadata.version(distribution))
+    except metadata.PackageNotFoundError:
+        return False
+
+
+def _pinned(requirement: Requirement) -> str:
+    extras = f"[{','.join(sorted(requirement.extras))}]" if requirement.extras else ""
+    return f"{requirement.name}{extras}=={Version(metadata.version(requirement.name)).public}"
 
 
 def predict(model: str, rows: pd.DataFrame, k: int) -> pd.DataFrame:

@@ -152,10 +152,10 @@ def test_every_way_to_write_a_moment_reads_the_same(written: str, tmp_path: Path
 
 def test_one_changed_byte_changes_the_fingerprint(tmp_path: Path) -> None:
     """The fingerprint identifies the very files."""
-    first = load_dataset(write_dataset(tmp_path / "a")).fingerprint()
-    assert load_dataset(write_dataset(tmp_path / "b")).fingerprint() == first
+    first = load_dataset(write_dataset(tmp_path / "a")).fingerprint
+    assert load_dataset(write_dataset(tmp_path / "b")).fingerprint == first
     changed = write_dataset(tmp_path / "c", **{"dataset.json": json.dumps({"name": "smalm"})})
-    assert load_dataset(changed).fingerprint() != first
+    assert load_dataset(changed).fingerprint != first
 
 
 @pytest.mark.skipif(not (DATA / "amazon-industrial").exists(), reason="the real data are not beside the repository")
