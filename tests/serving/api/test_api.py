@@ -445,7 +445,7 @@ def test_a_full_queue_of_lists_drops_and_counts_them(tiny: Path, store: Store, m
     dropped: list[int] = []
     with monkeypatch.context() as patch:
         patch.setattr(Store, "add_lists", lambda self, shown: time.sleep(0.3))
-        shown = ImpressionLog(store, lambda: dropped.append(1), most=2)
+        shown = ImpressionLog(store, lambda: dropped.append(1), capacity=2)
         for number in range(600):
             shown.add(number)  # type: ignore[arg-type]
         assert dropped

@@ -15,9 +15,10 @@ from features.histories import EARLY, LATE, VALID, EventLog
 from recsys.config import Config, InterestConfig
 from recsys.events import DEFAULT_EVENT_WEIGHTS, PURCHASE, TYPE_CODE
 from recsys.models.encoder import FrozenPrefix, Tokens, load_encoder, tokenize
+from recsys.models.encoder_int8 import int8_encoder
 from recsys.models.id_table import TorchRecIdTable
 from recsys.models.interest import HistoryBatch, InterestModel, UserTower, recency_buckets
-from recsys.models.text_vectors import int8_of, text_vectors
+from recsys.models.text_vectors import text_vectors
 from tests.worlds import log_of, tiny_encoder, words
 from training.interest.data import InterestData
 from training.interest.objective import Batch, InterestObjective
@@ -373,7 +374,7 @@ def test_catalogue_vectors_are_those_that_serving_gives_a_new_item_with_the_same
     ids, mask = tokens.padded(rows)
     new = Tokens(ids[mask].numpy().astype(np.int32), np.append(0, np.cumsum(mask.sum(1).numpy())))
     served, trained = text_vectors(encoder, new, precision).numpy(), trainer.objective.cache.numpy()
-    in_int8 = int8_of(encoder, precision) is not None
+    in_int8 = int8_encoder(encoder, precision) is not None
     atol = 1e-5 if precision == "fp32" else 1e-3 if in_int8 else 1e-2
     np.testing.assert_allclose(served, catalogue[rows], atol=atol)
     np.testing.assert_allclose(catalogue, trained, atol=0.1)
