@@ -14,13 +14,12 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 
-from serving.store.database import DEFAULT_STORE, StoreError, create_engine, describe, parse_url
+from serving.store.database import StoreError, create_engine, describe, parse_url
 from serving.store.migrate import migrate
 from serving.store.rows import ImpressionList, ItemChange, StoredEvent, StoredKey
 from serving.store.tables import events, forgotten, item_changes, keys, lists
 
 __all__ = [
-    "DEFAULT_STORE",
     "ImpressionList",
     "ItemChange",
     "Store",

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from serving.store.store import ImpressionList, ItemChange, Store, StoredEvent, 
 from serving.store.tables import metadata
 
 HERE = Path(__file__).parent
+FOLDER, REVISION = migrate.FOLDER, migrate.REVISION
 NEXT_REVISION = '''
 """A wider type, for which SQLite copies the table."""
 import sqlalchemy as sa
@@ -156,9 +158,10 @@ def test_a_store_of_a_newer_program_is_refused(version_1: str, next_program: pyt
     """One line with the store, the revision and what to do; the newer program opens it as before."""
     Store(version_1).close()
     with next_program.context() as this_program:
-        this_program.setattr(migrate, "FOLDER", Path(migrate.__file__).parent / "migrations")
-        this_program.setattr(migrate, "REVISION", "0001")
-        with pytest.raises(StoreError, match=r"revision 9000, newer than the 0001 .*upgrade the program") as raised:
+        this_program.setattr(migrate, "FOLDER", FOLDER)
+        this_program.setattr(migrate, "REVISION", REVISION)
+        refusal = f"revision 9000, newer than the {REVISION} .*upgrade the program"
+        with pytest.raises(StoreError, match=refusal) as raised:
             Store(version_1)
         assert "\n" not in str(raised.value) and "store " in str(raised.value)
     with closing(Store(version_1)) as store:
@@ -216,6 +219,15 @@ def test_threads_that_open_a_new_store_at_once_all_get_it(url: str) -> None:
         for thread in threads:
             thread.join()
         assert added == [1] * 6
+
+
+def test_threads_create_different_stores_at_once(tmp_path: Path) -> None:
+    """Alembic itself can work on one database at a time in a process."""
+    urls = [f"sqlite:///{tmp_path}/{number}.db" for number in range(12)]
+    with ThreadPoolExecutor(len(urls)) as pool:
+        for store in pool.map(Store, urls):
+            assert store.add_events([_event("e1", 1)]) == 1
+            store.close()
 
 
 @pytest.mark.parametrize("old", [False, True], ids=["new", "version 1"])
