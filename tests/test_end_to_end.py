@@ -23,7 +23,7 @@ from serving.lookup import Lookup
 from serving.recommender import RecommendOptions
 from serving.store.store import Store
 from tests.command_line import run
-from tests.conftest import SETTINGS, Shop
+from tests.conftest import Shop
 from tests.worlds import client_of
 from training import tracking
 from training.evaluation.registered import evaluate_model
@@ -135,11 +135,6 @@ def test_every_user_has_a_full_list_of_distinct_items(inside: Shop, tmp_path: Pa
     assert (two.rows, two.lists) == (6, 2)
 
 
-def test_the_first_version_is_champion_and_stays_it(inside: Shop) -> None:
-    """A later version has to be promoted by a person."""
-    assert bundle_folder("models:/recsys@champion") == bundle_folder("models:/recsys/1")
-
-
 def test_fitted_splits_are_not_measured(inside: Shop) -> None:
     """Who fitted valid cannot be measured on it."""
     with pytest.raises(RecsysError, match=r"--split valid: the model was fitted on it .*--fit-on train to"):
@@ -214,4 +209,3 @@ def test_stages_are_apart_in_time(inside: Shop) -> None:
     newest = [log.times[log.segments == stage].max() for stage in (EARLY, LATE, VALID)]
     oldest = [log.times[log.segments == stage].min() for stage in (LATE, VALID, TEST)]
     assert all(before < after for before, after in zip(newest, oldest, strict=True))
-    assert SETTINGS

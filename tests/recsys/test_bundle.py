@@ -37,7 +37,7 @@ def copy(bundle: Path, tmp_path: Path) -> Path:
 def test_a_loaded_bundle_gives_the_very_lists_of_the_recommender_it_was_saved_from(
     bundle: Path, tmp_path: Path
 ) -> None:
-    """Nothing is lost on the way through the folder."""
+    """Nothing is lost when a bundle is written and read."""
     recommender, log, _ = tiny_recommender(tmp_path / "encoder")
     loaded = load_bundle(bundle).recommender
     histories = histories_of(recommender, log, [0, 3, -1], int(log.times.max()) + 1)
