@@ -45,24 +45,11 @@ class Int8Encoder:
     """An encoder that multiplies weights and activations as 8-bit integers; safe to share between threads."""
 
     def __init__(self, encoder: TextEncoder) -> None:
-        sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # it reports every import to its makers
-        import openvino
-
-        unpadded = _Unpadded(encoder)
-        model = _converted(unpadded)
-        _quantise_weights(model, _input_peaks(unpadded))
+        unpadded = Unpadded(encoder)
+        graph = to_graph(unpadded)
+        _quantise_weights(graph, _input_peaks(unpadded))
         self.width = encoder.width
-        self.compiled = openvino.Core().compile_model(
-            model,
-            "CPU",
-            {
-                "DYNAMIC_QUANTIZATION_GROUP_SIZE": str(GROUP),
-                "INFERENCE_PRECISION_HINT": "bf16" if torch.cpu._is_avx512_bf16_supported() else "f32",
-                "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-                "NUM_STREAMS": 1,
-                "ENABLE_CPU_PINNING": False,
-            },
-        )
+        self.compiled = compile_graph(graph, GROUP)
 
     def encode(self, tokens: Tokens) -> Tensor:
         """Return the pooled vectors `[N, H]` (fp32) of N tokenised texts."""
@@ -110,7 +97,7 @@ def _int8_or_none(encoder: TextEncoder) -> Int8Encoder | None:
         return None
 
 
-class _Unpadded(nn.Module):
+class Unpadded(nn.Module):
     """The encoder for texts of one length, which need no mask."""
 
     def __init__(self, encoder: TextEncoder) -> None:
@@ -126,7 +113,7 @@ class _Unpadded(nn.Module):
 
 
 @torch.no_grad()
-def _input_peaks(encoder: _Unpadded) -> dict[str, NDArray[np.float32]]:
+def _input_peaks(encoder: Unpadded) -> dict[str, NDArray[np.float32]]:
     """Return, per linear layer, the largest magnitude `[I]` of each input channel over texts of random tokens."""
     peaks: dict[str, NDArray[np.float32]] = {}
 
@@ -144,12 +131,13 @@ def _input_peaks(encoder: _Unpadded) -> dict[str, NDArray[np.float32]]:
     return peaks
 
 
-def _converted(encoder: _Unpadded) -> "openvino.Model":
+def to_graph(encoder: Unpadded) -> "openvino.Model":
     """Return `encoder` as OpenVINO's graph from ids `[U, T]` to vectors `[U, H]`.
 
     `openvino.convert_model` makes the same graph, but sets the root logger to ERROR meanwhile, and for
     good when it fails: a server would lose its warnings.
     """
+    _silence_telemetry()
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
@@ -162,14 +150,37 @@ def _converted(encoder: _Unpadded) -> "openvino.Model":
     return frontend.convert(frontend.load(decoder))
 
 
-def _quantise_weights(model: "openvino.Model", peaks: dict[str, NDArray[np.float32]]) -> None:
-    """Replace the weights `[O, I]` of every layer in `peaks` by 8-bit integers and a scale `[O, 1]`.
+def compile_graph(graph: "openvino.Model", group: int) -> "openvino.CompiledModel":
+    """Return `graph` ready for this CPU; `group` activations share a scale, where weights are int8 and activations are not."""
+    _silence_telemetry()
+    import openvino
+
+    return openvino.Core().compile_model(
+        graph,
+        "CPU",
+        {
+            "DYNAMIC_QUANTIZATION_GROUP_SIZE": str(group),
+            "INFERENCE_PRECISION_HINT": "bf16" if torch.cpu._is_avx512_bf16_supported() else "f32",
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            "NUM_STREAMS": 1,
+            "ENABLE_CPU_PINNING": False,
+        },
+    )
+
+
+def _silence_telemetry() -> None:
+    """Hide the package through which OpenVINO reports every import to its makers."""
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+
+
+def _quantise_weights(graph: "openvino.Model", peaks: dict[str, NDArray[np.float32]]) -> None:
+    """Replace the weights `[O, I]` of every layer of `graph` that `peaks` names by 8-bit integers and a scale `[O, 1]`.
 
     `peaks` are those of `_input_peaks`; inputs are divided by a factor per channel and weights multiplied by it.
     """
     from openvino import opset13 as op
 
-    for product in model.get_ordered_ops():
+    for product in graph.get_ordered_ops():
         layer = product.get_friendly_name().split("/")[0].removeprefix("__module.")
         if product.get_type_name() != "MatMul" or layer not in peaks:
             continue

@@ -152,7 +152,7 @@ def test_a_model_that_openvino_cannot_read_is_left_as_it_is(
     def refuse(encoder: torch.nn.Module) -> None:
         raise RuntimeError("no rule for aten::strange\nmore lines")
 
-    monkeypatch.setattr("recsys.models.encoder_int8._converted", refuse)
+    monkeypatch.setattr("recsys.models.encoder_int8.to_graph", refuse)
     monkeypatch.setattr("recsys.models.encoder_int8.native", lambda encoder: True)
     text_encoder, _ = load_encoder(tiny)
     assert int8_encoder(text_encoder, "auto") is None
