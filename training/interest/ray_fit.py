@@ -1,9 +1,9 @@
-"""Run the fits of the interest model under Ray Train; no other module of this package knows ray.
+"""Run the fits of the interest model under Ray Train; the only module of this package that imports Ray.
 
 In: `InterestData`, the configuration and the folder of a stage. Out: `InterestFit`, with the checkpoint of the kept
 epoch. `choose_epochs` stops early and keeps the best epoch; `refit` runs as many epochs as were chosen.
 
-A stage that was killed goes on from its last checkpoint; one that had ended returns its result.
+A stage that was killed goes on from its last checkpoint; a finished stage returns its saved result.
 Arrays travel to the workers in `data.npz` in the stage's folder.
 """
 
@@ -33,7 +33,7 @@ DATA, PROGRESS, RESULT, HISTORY = "data.npz", "progress.json", "result.json", "h
 NDCG = "ndcg@10"
 
 Epochs = list[dict[str, float]]
-"""Per epoch: epoch (from 1), loss and, where validation was looked at, ndcg@10."""
+"""Per epoch: epoch (from 1), loss and, if validated, ndcg@10."""
 
 
 @dataclass(frozen=True)
