@@ -45,6 +45,7 @@ class InterestFit:
     metric: float | None
     """Validation ndcg@10 of the kept weights by the interest model alone; None after a refit."""
     history: Epochs
+    """All epochs that were run; `choose_epochs` may run some after those that it keeps."""
     checkpoint: str
     """Folder of the kept weights."""
     device: str
@@ -137,11 +138,11 @@ def _run(loop: Callable[[dict[str, _Job]], None], job: _Job, keep: str) -> Inter
     except Exception as error:
         reason = str(error).strip().splitlines()[-1] if str(error).strip() else repr(error)
         raise RecsysError(f"training failed in a worker: {reason} (log: {job.folder / 'ray'})") from error
-    checkpoint, metrics = max(outcome.best_checkpoints, key=lambda kept: kept[1][keep])
+    checkpoint, metrics = max(outcome.best_checkpoints, key=lambda pair: pair[1][keep])
     return InterestFit(
         epochs=int(metrics["epoch"]),
         metric=metrics.get(NDCG),
-        history=metrics["history"],
+        history=outcome.metrics["history"],  # the last report's, which has the epochs after the best one, too
         checkpoint=checkpoint.path,
         device=metrics["device"],
     )
