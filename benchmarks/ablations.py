@@ -109,7 +109,7 @@ def objective(kind: type[InterestObjective]) -> Change:
 
 def two_seeds(trainer: InterestTrainer, prepared: Prepared) -> None:
     """Add the scores of a second model, trained with another seed."""
-    other = InterestTrainer(trainer.data, trainer.config, trainer.device, trainer.seed + 100)
+    other = InterestTrainer(trainer.data, trainer.config, device=trainer.device, seed=trainer.seed + 100)
     fit_epoch, valid_scores = trainer.fit_epoch, trainer.valid_scores
 
     def fit_both(epoch: int) -> float:
@@ -269,8 +269,15 @@ def measure(folder: Path, name: str, seed: int) -> None:
         return
     frozen = ("encoder.trainable_layers=0",) if variant.base == FROZEN else ()
     prepared = variant.data(prepare_dataset(dataset, load_config(None, frozen + variant.settings), seed))
-    data = prepare(prepared.log, (EARLY, LATE), prepared.tokens, prepared.weights, dataset.has_clock, prepared.config)
-    trainer = InterestTrainer(data, prepared.config, torch.device("cpu"), seed)
+    data = prepare(
+        prepared.log,
+        (EARLY, LATE),
+        prepared.tokens,
+        weights=prepared.weights,
+        has_clock=dataset.has_clock,
+        config=prepared.config,
+    )
+    trainer = InterestTrainer(data, prepared.config, device=torch.device("cpu"), seed=seed)
     variant.change(trainer, prepared)
     epochs = []
     for epoch in range(prepared.config.interest.epochs):

@@ -31,11 +31,11 @@ from recsys.events import PURCHASE
 from recsys.metrics import Interval, auc, bootstrap_interval, calibration_error, list_ranks, logloss, ndcg
 from recsys.models.interest import HEADS
 from recsys.progress import console
-from serving.recommender import Recommender
+from serving.recommender import Recommender, RecommendOptions
 from training.evaluation.evaluate import LIST_LENGTH, Evaluation
 from training.pipeline import fit, late_ranking_data, prepare_dataset
+from training.ranker import fit_ranker
 from training.ranker.data import impression_data
-from training.ranker.neural import fit_ranker
 
 WORK = Path(".recsys/heads")
 WORTHS = (0, 0.5, 1, 2, 4, 8, 16, 32)
@@ -57,24 +57,23 @@ def main() -> None:
     prepared = prepare_dataset(load_dataset(WORK / "shop"), Config(), seed=0)
     two, _ = fit(prepared, "train+valid", WORK / "fit")
     data, early = late_ranking_data(prepared, "train+valid", WORK / "fit")
-    clicks = data.labels[..., :1].expand(-1, -1, 2)
+    clicks = np.broadcast_to(data.labels[..., :1], data.labels.shape)
     one = fit_ranker(replace(data, labels=clicks), early, prepared.seed)
     _, past = impression_data(early, prepared.log, prepared.log.requests(VALID))
-    levels = past.labels[past.candidates >= 0].mean(0).tolist()
+    levels = past.labels[past.present].mean(0).tolist()
     evaluation = Evaluation.of(prepared.log, "test", prepared.config.interest.max_history)
-    part, shown = impression_data(two, prepared.log, evaluation.requests)
-    assert two.ranker is not None
-    present = shown.candidates >= 0
-    truth = shown.labels[present].numpy().astype(np.float64)
+    part, shown = impression_data(two.retriever, prepared.log, evaluation.requests)
+    present = shown.present
+    truth = shown.labels[present].astype(np.float64)
     print(f"{'heads':10}{'event':10}{'auc':>8}{'logloss':>9}{'calibration error':>19}   ({int(present.sum()):,} shown)")
     found = {}
     for name, ranker in (("two", two.ranker), ("one", one)):
-        probabilities = ranker.probabilities(shown.dense, shown.categorical)[present].numpy()
+        probabilities = ranker.probabilities(shown.dense, shown.categorical)[present]
         for head, event in enumerate(HEADS):
             found[name, event] = moved(probabilities[:, head], levels[head])
             values = [measure(found[name, event], truth[:, head]) for measure in (auc, logloss, calibration_error)]
             print(f"{name:10}{event:10}{values[0]:8.4f}{values[1]:9.4f}{values[2]:19.4f}")
-    owners = np.repeat(part.users, present.sum(1).numpy())
+    owners = np.repeat(part.users, present.sum(1))
     for measure in (auc, logloss):
         gap = difference(measure, found["two", "purchase"], found["one", "purchase"], truth[:, 1], owners)
         print(f"{measure.__name__} of purchases, two heads above one: {gap.value:.4f} [{gap.low:.4f}, {gap.high:.4f}]")
@@ -122,10 +121,10 @@ def draw(recommender: Recommender, evaluation: Evaluation, out: Path) -> None:
     points = []
     print(f"\n{'value.purchase':16}{'ndcg@10 of all targets':>32}{'ndcg@10 of purchases':>32}")
     for worth in WORTHS:
-        config = recommender.config
-        recommender.config = config.model_copy(update={"value": config.value.model_copy(update={"purchase": worth})})
-        lists = recommender.recommend(evaluation.histories, LIST_LENGTH).items
-        recommender.config = config
+        config = recommender.retriever.config
+        config = config.model_copy(update={"value": config.value.model_copy(update={"purchase": worth})})
+        changed = replace(recommender, retriever=replace(recommender.retriever, config=config))
+        lists = changed.recommend(evaluation.histories, RecommendOptions(LIST_LENGTH)).items
         both = [gains(lists, evaluation, kept) for kept in (None, PURCHASE)]
         points.append([interval.value for interval in both])
         shown = [f"{interval.value:.4f} [{interval.low:.4f}, {interval.high:.4f}]" for interval in both]

@@ -29,13 +29,13 @@ from recsys.config import Config
 from recsys.metrics import Interval, bootstrap_interval, hit_rate, list_ranks, ndcg, paired_difference
 from recsys.progress import console
 from serving.loading import read_sentences
-from serving.recommender import Recommender
-from serving.retrieval.sources import Sentences
+from serving.recommender import Recommender, RecommendOptions
+from serving.retrieval.retriever import Retriever
 from training.evaluation.baselines import fit_baselines
 from training.evaluation.evaluate import LIST_LENGTH, Evaluation, baseline_values, source_recall
 from training.pipeline import Prepared, fit, late_ranking_data, prepare_dataset
 from training.plan import FitOn, item_counts
-from training.ranker.neural import fit_ranker
+from training.ranker import fit_ranker
 
 WORK = Path(".recsys/quality")
 FITS: tuple[FitOn, ...] = ("train", "train+valid")
@@ -95,16 +95,14 @@ def rows_of(prepared: Prepared, recommender: Recommender, fit_on: FitOn, work: P
     evaluation = Evaluation.of(prepared.log, "test", prepared.config.interest.max_history)
     rows = {"this engine": of_lists(recommender, evaluation, evaluation.histories)}
     data, early = late_ranking_data(prepared, fit_on, work)
-    trees = recommender.ranker
     network = prepared.config.ranker.model_copy(update={"kind": "torchrec"})
-    early.config = prepared.config.model_copy(update={"ranker": network})
-    recommender.ranker = fit_ranker(data, early, prepared.seed)
-    rows["with ranker.kind=torchrec"] = of_lists(recommender, evaluation, evaluation.histories)
-    recommender.ranker = trees
-    interest = evaluation.ranks_of(lambda part: interest_of(recommender, evaluation.histories.rows(part)))
+    early = replace(early, config=prepared.config.model_copy(update={"ranker": network}))
+    other = replace(recommender, ranker=fit_ranker(data, early, prepared.seed))
+    rows["with ranker.kind=torchrec"] = of_lists(other, evaluation, evaluation.histories)
+    interest = evaluation.ranks_of(lambda part: interest_of(recommender.retriever, evaluation.histories.rows(part)))
     rows["interest model alone"] = metrics(interest, evaluation)
     rows["typed sentence"] = sentences(prepared, recommender, evaluation)
-    counts = item_counts(prepared.log, fit_on, len(recommender.vectors))
+    counts = item_counts(prepared.log, fit_on, len(recommender.retriever.vectors))
     return flat(rows) | {
         "users": evaluation.requests.users,
         "cold": counts[evaluation.requests.targets] == 0,
@@ -135,7 +133,7 @@ def flat(rows: dict[str, Values]) -> dict[str, np.ndarray]:
 
 def of_lists(recommender: Recommender, evaluation: Evaluation, histories: Histories) -> Values:
     """Return hr@10 and ndcg@10 of the recommender's lists."""
-    lists = recommender.recommend(histories, LIST_LENGTH).items
+    lists = recommender.recommend(histories, RecommendOptions(LIST_LENGTH)).items
     return metrics(list_ranks(lists, evaluation.requests.targets, evaluation.requests.offsets), evaluation)
 
 
@@ -145,27 +143,30 @@ def metrics(ranks: np.ndarray, evaluation: Evaluation) -> Values:
     return {"hr@10": hit_rate(ranks, offsets, 10), "ndcg@10": ndcg(ranks, offsets, 10)}
 
 
-def interest_of(recommender: Recommender, histories: Histories) -> np.ndarray:
+def interest_of(retriever: Retriever, histories: Histories) -> np.ndarray:
     """Return the interest score `[R, N]` of every item."""
-    return recommender.batch(histories).users[:, 0] @ recommender.vectors.T
+    return retriever.open(histories).requests.users[:, 0] @ retriever.vectors.T
 
 
 def sentences(prepared: Prepared, recommender: Recommender, evaluation: Evaluation) -> Values:
     """Answer users of whom nothing is known but a sentence: the title of their last item, without its event."""
     last = evaluation.histories.items[:, -1]
     titles = prepared.dataset.items["title"]
-    typed = read_sentences(recommender, prepared.tokenizer, titles.gather(np.unique(last[last >= 0])).to_list())
-    places = np.searchsorted(np.unique(last[last >= 0]), np.maximum(last, 0))
+    distinct = np.unique(last[last >= 0])
+    typed = read_sentences(recommender.retriever, prepared.tokenizer, titles.gather(distinct).to_list())
+    rows = np.searchsorted(distinct, np.maximum(last, 0))
     histories = replace(evaluation.histories, items=np.full_like(evaluation.histories.items, -1))
-    histories.items[:, -1] = np.where(last >= 0, len(recommender.vectors), -1)
-    lists = recommender.recommend(histories, LIST_LENGTH, Sentences(typed.vectors[places], typed.words[places])).items
+    histories.items[:, -1] = np.where(last >= 0, len(titles), -1)
+    lists = recommender.recommend(histories, RecommendOptions(LIST_LENGTH), typed.rows(rows)).items
     return metrics(list_ranks(lists, evaluation.requests.targets, evaluation.requests.offsets), evaluation)
 
 
 def sources_of(prepared: Prepared, recommender: Recommender) -> dict[str, dict[str, float]]:
     """Return the quota, the recall and the share that it alone proposes, per source."""
     evaluation = Evaluation.of(prepared.log, "test", prepared.config.interest.max_history)
-    return {name: vars(source) for name, source in source_recall(recommender, evaluation).items()}
+    proposals = recommender.recommend(evaluation.histories, RecommendOptions(LIST_LENGTH)).proposals
+    quotas = prepared.config.sources.model_dump()
+    return {name: vars(source) for name, source in source_recall(proposals, quotas, evaluation).items()}
 
 
 def peak_gib() -> float:

@@ -9,24 +9,25 @@ part is ranked by what has learnt from the other four.
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
+from scipy.special import expit, logit
 
 from features.data.dataset import load_dataset
 from features.histories import Requests
+from recsys.arrays import Floats
 from recsys.config import Config, RankerConfig
 from recsys.metrics import Interval, bootstrap_interval, list_ranks, ndcg, paired_difference
 from recsys.models.rankers import value
 from recsys.progress import console
-from serving.recommender import Recommender
+from serving.retrieval.retriever import Retriever
 from training.interest.sequences import latest
 from training.pipeline import late_ranking_data, prepare_dataset
 from training.plan import PLANS
+from training.ranker import fit_ranker
 from training.ranker.data import RankingData
-from training.ranker.neural import fit_ranker
 
 WORK = Path(".recsys/rankers")
 PARTS = 5
@@ -59,31 +60,29 @@ def main() -> None:
     for name, settings in VARIANTS.items():
         logits[name] = cross_fitted(data, early, prepared.config.ranker.model_copy(update=settings), options.seed)
         console.print(name)
-    logits["mean log odds of both"] = torch.stack([logits[name] for name in BLENDED]).mean(0)
-    found = {name: gains(scores, data, requests, prepared.config) for name, scores in logits.items()}
+    logits["mean log odds of both"] = np.stack([logits[name] for name in BLENDED]).mean(0)
+    values = {name: gains(scores, data, requests, prepared.config) for name, scores in logits.items()}
     print("| ranker | ndcg@10 | above the default |\n|---|---|---|")
-    for name, values in found.items():
-        gap = "" if name == DEFAULT else show(paired_difference(values, found[DEFAULT], requests.users))
-        print(f"| {name} | {show(bootstrap_interval(values, requests.users))} | {gap} |")
+    for name, own in values.items():
+        gap = "" if name == DEFAULT else show(paired_difference(own, values[DEFAULT], requests.users))
+        print(f"| {name} | {show(bootstrap_interval(own, requests.users))} | {gap} |")
 
 
-def cross_fitted(data: RankingData, early: Recommender, ranker: RankerConfig, seed: int) -> Tensor:
+def cross_fitted(data: RankingData, early: Retriever, ranker: RankerConfig, seed: int) -> Floats:
     """Return log odds `[R, C, 2]`, those of each part from a ranker of the other parts."""
-    early.config = early.config.model_copy(update={"ranker": ranker})
-    logits = torch.empty(data.labels.shape)
-    for part in torch.arange(len(data)).tensor_split(PARTS):
-        others = torch.ones(len(data), dtype=torch.bool)
-        others[part] = False
+    early = replace(early, config=early.config.model_copy(update={"ranker": ranker}))
+    logits = np.empty(data.labels.shape, np.float32)
+    for part in np.array_split(np.arange(len(data)), PARTS):
+        others = np.setdiff1d(np.arange(len(data)), part)
         fitted, held = fit_ranker(data.rows(others), early, seed), data.rows(part)
-        logits[part] = torch.logit(fitted.probabilities(held.dense, held.categorical), eps=1e-6)
+        logits[part] = logit(np.clip(fitted.probabilities(held.dense, held.categorical), 1e-6, 1 - 1e-6))
     return logits
 
 
-def gains(logits: Tensor, data: RankingData, requests: Requests, config: Config) -> np.ndarray:
+def gains(logits: Floats, data: RankingData, requests: Requests, config: Config) -> np.ndarray:
     """Return ndcg@10 `[R]` of the candidates in the order of their value."""
-    worth = value(torch.sigmoid(logits), data.price, config.value).masked_fill(data.candidates < 0, float("-inf"))
-    order = worth.argsort(dim=1, descending=True, stable=True)
-    lists = data.candidates.gather(1, order).numpy()
+    values = np.where(data.present, value(expit(logits), data.price, config.value), -np.inf)
+    lists = np.take_along_axis(data.candidates, np.argsort(-values, axis=1, kind="stable"), axis=1)
     return ndcg(list_ranks(lists, requests.targets, requests.offsets), requests.offsets, 10)
 
 

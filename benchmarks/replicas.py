@@ -36,15 +36,20 @@ def serve(kind: str, batch: int, bundle: str, port: int) -> None:
     """Answer on `port` until the process is stopped."""
     import uvicorn
 
+    from serving.api.access.limits import Limits
     from serving.api.app import create_app
-    from serving.api.guard import Limits
     from serving.api.replicas import Plan, run
     from serving.api.server import open_model
     from serving.store.store import Store
 
     limits = Limits(per_second=10**6)
     if kind == "ray":
-        run(Plan(bundle, os.environ["RECSYS_TEST_POSTGRES"], limits, batch=batch), "127.0.0.1", port, 2)
+        run(
+            Plan(bundle, os.environ["RECSYS_TEST_POSTGRES"], limits, batch=batch),
+            host="127.0.0.1",
+            port=port,
+            replicas=2,
+        )
     else:
         store = Store(os.environ["RECSYS_TEST_POSTGRES"])
         app = create_app(open_model(bundle, store), store, limits=limits, batch=batch)

@@ -30,13 +30,14 @@ from rich.table import Table
 from benchmarks.load import Caller, Request, as_many, at_rate, wait_until_ready
 from benchmarks.serving_world import bundle_of
 from recsys.progress import console
-from serving.api.app import BATCH, create_app
-from serving.api.guard import Limits
+from serving.api.access.limits import Limits
+from serving.api.app import create_app
 from serving.api.live import ModelHolder
 from serving.api.metrics import Metrics
 from serving.api.schemas import RankRequest
 from serving.api.server import open_model
 from serving.api.service import Service
+from serving.api.workers import BATCH
 from serving.store.impressions import ImpressionLog
 from serving.store.store import Store
 
@@ -113,8 +114,8 @@ def list_requests(rng: np.random.Generator, count: int = 200) -> list[Request]:
 
 def serve(bundle: Path, store: Store, port: int, batch: int) -> None:
     """Answer on `port` as `recsys serve` does, with an endpoint that echoes beside the others."""
-    live = open_model(str(bundle), store)
-    app = create_app(live, store, limits=Limits(per_second=100_000), batch=batch)
+    holder = open_model(str(bundle), store)
+    app = create_app(holder, store, limits=Limits(per_second=100_000), batch=batch)
 
     @app.post("/v1/echo")
     async def echo(body: RankRequest) -> RankRequest:
@@ -126,9 +127,9 @@ def serve(bundle: Path, store: Store, port: int, batch: int) -> None:
 def profile(bundle: Path, store: Store, items: int) -> None:
     """Print the functions in which rankings spend their time."""
     torch.set_num_threads(1)
-    live = ModelHolder(str(bundle), store)
+    holder = ModelHolder(str(bundle), store)
     metrics = Metrics(lambda: "benchmark")
-    service = Service(live, store, metrics, ImpressionLog(store, metrics.dropped.inc))
+    service = Service(holder, store, metrics, ImpressionLog(store, metrics.dropped.inc))
     bodies = [RankRequest.model_validate_json(body) for _, _, body in rank_requests(items, np.random.default_rng(0))]
     for body in bodies[:20]:
         service.rank_all([body])

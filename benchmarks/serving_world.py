@@ -11,14 +11,17 @@ import numpy as np
 import polars as pl
 import torch
 
+from features.facts import fit_facts
 from features.histories import EventLog, build_log
-from features.ranking import RankingFeatures, fit_facts
+from features.ranking import RankingFeatures
 from recsys.config import Config
 from recsys.events import EVENT_TYPES
 from recsys.models.encoder import load_encoder
 from recsys.schema import ITEM_COLUMNS
 from serving.loading import feature_sources, save_bundle
 from serving.recommender import Recommender
+from serving.rerank import Reranker
+from serving.retrieval.retriever import Retriever
 from serving.retrieval.sources import SOURCES, FitContext
 from training.interest.trainer import build_model
 from training.ranker.data import ranking_data
@@ -53,12 +56,17 @@ def _recommender(items: int, users: int, events: int) -> tuple[Recommender, Even
     vectors = (centres[topics] + 0.7 * rng.normal(size=(items, model.encoder.width))).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     context = FitContext(catalogue, log, vectors, np.ones(len(EVENT_TYPES), np.float32), True)
-    sources = [source.fit(context) for source in SOURCES.values()]
-    features = RankingFeatures(fit_facts(catalogue, log, ()), True, feature_sources(list(SOURCES)), ())
-    recommender = Recommender(config, catalogue, model, vectors, sources, features, None, False)
-    data = ranking_data(recommender, log, log.requests(0, 1).select(np.arange(500)))
-    recommender.ranker = fit_trees(data, config.ranker, seed=0)
-    return recommender, log, tokenizer
+    retriever = Retriever(
+        config=config,
+        items=catalogue,
+        model=model,
+        vectors=vectors,
+        sources={name: source.fit(context) for name, source in SOURCES.items()},
+        features=RankingFeatures(fit_facts(catalogue, log, ()), True, feature_sources(SOURCES), ()),
+        exclude_seen=False,
+    )
+    data = ranking_data(retriever, log, log.requests(0, 1).select(np.arange(500)))
+    return Recommender(retriever, fit_trees(data, config.ranker, seed=0), Reranker(config.lists)), log, tokenizer
 
 
 def _catalogue(topics: np.ndarray, rng: np.random.Generator) -> pl.DataFrame:

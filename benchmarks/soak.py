@@ -133,11 +133,12 @@ def watch(run: Run, pid: int, done: threading.Event) -> None:
 
 def move_alias(run: Run, url: str, versions: list[str]) -> None:
     """Move the alias to the other version and see that the server takes it."""
-    from recsys.registry import CHAMPION, MODEL_NAME, connect
+    from recsys.registry import CHAMPION, MODEL_NAME, mlflow_client
 
     run.moved += 1
     version = versions[run.moved % 2]
-    connect().set_registered_model_alias(MODEL_NAME, CHAMPION, version)
+    with mlflow_client() as client:
+        client.set_registered_model_alias(MODEL_NAME, CHAMPION, version)
     until = time.time() + RELOAD_EVERY_S / 2
     while time.time() < until:
         answer = httpx.get(f"{url}/v1/model", timeout=20)

@@ -1,12 +1,14 @@
-"""One epoch of fine-tuning against the naive loop, and the training step on every device that is here.
+"""Time an epoch of fine-tuning against the naive loop, and the training step on every device of this machine.
 
-In: nothing; the catalogue and its users are made up. Out: a table for each comparison.
+In: nothing; the catalogue and its users are synthetic. Out: a table for each comparison.
 
     .venv/bin/python benchmarks/train_speed.py [--epoch-users 512] [--steps 20]
 
-The naive loop encodes the item of every position anew, padded to the longest text that is allowed,
-in fp32, and takes the items of the batch as negatives. It needs PyTorch, transformers and torchrec
-alone: neither Ray nor MLflow nor polars.
+The naive loop encodes the item of every position, padded to the longest text that is allowed, in
+fp32, and takes the items of the batch as negatives. The benchmark needs PyTorch, transformers and
+torchrec, but neither Ray nor MLflow nor polars.
+
+Shapes: B sequences, L positions, P predicted positions, S items of the batch, D width.
 """
 
 import argparse
@@ -25,40 +27,36 @@ from recsys.config import Config
 from recsys.events import EVENT_TYPES
 from recsys.models.encoder import load_encoder, tokenize
 from training.interest.data import InterestData
-from training.interest.objective import Batch, InterestObjective, Targets
+from training.interest.objective import Batch, InterestObjective
 from training.interest.trainer import InterestTrainer
 
 ITEMS, LENGTH, TOPICS, VALID = 2000, 10, 40, 500
 
 
 class NaiveObjective(InterestObjective):
-    """Every position's item encoded anew, padded to the maximum, against the others of the batch."""
+    """Encodes the item of every position, padded to the maximum, and sets it against the others of the batch."""
 
     def forward(self, batch: Batch) -> Tensor:
         """Return the loss, a scalar."""
-        events = torch.cat([batch.history.items, batch.targets[:, -1:]], 1)  # [B, L + 1]
+        events = batch.items  # [B, L + 1]
         flat = events.clamp(min=0).flatten()
         ids, mask = (tensor.to(flat.device) for tensor in self.prefix.tokens.padded(flat.cpu().numpy()))
         missing = max(0, Config().encoder.max_tokens - ids.shape[1])
         pooled = self.model.encoder(F.pad(ids, (0, missing)), F.pad(mask, (0, missing)))
         vectors = self.model.item_vectors(pooled, flat)
-        places = vectors.unflatten(0, events.shape)[:, :-1]
-        predicted = batch.targets >= 0
-        users = self.model.user_vectors(places, batch.history)[predicted]  # [P, 2, D]
-        wanted = Targets(
-            *(part[predicted] for part in (batch.targets, batch.target_types, batch.weights, batch.impressions))
-        )
-        items, inverse = flat.unique(return_inverse=True)
+        of_history = vectors.unflatten(0, events.shape)[:, :-1]  # [B, L, D]
+        users = self.model.user_vectors(of_history, batch.history)[batch.predicted]  # [P, 2, D]
+        items, inverse = flat.unique(return_inverse=True)  # [S]
         first = torch.full_like(items, len(flat)).scatter_reduce(
             0, inverse, torch.arange(len(flat), device=flat.device), "amin"
         )
         logits = torch.einsum("phd,sd->hps", users, vectors[first]) / self.model.temperature
         inclusion = torch.log(-torch.expm1(len(flat) * torch.log1p(-self.frequencies[items]))).float()
-        return self._softmax(logits, items, inclusion.clamp(min=-20), wanted)
+        return self._softmax(logits, items, inclusion.clamp(min=-20), batch.at_predicted())
 
 
-def made_up_data(config: Config, users: int) -> InterestData:
-    """Return users who mostly stay with one of the topics that the items' texts are about."""
+def synthetic_data(config: Config, users: int) -> InterestData:
+    """Return the data of users who mostly stay with one of the topics that the items' texts are about."""
     rng = np.random.default_rng(0)
     words = np.array([f"{first}{second}" for first in ("wood", "steel", "glass", "paper", "stone") for second in
                       ("lamp", "table", "chair", "cable", "filter", "brush", "glove", "screw")])  # fmt: skip
@@ -77,22 +75,36 @@ def made_up_data(config: Config, users: int) -> InterestData:
     items = np.where(rng.random(shape) < 0.1, rng.integers(ITEMS, size=shape), items).astype(np.int32)
     types = np.full(shape, EVENT_TYPES.index("purchase"), np.int8)
     times = np.broadcast_to(np.arange(LENGTH + 1), shape).copy()
-    seen, held = slice(0, users), slice(users, None)
+    fitted, held_out = slice(0, users), slice(users, None)
     return InterestData(
-        tokens.ids, tokens.offsets, items[seen], types[seen], times[seen], np.full((users, LENGTH + 1), -1),
-        np.empty((1, 0), np.int32), items[held, :-1], types[held, :-1], times[held, :-1], items[held, -1],
-        np.arange(VALID + 1), np.ones(len(EVENT_TYPES)), np.array([False]),
-    )  # fmt: skip
+        token_ids=tokens.ids,
+        token_offsets=tokens.offsets,
+        items=items[fitted],
+        types=types[fitted],
+        times=times[fitted],
+        request_index=np.full((users, LENGTH + 1), -1),
+        impressions=np.empty((1, 0), np.int32),
+        valid_items=items[held_out, :-1],
+        valid_types=types[held_out, :-1],
+        valid_times=times[held_out, :-1],
+        valid_targets=items[held_out, -1],
+        valid_offsets=np.arange(VALID + 1),
+        event_weights=np.ones(len(EVENT_TYPES)),
+        has_clock=np.array([False]),
+    )
 
 
-def train(naive: bool, users: int, device: str, wanted: float) -> dict[str, float]:
-    """Train until the held-out loss is at most `wanted`; return the seconds of training, what came of it, the peak memory in GiB."""
+def train(naive: bool, users: int, device: str, target_loss: float) -> dict[str, float]:
+    """Train for an epoch, and on until the held-out loss is at most `target_loss` or the epochs are used up.
+
+    Return epochs, seconds of training, held-out loss, ndcg@10 and peak memory in GiB.
+    """
     config = Config.model_validate({"encoder": {"precision": "fp32" if naive else "auto"}})
-    trainer = InterestTrainer(made_up_data(config, users), config, torch.device(device), seed=0)
+    trainer = InterestTrainer(synthetic_data(config, users), config, device=torch.device(device), seed=0)
     if naive:
         trainer.objective.__class__ = NaiveObjective
     seconds, epochs, loss = 0.0, 0, float("inf")
-    while loss > wanted or not epochs:
+    while loss > target_loss or not epochs:
         _wait(device)
         start = time.perf_counter()
         trainer.fit_epoch(epochs)
@@ -120,7 +132,7 @@ def held_out_loss(trainer: InterestTrainer) -> float:
 
 
 def compare_epochs(users: int, device: str) -> None:
-    """Print both loops; each runs in a process of its own, so that their memory is their own."""
+    """Print both loops; each runs in its own process, so that its peak memory is known."""
     print(f"epochs of {users} users on {device}")
     print(f"{'loop':24}{'epochs':>7}{'seconds':>9}{'held-out loss':>15}{'ndcg@10':>9}{'peak GiB':>10}")
     naive = _row("naive", True, users, device, float("inf"))
@@ -132,9 +144,9 @@ def compare_epochs(users: int, device: str) -> None:
     print(flush=True)
 
 
-def _row(name: str, naive: bool, users: int, device: str, wanted: float) -> dict[str, float]:
+def _row(name: str, naive: bool, users: int, device: str, target_loss: float) -> dict[str, float]:
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        row = pool.apply(train, (naive, users, device, wanted))
+        row = pool.apply(train, (naive, users, device, target_loss))
     figures = f"{row['loss']:15.4f}{row['ndcg@10']:9.4f}{row['peak']:10.2f}"
     print(f"{name:24}{row['epochs']:7}{row['seconds']:9.1f}{figures}", flush=True)
     return row
@@ -143,9 +155,8 @@ def _row(name: str, naive: bool, users: int, device: str, wanted: float) -> dict
 def steps_of(device: str, precision: str, steps: int) -> tuple[list[float], float, float]:
     """Return the first three losses, the seconds a step takes after them, and a step's FLOP."""
     config = Config.model_validate({"encoder": {"precision": precision}, "interest": {"dropout": 0, "id_dropout": 0}})
-    trainer = InterestTrainer(made_up_data(config, 1024), config, torch.device(device), seed=0)
-    # The same random numbers on every device: those of the CPU.
-    batches = list(trainer.data.batches(0, config.interest.batch_users, 0, 1))
+    trainer = InterestTrainer(synthetic_data(config, 1024), config, device=torch.device(device), seed=0)
+    batches = list(trainer.data.batches(0, config.interest.batch_users))
     losses, start, flop = [], 0.0, 0
     for step in range(3 + steps):
         if step == 3:
@@ -165,20 +176,20 @@ def steps_of(device: str, precision: str, steps: int) -> tuple[list[float], floa
 
 
 def compare_steps(steps: int) -> None:
-    """Print losses, speed and the share of the measured matrix-product peak, per device and precision."""
+    """Print losses, speed and the share of the measured peak of matrix products, per device and precision."""
     runs = [("cpu", "fp32"), ("cpu", "auto")]
     if torch.cuda.is_available():
         runs += [("cuda", "fp32"), ("cuda", "bf16")]
         print(torch.cuda.get_device_name())
     else:
-        print("no GPU here: CPU alone")
+        print("no GPU: CPU only")
     print(f"{'device':8}{'precision':11}{'steps/s':>9}{'encoded items/s':>17}{'of peak':>9}   first losses")
     for device, precision in runs:
         losses, seconds, flop = steps_of(device, precision, steps)
         encoded = Config().interest.encoded_per_step / seconds
         share = flop / seconds / matmul_peak(device, precision)
-        shown = " ".join(f"{loss:.4f}" for loss in losses)
-        print(f"{device:8}{precision:11}{1 / seconds:9.2f}{encoded:17.0f}{share:9.0%}   {shown}", flush=True)
+        first = " ".join(f"{loss:.4f}" for loss in losses)
+        print(f"{device:8}{precision:11}{1 / seconds:9.2f}{encoded:17.0f}{share:9.0%}   {first}", flush=True)
 
 
 def matmul_peak(device: str, precision: str) -> float:

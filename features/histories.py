@@ -1,9 +1,9 @@
-"""Histories and requests: what users did, as jagged arrays, and the moments to predict.
+"""The event log, the histories of users at a moment, and the requests to predict.
 
-In: a dataset's events with a column `split`. Out: `EventLog` (events sorted by user and time),
-`Histories` (what was known at a moment, `[R, L]`) and `Requests` (a moment and what followed).
+In: a dataset's events. Out: `EventLog` (events sorted by user and time), `Histories` (what users had
+done before a moment) and `Requests` (moments, and the items that users chose then).
 
-Shapes: V users of the log, E events, R requests, L history positions, T targets.
+Shapes: V users of the log, E events, Q request ids, I impressions, R requests, L history positions, T targets.
 """
 
 from dataclasses import dataclass, replace
@@ -15,21 +15,22 @@ from numpy.typing import NDArray
 
 from features.data.dataset import Dataset
 from features.data.split import assign_splits
+from features.keys import SortedRuns
+from recsys.arrays import Bools
+from recsys.arrays import Ints as Ints  # re-exported
 from recsys.config import Config
 from recsys.events import EVENT_TYPES, IMPRESSION, SPLITS
 
 EARLY, LATE, VALID, TEST = range(4)
 """Segments of the log in time; `EARLY` and `LATE` are the two parts of the split `train`."""
 
-Ints = NDArray[np.int64]
-
 KEY_SEPARATOR = "\x1f"
-"""Between user id and request id, since two users may share a request id."""
+"""Stands between user id and request id, since two users may have the same request id."""
 
 
 @dataclass(frozen=True)
 class Histories:
-    """What R users had done before a moment; right-aligned, -1 pads `items` on the left."""
+    """What R users had done before a moment; right-aligned, `items` padded with -1 on the left."""
 
     items: NDArray[np.int32]
     """`[R, L]` item indexes, oldest first."""
@@ -38,7 +39,7 @@ class Histories:
     times: Ints
     """`[R, L]` microseconds or ordinals."""
     now: Ints
-    """`[R]` the moment of the request."""
+    """`[R]` moment of the request."""
 
     def __len__(self) -> int:
         return len(self.now)
@@ -49,31 +50,31 @@ class Histories:
 
     @property
     def lengths(self) -> Ints:
-        """`[R]` how many events each history has."""
+        """`[R]` number of events in each history."""
         return (self.items >= 0).sum(1)
 
     def trimmed(self) -> "Histories":
-        """Return the histories without the columns in which all of them are padded, but for the last."""
+        """Return the histories without the columns that are padding in all of them; at least one column stays."""
         start = self.items.shape[1] - max(int(self.lengths.max(initial=0)), 1)
         return Histories(self.items[:, start:], self.types[:, start:], self.times[:, start:], self.now)
 
 
 @dataclass(frozen=True)
 class Requests:
-    """R moments at which a list was, or could have been, shown, and what the user then did."""
+    """R moments at which a user was, or could have been, shown a list, and the items chosen then."""
 
     users: Ints
     """`[R]` user rows of the log."""
     times: Ints
-    """`[R]` the moment; only events strictly before it are known."""
+    """`[R]` moment of the request; a history holds only events strictly before it."""
     offsets: Ints
     """`[R + 1]` request r's targets are `targets[offsets[r]:offsets[r + 1]]`."""
     targets: NDArray[np.int32]
-    """`[T]` item indexes, each once per request."""
+    """`[T]` item indexes, distinct within a request."""
     types: NDArray[np.int8]
     """`[T]` the strongest event type on each target."""
     request_index: Ints
-    """`[R]` row of `EventLog.impression_offsets`; -1 where nothing is known of what was shown."""
+    """`[R]` row of `EventLog.request_ids`; -1 where the request has no id."""
 
     def __len__(self) -> int:
         return len(self.users)
@@ -81,49 +82,56 @@ class Requests:
     def select(self, rows: Ints) -> "Requests":
         """Return some requests, in the order of `rows`."""
         counts = np.diff(self.offsets)[rows]
-        places = spans(self.offsets[rows], counts)
+        targets = spans(self.offsets[rows], counts)
         return Requests(
-            self.users[rows],
-            self.times[rows],
-            offsets_of(counts),
-            self.targets[places],
-            self.types[places],
-            self.request_index[rows],
+            users=self.users[rows],
+            times=self.times[rows],
+            offsets=offsets_of(counts),
+            targets=self.targets[targets],
+            types=self.types[targets],
+            request_index=self.request_index[rows],
         )
 
 
 @dataclass(frozen=True)
 class EventLog:
-    """Everything but impressions, sorted by user and time; impressions apart, by request."""
+    """The events of a dataset, sorted by user and time; impressions are kept apart, by request."""
 
     user_ids: list[str]
+    """V ids, ascending."""
     offsets: Ints
     """`[V + 1]` user v's events are rows `offsets[v]:offsets[v + 1]`."""
     items: NDArray[np.int32]
+    """`[E]` item indexes."""
     types: NDArray[np.int8]
+    """`[E]` event type codes; none is an impression."""
     times: Ints
+    """`[E]` microseconds or ordinals."""
     segments: NDArray[np.int8]
+    """`[E]` `EARLY`, `LATE`, `VALID` or `TEST`."""
     request_index: Ints
-    """`[E]` request of each event, a row of `impression_offsets`; -1 without one."""
+    """`[E]` row of `request_ids`; -1 where the event has no request id."""
     impressions: NDArray[np.int32]
-    """Items shown without action, by request."""
+    """`[I]` item indexes shown and not acted on, sorted by request."""
     impression_offsets: Ints
+    """`[Q + 1]` request q's impressions are `impressions[impression_offsets[q]:impression_offsets[q + 1]]`."""
     request_ids: list[str]
+    """Q ids; two users may have the same one."""
 
     def __len__(self) -> int:
         return len(self.items)
 
     @property
     def user_rows(self) -> Ints:
-        """`[E]` the user of each event."""
+        """`[E]` user of each event."""
         return np.repeat(np.arange(len(self.user_ids)), np.diff(self.offsets))
 
     @cached_property
-    def _order(self) -> tuple[Ints, Ints]:
-        return moment_keys(self.user_rows, self.times)
+    def _by_moment(self) -> SortedRuns:
+        return SortedRuns.of(self.user_rows, self.times)
 
-    def only(self, keep: NDArray[np.bool_]) -> "EventLog":
-        """Return the log of the events `keep` `[E]`, with the same users and requests."""
+    def only(self, keep: Bools) -> "EventLog":
+        """Return the log of the events for which `keep` `[E]` holds; users and request ids stay the same."""
         counts = np.bincount(self.user_rows[keep], minlength=len(self.user_ids))
         return replace(
             self,
@@ -141,26 +149,21 @@ class EventLog:
 
     def histories(self, users: Ints, before: Ints, length: int) -> Histories:
         """Return the last `length` events of `users` `[R]` strictly before the times `before` `[R]`."""
-        moments, order = self._order
-        scale = len(moments) + 1
-        stops = np.searchsorted(order, users * scale + np.searchsorted(moments, before))
-        places = stops[:, None] - np.arange(length, 0, -1)  # [R, L]
-        valid = places >= self.offsets[users][:, None]
-        places = np.where(valid, places, 0)
-        if not len(self):
-            places = np.empty((len(users), 0), np.int64)
-            valid = places > 0
+        stops = self._by_moment.first_not_below(users, before)
+        rows = stops[:, None] - np.arange(length if len(self) else 0, 0, -1)  # [R, L]
+        known = rows >= self.offsets[users][:, None]
+        rows = np.where(known, rows, 0)
         return Histories(
-            np.where(valid, self.items[places], -1).astype(np.int32),
-            np.where(valid, self.types[places], 0).astype(np.int8),
-            np.where(valid, self.times[places], 0),
-            before,
+            items=np.where(known, self.items[rows], -1).astype(np.int32),
+            types=np.where(known, self.types[rows], 0).astype(np.int8),
+            times=np.where(known, self.times[rows], 0),
+            now=before,
         )
 
     def requests(self, *segments: int) -> Requests:
         """Return the requests whose events lie in `segments`, in order of time.
 
-        Events of a user are one request when they share a request id, or else a timestamp.
+        Events of a user are one request when they share a request id or, without one, a timestamp.
         """
         rows = np.flatnonzero(np.isin(self.segments, segments))
         if not len(rows):
@@ -196,79 +199,97 @@ class EventLog:
 
 
 def read_log(dataset: Dataset, config: Config, item_ids: pl.Series | None = None) -> EventLog:
-    """Return the dataset's split log over the catalogue `item_ids` (its own by default)."""
+    """Return the log of `dataset`, split by its own rule or that of `config`.
+
+    Items are indexed by `item_ids`, the dataset's catalogue by default.
+    """
+    coded = _coded(dataset.events, dataset.items["item_id"] if item_ids is None else item_ids)
     rule = dataset.info.split if config.data.split == "dataset" else config.data.split
-    events = assign_splits(dataset.events, rule, config.data.valid_share, config.data.test_share)
-    return build_log(events, dataset.items["item_id"] if item_ids is None else item_ids, config.ranker.slice_share)
+    split = assign_splits(coded.lazy(), rule, config.data.valid_share, config.data.test_share)
+    return _log_of(split, config.ranker.slice_share)
 
 
 def build_log(events: pl.LazyFrame, item_ids: pl.Series, late_share: float) -> EventLog:
-    """Build the log from events with a column `split`; the last `late_share` of train is `LATE`."""
-    frame = _encoded(events, item_ids, late_share)
-    acted = frame.filter(pl.col("type") != IMPRESSION)
-    users = acted.select(pl.col("user_id").unique().sort()).to_series()
-    rows = pl.DataFrame({"user_id": users, "user": np.arange(len(users))})
-    acted = acted.join(rows, on="user_id", maintain_order="left").sort("user", "time", maintain_order=True)
-    keys = frame.filter(pl.col("key").is_not_null()).select(pl.col("key").unique().sort()).to_series()
-    key_rows = pl.DataFrame({"key": keys, "row": np.arange(len(keys))}, schema={"key": pl.String, "row": pl.Int64})
-    impressions = (
-        frame.filter((pl.col("type") == IMPRESSION) & pl.col("key").is_not_null())
-        .join(key_rows, on="key", maintain_order="left")
-        .sort("row", maintain_order=True)
-    )
-    acted = acted.join(key_rows, on="key", how="left", maintain_order="left")
-    return EventLog(
-        user_ids=users.to_list(),
-        offsets=offsets_of(np.bincount(acted["user"].to_numpy(), minlength=len(users))),
-        items=acted["item"].to_numpy(),
-        types=acted["type"].to_numpy(),
-        times=acted["time"].to_numpy(),
-        segments=acted["segment"].to_numpy(),
-        request_index=acted["row"].fill_null(-1).to_numpy(),
-        impressions=impressions["item"].to_numpy(),
-        impression_offsets=offsets_of(np.bincount(impressions["row"].to_numpy(), minlength=len(keys))),
-        request_ids=keys.str.split(KEY_SEPARATOR).list.last().to_list(),
-    )
+    """Return the log of events with a column `split`; the last `late_share` of train becomes `LATE`.
+
+    `item_ids` `[N]` are the catalogue: an item's index is its row there.
+    """
+    return _log_of(_coded(events, item_ids).lazy(), late_share)
 
 
-def _encoded(events: pl.LazyFrame, item_ids: pl.Series, late_share: float) -> pl.DataFrame:
+def _coded(events: pl.LazyFrame, item_ids: pl.Series) -> pl.DataFrame:
+    """Read the events on catalogue items once, with short codes in place of strings where possible.
+
+    The columns are user_id, item, event_type, timestamp and key, and split where there is one. `key` joins user
+    id and request id; it is null where there is no request id.
+    """
+    names = events.collect_schema().names()
     items = pl.LazyFrame({"item_id": item_ids, "item": np.arange(len(item_ids), dtype=np.int32)})
-    columns = events.collect_schema().names()
-    key = pl.concat_str("user_id", "request_id", separator=KEY_SEPARATOR) if "request_id" in columns else pl.lit(None)
-    train = (pl.col("split") == "train") & (pl.col("event_type") != "impression")
-    cut = pl.col("timestamp").filter(train).quantile(1 - late_share, "higher")
-    segment = pl.col("split").replace_strict(dict(zip(SPLITS, (EARLY, VALID, TEST), strict=True)), return_dtype=pl.Int8)
-    late = (pl.col("split") == "train") & (pl.col("timestamp") >= cut)
-    codes = {name: code for code, name in enumerate(EVENT_TYPES)}
+    key = pl.concat_str("user_id", "request_id", separator=KEY_SEPARATOR) if "request_id" in names else pl.lit(None)
     return (
         events.join(items, on="item_id", maintain_order="left")
         .select(
             "user_id",
             "item",
-            type=pl.col("event_type").replace_strict(codes, return_dtype=pl.Int8),
-            time=pl.col("timestamp"),
-            segment=pl.when(late).then(pl.lit(LATE, pl.Int8)).otherwise(segment),
+            pl.col("event_type").cast(pl.Enum(EVENT_TYPES)),
+            "timestamp",
+            *(["split"] if "split" in names else []),
             key=key.cast(pl.String),
         )
         .collect()
     )
 
 
-def moment_keys(owners: Ints, times: Ints) -> tuple[Ints, Ints]:
-    """Return the distinct times, and for each event a number `[E]` that grows with its owner, then with its time."""
-    moments = np.unique(times)
-    return moments, owners * (len(moments) + 1) + np.searchsorted(moments, times)
+def _log_of(events: pl.LazyFrame, late_share: float) -> EventLog:
+    """Lay out coded events with a column `split`."""
+    frame = events.with_columns(segment=_segment(late_share)).drop("split").collect()
+    impression = pl.col("event_type") == EVENT_TYPES[IMPRESSION]
+    user_ids = frame.filter(~impression).select(pl.col("user_id").unique().sort()).to_series()
+    keys = frame.select(pl.col("key").drop_nulls().unique().sort()).to_series()
+    users = pl.DataFrame({"user_id": user_ids, "user": np.arange(len(user_ids))})
+    requests = pl.DataFrame({"key": keys, "request": np.arange(len(keys))}, schema_overrides={"key": pl.String})
+    acted = (
+        frame.filter(~impression)
+        .join(users, on="user_id", maintain_order="left")
+        .join(requests, on="key", how="left", maintain_order="left")
+        .sort("user", "timestamp", maintain_order=True)
+    )
+    impressions = (
+        frame.filter(impression).join(requests, on="key", maintain_order="left").sort("request", maintain_order=True)
+    )
+    return EventLog(
+        user_ids=user_ids.to_list(),
+        offsets=offsets_of(np.bincount(acted["user"].to_numpy(), minlength=len(user_ids))),
+        items=acted["item"].to_numpy(),
+        types=acted["event_type"].to_physical().cast(pl.Int8).to_numpy(),
+        times=acted["timestamp"].to_numpy(),
+        segments=acted["segment"].to_numpy(),
+        request_index=acted["request"].fill_null(-1).to_numpy(),
+        impressions=impressions["item"].to_numpy(),
+        impression_offsets=offsets_of(np.bincount(impressions["request"].to_numpy(), minlength=len(keys))),
+        request_ids=keys.str.split(KEY_SEPARATOR).list.last().to_list(),
+    )
+
+
+def _segment(late_share: float) -> pl.Expr:
+    train = pl.col("split") == "train"
+    acted = pl.col("event_type") != EVENT_TYPES[IMPRESSION]
+    late = train & (pl.col("timestamp") >= pl.col("timestamp").filter(train & acted).quantile(1 - late_share, "higher"))
+    by_split = pl.col("split").replace_strict(
+        dict(zip(SPLITS, (EARLY, VALID, TEST), strict=True)), return_dtype=pl.Int8
+    )
+    return pl.when(late).then(pl.lit(LATE, pl.Int8)).otherwise(by_split)
 
 
 def offsets_of(counts: NDArray[np.integer]) -> Ints:
-    """Return the offsets `[n + 1]` of runs of `counts` `[n]`."""
+    """Return the offsets `[n + 1]` of n runs, of which run i has `counts[i]` entries."""
     offsets = np.zeros(len(counts) + 1, np.int64)
     np.cumsum(counts, out=offsets[1:])
     return offsets
 
 
 def spans(starts: Ints, counts: NDArray[np.integer]) -> Ints:
-    """Return the concatenated ranges `starts[i] .. starts[i] + counts[i]`."""
+    """Return the ranges `[starts[i], starts[i] + counts[i])`, one after the other."""
     ends = np.cumsum(counts)
     total = int(ends[-1]) if len(ends) else 0
     return np.arange(total) + np.repeat(starts - (ends - counts), counts)

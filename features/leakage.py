@@ -1,8 +1,10 @@
-"""Catch features that know the future.
+"""Catch ranking features that know the future.
 
-In: fitted features, the events they were fitted on, and later requests. Out: nothing, or an error.
-A feature of a request must not change when everything at or after the request's moment is taken
-out of the log; what changes is named.
+In: fitted features, the events they were fitted on, and later requests. Out: nothing, or an error that
+names a feature. A feature of a request must not change when all events at or after the request's moment
+are removed from the log.
+
+Shapes: R requests, C candidates, F features.
 """
 
 from collections.abc import Callable
@@ -10,39 +12,43 @@ from collections.abc import Callable
 import numpy as np
 import polars as pl
 
+from features.facts import fit_facts
 from features.histories import EventLog, Requests
-from features.ranking import Floats, RankingFeatures, fit_facts
+from features.ranking import RankingFeatures
+from recsys.arrays import Floats
 from recsys.errors import RecsysError
 
 SAMPLE = 16
-"""Requests that are looked at, evenly spread in time."""
+"""Most requests to check, spread evenly over time."""
 
 
 def leaking(
     compute: Callable[[EventLog, Requests], Floats], names: list[str], log: EventLog, requests: Requests
 ) -> list[str]:
-    """Return the names of features that change when the future is taken away.
+    """Return the names of the features that change when the future is removed.
 
-    `compute` maps a log and requests to features `[R, C, F]`; it is called once with the whole log
-    and once per sampled request with the events before it.
+    `compute` maps a log and requests to features `[R, C, F]`. For each sampled request it is called
+    with the whole log and with the events before the request.
     """
-    chosen = np.unique(np.linspace(0, len(requests) - 1, min(SAMPLE, len(requests))).astype(np.int64))
-    wrong = np.zeros(len(names), bool)
-    for row in chosen:
+    sample = np.unique(np.linspace(0, len(requests) - 1, min(SAMPLE, len(requests))).astype(np.int64))
+    changed = np.zeros(len(names), bool)
+    for row in sample:
         request = requests.select(np.array([row]))
         whole = compute(log, request)
         past = compute(log.only(log.times < request.times[0]), request)
-        wrong |= (np.abs(whole - past) > 1e-5).any(axis=(0, 1))
-    return [name for name, is_wrong in zip(names, wrong, strict=True) if is_wrong]
+        changed |= (np.abs(whole - past) > 1e-5).any(axis=(0, 1))
+    return [name for name, leaks in zip(names, changed, strict=True) if leaks]
 
 
 def refuse_leakage(
     features: RankingFeatures, items: pl.DataFrame, fitted: EventLog, log: EventLog, requests: Requests
 ) -> None:
-    """Check the ranker's features on the requests that it learns from.
+    """Refuse features that leak, on the requests that the ranker learns from.
+
+    `fitted` are the events that the features were fitted on, `log` those that histories are taken from.
 
     Raises:
-        RecsysError: a feature would change without the events after the request.
+        RecsysError: a feature changes when the events at or after a request are removed.
     """
     candidates = np.arange(min(50, items.height))[None, :]
     scores = {name: np.zeros(candidates.shape, np.float32) for name in features.sources}
@@ -52,11 +58,11 @@ def refuse_leakage(
         histories = log.histories(request.users, request.times, 10)
         built = RankingFeatures(facts, features.has_clock, features.sources, features.attributes)
         similarity = (candidates[:, :, None] == histories.items[:, None, :]).astype(np.float32)
-        return built.dense(histories, candidates, scores, similarity)
+        return built.dense(built.inputs(histories, candidates, scores, similarity))
 
-    wrong = leaking(compute, features.names, fitted, requests)
-    if wrong:
+    leaks = leaking(compute, features.names, fitted, requests)
+    if leaks:
         raise RecsysError(
-            f"leakage: {len(wrong)} of {len(features.names)} ranking features know events after the request, "
-            f"for example {wrong[0]}; compute them from events before the request's time"
+            f"leakage: {len(leaks)} of {len(features.names)} ranking features know events after the request, "
+            f"for example {leaks[0]}; compute them from events before the request's time"
         )

@@ -1,6 +1,6 @@
-"""Tokenised item texts, kept by the hash of their content.
+"""Tokenised item texts, cached under the hash of their content.
 
-In: the catalogue, a tokenizer. Out: `Tokens`; a second call with the same texts reads them back.
+In: the catalogue, a tokenizer. Out: `Tokens`; a second call with the same texts reads the cache.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from recsys.models.encoder import Tokens, tokenize
 def item_texts(items: pl.DataFrame, separator: str, max_tokens: int) -> list[str]:
     """Return `title [SEP] tags brand category [SEP] description` of every row of `items`.
 
-    Descriptions are cut to 16 characters a token first: no tokenizer looks further.
+    Descriptions are cut to 16 characters per token first; `max_tokens` tokens do not reach further.
     """
     middle = pl.concat_str(pl.col("tags").list.join(" "), "brand", "category", separator=" ", ignore_nulls=True)
     description = pl.col("description").str.slice(0, 16 * max_tokens)
@@ -28,7 +28,7 @@ def item_texts(items: pl.DataFrame, separator: str, max_tokens: int) -> list[str
 
 
 def item_tokens(items: pl.DataFrame, tokenizer: Any, config: EncoderConfig, cache: Path) -> Tokens:
-    """Return the tokens of every item, from `cache` where these very texts were tokenised before."""
+    """Return the tokens of every item, from the folder `cache` if the same texts were tokenised before."""
     texts = item_texts(items, tokenizer.sep_token, config.max_tokens)
     digest = hashlib.sha256(f"{config.name}\x1f{config.max_tokens}\x1f{len(tokenizer)}".encode())
     for text in texts:

@@ -1,11 +1,15 @@
-"""The bundle: one folder with everything that serving needs, and a manifest of what is in it.
+"""The bundle: one folder with everything that serving needs, and a manifest of its files.
 
-In: a folder that parts have been saved into. Out: the same folder sealed by `manifest.json`, which
-holds the SHA-256 of every file and is verified before anything is loaded. No pickle is in it.
+In: a folder that holds the saved parts. Out: the same folder, sealed by `manifest.json`, which names the
+format and the SHA-256 of every file and is verified before anything is loaded. No file is a pickle.
+
+A bundle of the release before still loads: `UPGRADES` has one step for each older format that is read.
+See `docs/decisions/009-the-bundles-format.md`.
 """
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +17,28 @@ from recsys import __version__
 from recsys.config import Config
 from recsys.errors import RecsysError
 
-FORMAT = 4
+FORMAT = 5
 MANIFEST = "manifest.json"
 CONFIG = "config.json"
+
+RawConfig = dict[str, dict[str, Any]]
+"""`config.json` as it is in the file: section -> key -> value."""
+
+
+def _from_4(config: RawConfig) -> RawConfig:
+    """`interest.shown_weight` was renamed to `interest.impression_weight`."""
+    names = {"shown_weight": "impression_weight"}
+    return config | {"interest": {names.get(key, key): value for key, value in config["interest"].items()}}
+
+
+UPGRADES: dict[int, Callable[[RawConfig], RawConfig]] = {4: _from_4}
+"""Format -> what turns a configuration of this format into one of the next."""
 
 
 def seal(folder: Path, config: Config, about: dict[str, Any]) -> None:
     """Write the resolved configuration and the manifest, which turns `folder` into a bundle.
 
-    `about` says where it comes from: dataset name, fingerprint, seed, what it was fitted on.
+    `about` is added to the manifest: the dataset's name and fingerprint, the seed, what the model was fitted on.
     """
     (folder / CONFIG).write_text(config.model_dump_json(indent=1), encoding="utf-8")
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
@@ -38,33 +55,49 @@ def verify(folder: Path) -> dict[str, Any]:
     """Check every file of the bundle against its manifest and return the manifest.
 
     Raises:
-        RecsysError: no bundle, another format, or files that are missing, altered or not listed.
+        RecsysError: there is no bundle, its format is not read, or files are missing or altered.
     """
-    path = folder / MANIFEST
-    if not path.is_file():
-        raise RecsysError(f"{folder}: not a bundle (no {MANIFEST}); make one with `recsys train DATASET`")
-    try:
-        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        listed: dict[str, str] = manifest["files"]
-        found_format = manifest["format"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise RecsysError(f"{path}: not a manifest ({error!r}); fetch or train the model again") from error
-    if found_format != FORMAT:
-        raise RecsysError(f"{path}: bundle format {found_format}, this version reads {FORMAT}; train the model again")
+    manifest = _read_manifest(folder)
+    listed: dict[str, str] = manifest["files"]
     wrong = [
         name for name, digest in listed.items() if not (folder / name).is_file() or _digest(folder / name) != digest
     ]
     if wrong:
         raise RecsysError(
             f"{folder}: {len(wrong)} of {len(listed)} files differ from the manifest, for example {wrong[0]}; "
-            "the bundle is damaged: fetch or train the model again"
+            "the bundle is damaged: fetch it again, or train the model again"
         )
     return manifest
 
 
 def read_config(folder: Path) -> Config:
-    """Return the resolved configuration that the bundle was trained with."""
-    return Config.model_validate_json((folder / CONFIG).read_text(encoding="utf-8"))
+    """Return the resolved configuration that the bundle was trained with, in the terms of this release.
+
+    Raises:
+        RecsysError: there is no bundle, or its format is not read.
+    """
+    stored = _read_manifest(folder)["format"]
+    config: RawConfig = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    for older in range(stored, FORMAT):
+        config = UPGRADES[older](config)
+    return Config.model_validate(config)
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    """Return the manifest of a bundle whose format this release reads."""
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise RecsysError(f"{folder}: not a bundle (no {MANIFEST}); make one with `recsys train DATASET`")
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        stored, _ = int(manifest["format"]), dict(manifest["files"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise RecsysError(f"{path}: not a manifest ({error!r}); fetch the bundle or train the model again") from error
+    if stored != FORMAT and stored not in UPGRADES:
+        hint = "update recsys-text, or train the model again" if stored > FORMAT else "train the model again"
+        readable = " and ".join(str(number) for number in (*sorted(UPGRADES), FORMAT))
+        raise RecsysError(f"{path}: bundle format {stored}, but recsys-text {__version__} reads {readable}; {hint}")
+    return manifest
 
 
 def _digest(path: Path) -> str:

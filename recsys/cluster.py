@@ -1,4 +1,4 @@
-"""Ray as everything here uses it: joined where there is a cluster, else started quietly on this machine."""
+"""Start Ray: join the cluster of `RAY_ADDRESS` if there is one, else start a quiet one on this machine."""
 
 import logging
 import os
@@ -11,7 +11,7 @@ def start_ray() -> None:
     """Join the cluster of `RAY_ADDRESS`, or start a quiet one on this machine.
 
     Raises:
-        RecsysError: Ray does not say that it is up, for example because the machine is too busy.
+        RecsysError: Ray did not start, for example because the machine is too busy.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
@@ -26,7 +26,7 @@ def start_ray() -> None:
         quiet |= {"include_dashboard": False, "object_store_memory": 200 << 20}
     try:
         ray.init(**quiet)
-    except Exception as error:  # Ray raises plain ones, too
+    except Exception as error:  # of many kinds, plain ones among them
         reason = (str(error).splitlines() or [repr(error)])[0]
         raise RecsysError(f"Ray did not start: {reason}; try again, or see /tmp/ray/session_latest/logs") from error
     for name in ("ray", "ray.train", "ray.data"):

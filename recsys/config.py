@@ -18,13 +18,13 @@ WORK = Path(".recsys")
 
 
 class Section(BaseModel):
-    """Base of every section: frozen, unknown keys refused, docstrings as descriptions."""
+    """Base of every section: frozen, without unknown keys, docstrings as descriptions."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class DataConfig(Section):
-    """How events are divided and which rows may pass."""
+    """How events are divided, and what happens to invalid rows."""
 
     split: Literal["dataset", "time", "leave-last", "column"] = "dataset"
     """`dataset` follows `dataset.json`; `time` cuts by global time, `leave-last` per user."""
@@ -33,7 +33,7 @@ class DataConfig(Section):
     test_share: float = Field(0.2, gt=0, lt=1)
     """Share of events in `test` where the split is made here."""
     on_invalid: Literal["error", "quarantine"] = "error"
-    """`quarantine` writes rejected rows beside the dataset and goes on."""
+    """`error` stops at invalid rows; `quarantine` writes them beside the dataset and continues without them."""
 
 
 class EncoderConfig(Section):
@@ -46,7 +46,7 @@ class EncoderConfig(Section):
     trainable_layers: int = Field(2, ge=0)
     """How many of the top layers are fine-tuned; the layers below stay frozen and are computed once."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """`auto` takes bf16 where the hardware computes it natively, and int8 to encode items and sentences on CPUs with AVX-512 VNNI."""
+    """Precision of training, of encoding items and typed sentences, and of the user tower. `auto` takes for each the fastest that the hardware computes natively: int8 to encode on CPUs with AVX-512 VNNI, else bf16, else fp32. `fp32` and `bf16` hold for all three."""
 
 
 class InterestConfig(Section):
@@ -57,7 +57,7 @@ class InterestConfig(Section):
     heads: int = Field(4, ge=1)
     """Attention heads of the user tower."""
     max_history: int = Field(30, ge=1)
-    """Events of a user that are read, latest first."""
+    """Maximum events of a user that are read, the latest ones."""
     dropout: float = Field(0.2, ge=0, lt=1)
     """Dropout in the user tower."""
     id_residual: bool = True
@@ -65,17 +65,17 @@ class InterestConfig(Section):
     id_dropout: float = Field(0.3, ge=0, le=1)
     """Share of items per step whose ID residual is dropped, so that text alone keeps working."""
     epochs: int = Field(3, ge=1)
-    """Most passes over the training sequences; early stopping may end it sooner."""
+    """Maximum passes over the training sequences; early stopping may end training sooner."""
     patience: int = Field(2, ge=1)
     """Epochs without a better validation ndcg@10 before training stops."""
     batch_users: int = Field(32, ge=1)
     """User sequences per step and worker."""
     encoded_per_step: int = Field(64, ge=1)
-    """Most items per step that are encoded with gradients; others come from the cache of vectors."""
+    """Maximum items per step that are encoded with gradients; the others come from the cache of vectors."""
     catalogue_negatives: int = Field(4096, ge=0)
     """Negatives per step drawn uniformly from the catalogue; at least N of them make the softmax full."""
     impression_weight: float = Field(0.5, ge=0)
-    """Weight of the loss over shown-but-not-clicked items where the data has impressions."""
+    """Weight of the loss over impressions without a click, where the data have impressions."""
     purchase_weight: float = Field(0.5, ge=0)
     """Weight of the purchase head's loss beside that of the next interaction."""
     learning_rate: float = Field(1e-4, gt=0)
@@ -150,16 +150,16 @@ class ValueConfig(Section):
 
 
 class ListConfig(Section):
-    """What is done to the ranked candidates before they are returned."""
+    """How the ranked candidates become the list that is returned."""
 
     exclude_seen: Literal["auto", "always", "never"] = "auto"
     """`auto` keeps seen items where the data show that users return to them."""
     diversity: float = Field(0.0, ge=0, le=1)
-    """Share of unlikeness to the places above in what an item is worth; 0 orders by value alone."""
+    """Weight of the dissimilarity to the items above it in what an item is worth; 0 orders by value alone."""
     per_brand: int = Field(0, ge=0)
-    """Most items of one brand in a list; 0 sets no limit."""
+    """Maximum items of one brand in a list; 0 sets no limit."""
     explore: float = Field(0.0, ge=0, le=0.5)
-    """Chance that a place of an answered list is given to a new item; batch lists and evaluation explore nothing."""
+    """Probability that a position of a served list is given to a new item; batch lists and evaluation do not explore."""
 
 
 class ComputeConfig(Section):

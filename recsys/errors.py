@@ -1,4 +1,4 @@
-"""The one exception that users see as a message instead of a traceback."""
+"""Errors that users see as one line instead of a traceback."""
 
 from typing import TYPE_CHECKING
 
@@ -7,17 +7,17 @@ if TYPE_CHECKING:
 
 
 class RecsysError(Exception):
-    """Something the user can mend.
+    """A problem that the user can solve.
 
-    The message is one line that says what is wrong, where, how often, gives an example, and names
-    a hint. The command line prints it and exits with `exit_code`.
+    The message is one line: where, what is wrong, how often, an example, and after a semicolon a hint. The
+    command line prints it and exits with `exit_code`.
     """
 
     exit_code = 1
 
 
 class UsageError(RecsysError):
-    """The command was called in a way that it does not take (exit code 2)."""
+    """Wrong usage of a command (exit code 2)."""
 
     exit_code = 2
 

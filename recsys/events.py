@@ -1,7 +1,7 @@
-"""Event types, their weights, splits and the unit of time: what both models and tables speak of."""
+"""Event types, their weights, splits and the unit of time: what models and tables share."""
 
 EVENT_TYPES = ("impression", "view", "click", "like", "share", "comment", "cart", "purchase")
-"""Weakest to strongest; the place in this tuple is the type's code."""
+"""Weakest to strongest; the index in this tuple is the type's code."""
 
 TYPE_CODE = {name: code for code, name in enumerate(EVENT_TYPES)}
 IMPRESSION = TYPE_CODE["impression"]
@@ -21,4 +21,4 @@ DEFAULT_EVENT_WEIGHTS = {
 SPLITS = ("train", "valid", "test")
 
 DAY_US = 86_400_000_000
-"""Microseconds a day: the unit of every clock timestamp after reading."""
+"""Microseconds in a day. Every clock timestamp is in microseconds once it is read."""

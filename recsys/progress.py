@@ -1,7 +1,7 @@
-"""What a person sees while something long runs: one line a stage, with a bar and the time left.
+"""Show the progress of long commands: a line per stage, with a bar and the time left.
 
-On a terminal the bar moves; elsewhere (logs, CI) each stage prints one line when it ends. All of it
-goes to stderr, so that stdout holds results alone.
+On a terminal the bar moves; elsewhere (logs, CI) each stage prints one line when it ends. Progress goes
+to stderr, so that stdout holds only results.
 """
 
 import time
@@ -14,12 +14,12 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 console = Console(stderr=True, highlight=False)
 
 Update = Callable[[float, str], None]
-"""Called with the done share in [0, 1] and a short note."""
+"""Called with the share that is done, in [0, 1], and a short note."""
 
 
 @contextmanager
 def stage(title: str) -> Iterator[Update]:
-    """Show `title` with a bar while the body runs; the body calls what it is given to move it."""
+    """Show `title` with a bar while the body runs; the body moves the bar by calling the function it receives."""
     start, last_note = time.monotonic(), ""
     columns = (
         TextColumn("{task.description}"),

@@ -1,22 +1,28 @@
-"""From a model's name to a folder: the reading half of MLflow's registry.
+"""The reading half of MLflow's registry: from a model's name to a folder on this machine.
 
-In: a bundle folder, `models:/NAME@ALIAS`, `models:/NAME/VERSION` or `runs:/RUN/bundle`. Out: a version, a local folder.
-Without `MLFLOW_TRACKING_URI` everything is in `mlflow.db` and `mlartifacts/` of the working directory.
+In: a bundle folder, `models:/NAME@ALIAS`, `models:/NAME/VERSION` or `runs:/RUN/bundle`. Out: the version that
+the name stands for now, and the folder of its bundle. `training.tracking` is the writing half.
+
+Without `MLFLOW_TRACKING_URI`, MLflow keeps everything in `mlflow.db` and `mlartifacts/` of the working directory.
 """
 
 import logging
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-OWN_STORE = "MLFLOW_TRACKING_URI" not in os.environ  # before mlflow sets it itself
+OWN_STORE = "MLFLOW_TRACKING_URI" not in os.environ
+"""Whether MLflow's store is in the working directory. Read before mlflow sets the variable itself."""
 
 import mlflow
 from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
 
 from recsys.errors import RecsysError
 
@@ -24,9 +30,62 @@ MODEL_NAME = "recsys"
 CHAMPION = "champion"
 DEFAULT_MODEL = f"models:/{MODEL_NAME}@{CHAMPION}"
 
+STORE_HINT = "check that it is reachable (MLFLOW_TRACKING_URI) and that its disk has room"
 
-def connect() -> MlflowClient:
-    """Point MLflow at its store, quietly, and return a client."""
+
+@contextmanager
+def mlflow_client(subject: str = "", hint: str = STORE_HINT) -> Iterator[MlflowClient]:
+    """Give the body a client of MLflow's store. An error of MLflow becomes one line: `subject`, its message, `hint`.
+
+    Raises:
+        RecsysError: the store is unreachable, or lacks what the body asks for.
+    """
+    try:
+        yield _connect()
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        message = (str(error).splitlines() or [repr(error)])[0]
+        where = f"{subject}: " if subject else ""
+        raise RecsysError(f"{where}MLflow at {mlflow.get_tracking_uri()} answers: {message}; {hint}") from error
+
+
+def bundle_folder(model: str) -> Path:
+    """Return the local folder of the bundle that `model` names.
+
+    `model` is a folder, or `models:/NAME@ALIAS`, `models:/NAME/VERSION`, `runs:/RUN/bundle`.
+
+    Raises:
+        RecsysError: nothing of that name is registered, its files are gone, or MLflow is unreachable.
+    """
+    if ":/" not in model:
+        folder = Path(model)
+        if not folder.is_dir():
+            raise RecsysError(
+                f"--model {model}: no such folder; name a bundle folder or a registered model, such as {DEFAULT_MODEL}"
+            )
+        return folder
+    with _client_for(model):
+        return Path(mlflow.artifacts.download_artifacts(model)) / "artifacts" / "bundle"
+
+
+def resolve(model: str) -> str:
+    """Return the version that `model` names now: `models:/NAME/VERSION` for an alias, else `model` itself.
+
+    Raises:
+        RecsysError: nothing of that name is registered, or MLflow is unreachable.
+    """
+    name, at, alias = model.removeprefix("models:/").partition("@")
+    if not (at and model.startswith("models:/")):
+        return model
+    with _client_for(model) as client:
+        return f"models:/{name}/{client.get_model_version_by_alias(name, alias).version}"
+
+
+def _client_for(model: str) -> AbstractContextManager[MlflowClient]:
+    return mlflow_client(f"--model {model}", "train a model with `recsys train DATASET`, or set MLFLOW_TRACKING_URI")
+
+
+def _connect() -> MlflowClient:
+    """Point MLflow at its store, silence its log, and return a client."""
     warnings.filterwarnings("ignore", module="mlflow")
     for name in (
         "mlflow",
@@ -37,53 +96,6 @@ def connect() -> MlflowClient:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     if OWN_STORE:
         mlflow.set_tracking_uri(f"sqlite:///{Path('mlflow.db').resolve()}")
-        with FileLock("mlflow.db.lock"):  # two first runs at once would both make the tables
+        with FileLock("mlflow.db.lock"):  # two first runs at once would both create the tables
             MlflowClient().search_experiments(max_results=1)
     return MlflowClient()
-
-
-def bundle_folder(model: str) -> Path:
-    """Return the local folder of the bundle that `model` names.
-
-    `model` is a folder, or `models:/NAME@ALIAS`, `models:/NAME/VERSION`, `runs:/RUN/bundle`.
-
-    Raises:
-        RecsysError: nothing of that name is registered, or its files are gone.
-    """
-    if ":/" not in model:
-        folder = Path(model)
-        if not folder.is_dir():
-            raise RecsysError(f"--model {model}: no such folder; name a bundle or a registered model ({DEFAULT_MODEL})")
-        return folder
-    connect()
-    try:
-        local = Path(mlflow.artifacts.download_artifacts(model))
-    except (MlflowException, OSError) as error:
-        raise RecsysError(
-            f"--model {model}: not found in {mlflow.get_tracking_uri()} ({first_line(error)}); "
-            "train one with `recsys train DATASET`"
-        ) from error
-    return local / "artifacts" / "bundle"
-
-
-def resolve(model: str) -> str:
-    """Return the version that `model` names now: `models:/NAME/VERSION` for an alias, else `model` itself.
-
-    Raises:
-        RecsysError: nothing of that name is registered.
-    """
-    name, at, alias = model.removeprefix("models:/").partition("@")
-    if not (at and model.startswith("models:/")):
-        return model
-    try:
-        return f"models:/{name}/{connect().get_model_version_by_alias(name, alias).version}"
-    except MlflowException as error:
-        raise RecsysError(
-            f"--model {model}: not found in {mlflow.get_tracking_uri()} ({first_line(error)}); "
-            "train one with `recsys train DATASET`"
-        ) from error
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of an error's text, or its form where it has none."""
-    return (str(error).splitlines() or [repr(error)])[0]

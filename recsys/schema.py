@@ -46,7 +46,7 @@ REQUIRED = {
 
 
 class DatasetInfo(BaseModel):
-    """`dataset.json`: what the tables alone do not say. Every key is optional."""
+    """`dataset.json`: what the tables do not say themselves. Every key is optional."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -55,7 +55,7 @@ class DatasetInfo(BaseModel):
     source: str = ""
     """Where the data come from."""
     licence: str = ""
-    """Under what terms they may be used."""
+    """The terms under which they may be used."""
     event_weights: dict[str, float] = Field(default_factory=lambda: dict(DEFAULT_EVENT_WEIGHTS))
     """How much an event of each type counts as supervision; missing types keep their default."""
     split: Literal["time", "leave-last", "column"] = "time"

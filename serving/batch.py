@@ -1,8 +1,8 @@
 """Recommendation lists for many users, on Ray Data: the job behind `recsys recommend`.
 
 In: a bundle, a dataset with the users' events so far, the users. Out: a folder of Parquet files with a
-row per place (`user_id, rank, item_id, score, interest, p_click, p_purchase`) and `_report.json`,
-complete or not there at all. What was written before a kill lies beside it, for `--resume`.
+row per position (`user_id, rank, item_id, score, interest, p_click, p_purchase`) and `_report.json`,
+complete or absent. A stopped run keeps what it wrote in a hidden folder next to it, for `--resume`.
 """
 
 import hashlib
@@ -28,13 +28,15 @@ from recsys.cluster import start_ray
 from recsys.errors import RecsysError
 from recsys.progress import Update, stage
 from recsys.registry import bundle_folder, resolve
-from serving.loading import catalogue_ids, load_bundle, read_dataset
-from serving.recommender import Ranking, Recommender
+from serving.loading import catalogue_ids, encode_new_items, load_bundle, read_dataset
+from serving.recommender import Ranking, Recommender, RecommendOptions
 
 PART_USERS = 1024
 """Users of one file, made by one actor in one go."""
 
 REPORT = "_report.json"
+NEW_VECTORS = "new-vectors.npy"
+"""The vectors of items that the bundle does not know, encoded once for all actors."""
 
 SCHEMA = {
     "user_id": pl.String,
@@ -49,7 +51,7 @@ SCHEMA = {
 
 @dataclass(frozen=True)
 class Job:
-    """What lists are asked for; a run goes on only with the very same."""
+    """Which lists to write; a stopped run can be resumed only with the same job."""
 
     model: str
     bundle: str
@@ -80,7 +82,7 @@ class Written:
     lists: int
     rows: int
     shorter: dict[str, int]
-    """Lists with fewer than k places, by reason."""
+    """Lists with fewer than k items, by reason."""
     seconds: float
     resumed: bool
 
@@ -121,7 +123,7 @@ def recommend_lists(
     log = read_log(dataset, config, catalogue_ids(bundle, dataset.items))
     listed = dataset.users["user_id"].to_list() if dataset.users is not None else []
     users = read_users(users_file) if users_file else list(dict.fromkeys([*log.user_ids, *listed]))
-    job = Job.of(name, bundle, dataset.fingerprint(), k, users, log)
+    job = Job.of(name, bundle, dataset.fingerprint, k, users, log)
     with stage(f"writing {out}") as update:
         return write_lists(job, dataset.items, log, users, out, resume, update)
 
@@ -131,8 +133,10 @@ class ListMaker:
 
     def __init__(self, job: Job, work: Path) -> None:
         self.job, self.work = job, work
-        self.recommender = load_bundle(Path(job.bundle), pl.read_parquet(work / "catalogue.parquet")).recommender
-        self.ids = np.array(self.recommender.items["item_id"].to_list())
+        vectors = np.load(work / NEW_VECTORS, allow_pickle=False)
+        bundle = load_bundle(Path(job.bundle), pl.read_parquet(work / "catalogue.parquet"), vectors)
+        self.recommender = bundle.recommender
+        self.ids = np.array(self.recommender.retriever.items["item_id"].to_list())
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Make the lists of part `row["part"]`; a failure is returned, for the other parts to go on."""
@@ -145,20 +149,21 @@ class ListMaker:
     def make(self, part: int) -> None:
         """Write the lists of a part."""
         stored = pl.read_parquet(_part(self.work / "histories", part))
-        length = self.recommender.config.interest.max_history
-        ranking = self.recommender.recommend(stored_histories(stored, length, self.job.now), self.job.k)
+        length = self.recommender.retriever.config.interest.max_history
+        histories = stored_histories(stored, length, self.job.now)
+        ranking = self.recommender.recommend(histories, RecommendOptions(self.job.k))
         with atomic_file(_part(self.work / "lists", part)) as temporary:
             lists_table(stored["user_id"].to_list(), ranking, self.ids).write_parquet(temporary)
 
 
 def lists_table(users: list[str], ranking: Ranking, ids: np.ndarray) -> pl.DataFrame:
-    """Return a row per place of the lists of `users`."""
+    """Return a row per position of the lists of `users`."""
     present = ranking.items >= 0
-    rows, places = np.nonzero(present)
+    rows, positions = np.nonzero(present)
     return pl.DataFrame(
         {
             "user_id": pl.Series(np.array(users, dtype=object)[rows], dtype=pl.String),
-            "rank": places + 1,
+            "rank": positions + 1,
             "item_id": pl.Series(ids[ranking.items[present]], dtype=pl.String),
             "score": ranking.score[present],
             "interest": ranking.interest[present],
@@ -170,8 +175,8 @@ def lists_table(users: list[str], ranking: Ranking, ids: np.ndarray) -> pl.DataF
 
 
 def histories_of(recommender: Recommender, log: EventLog, rows: list[int], now: int) -> Histories:
-    """Return the histories as of `now` of user rows; -1 stands for a user without events."""
-    return _histories(log, rows, now, recommender.config.interest.max_history)
+    """Return the histories as of `now` of user rows; -1 is a user without events."""
+    return _histories(log, rows, now, recommender.retriever.config.interest.max_history)
 
 
 def stored_histories(stored: pl.DataFrame, length: int, now: int) -> Histories:
@@ -192,15 +197,15 @@ def read_users(path: Path) -> list[str]:
     """
     try:
         if path.suffix == ".parquet":
-            found = pl.read_parquet(path, columns=["user_id"])["user_id"].cast(pl.String).to_list()
+            users = pl.read_parquet(path, columns=["user_id"])["user_id"].cast(pl.String).to_list()
         elif path.suffix == ".csv":
-            found = pl.read_csv(path, columns=["user_id"], infer_schema=False)["user_id"].to_list()
+            users = pl.read_csv(path, columns=["user_id"], infer_schema=False)["user_id"].to_list()
         else:
-            found = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+            users = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError, pl.exceptions.PolarsError) as error:
         reason = (str(error).splitlines() or [repr(error)])[0]
         raise RecsysError(f"--users {path}: {reason}; give .parquet or .csv with user_id, or one id a line") from error
-    return list(dict.fromkeys(user for user in found if user))
+    return list(dict.fromkeys(user for user in users if user))
 
 
 @contextmanager
@@ -237,6 +242,7 @@ def _prepare(
     for name in ("histories", "lists"):
         (work / name).mkdir(parents=True)
     catalogue.write_parquet(work / "catalogue.parquet")
+    np.save(work / NEW_VECTORS, encode_new_items(Path(job.bundle), catalogue), allow_pickle=False)
     known = {user: row for row, user in enumerate(log.user_ids)}
     length = read_config(Path(job.bundle)).interest.max_history
     for part, start in enumerate(range(0, len(users), PART_USERS)):
@@ -301,7 +307,7 @@ def _made(job: Job, work: Path, todo: list[int]) -> Iterator[int]:
 
 
 def _report(job: Job, folder: Path, resumed: bool, seconds: float) -> Written:
-    """Count what was written and leave `_report.json` beside it."""
+    """Count what was written and write `_report.json` next to it."""
     lengths: Counter[int] = Counter()
     for part in range(-(-job.count // PART_USERS)):
         counts = pl.read_parquet(_part(folder, part), columns=["user_id"]).group_by("user_id").len()

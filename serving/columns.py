@@ -1,4 +1,4 @@
-"""What the columns of a catalogue can hold of what JSON says.
+"""Coerce JSON values to the catalogue's column types.
 
 In: bodies of items, as the API takes them and the store keeps them. Out: a table in the catalogue's types.
 """

@@ -5,6 +5,7 @@ the fit (`users.parquet`).
 """
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,36 +14,33 @@ import numpy as np
 import polars as pl
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from features.data.dataset import Dataset, load_dataset
-from features.histories import EventLog, Ints
-from features.ranking import ItemFacts, RankingFeatures, extend_facts
+from features.facts import ItemFacts, extend_facts
+from features.histories import EventLog
+from features.ranking import RankingFeatures
 from features.tokens import item_texts
+from recsys.arrays import Floats, Ints, grow
 from recsys.bundle import read_config, seal, verify
 from recsys.config import Config
-from recsys.models.encoder import (
-    FrozenPrefix,
-    Tokens,
-    encode_all,
-    load_encoder_folder,
-    resolve_precision,
-    tokenize,
-)
-from recsys.models.encoder_int8 import Int8Encoder, int8_encoder
+from recsys.models.encoder import load_encoder_folder, tokenize
 from recsys.models.id_table import TorchRecIdTable
 from recsys.models.interest import InterestModel
 from recsys.models.rankers import RANKERS
+from recsys.models.text_vectors import text_vectors
 from recsys.progress import console, stage
 from serving.recommender import Recommender
-from serving.retrieval.sources import SOURCES, Floats, Sentences
-from serving.retrieval.sources.graphs import LexicalSource
+from serving.rerank import Reranker
+from serving.retrieval.retriever import PURCHASE_INTEREST, Retriever
+from serving.retrieval.sources import SOURCES, Sentences
 
 SERVING = "serving.json"
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A loaded bundle: the recommender, what it says of itself, and the users that it knows."""
+    """A loaded bundle: the recommender, the manifest, and the users of the fit."""
 
     recommender: Recommender
     tokenizer: Any
@@ -53,161 +51,175 @@ class Bundle:
 
 def save_bundle(folder: Path, recommender: Recommender, tokenizer: Any, log: EventLog, about: dict[str, Any]) -> None:
     """Write `recommender` and the histories of `log` into the empty `folder` and seal it."""
-    config, model, features = recommender.config, recommender.model, recommender.features
+    retriever = recommender.retriever
+    config, model, features = retriever.config, retriever.model, retriever.features
     model.encoder.model.save_pretrained(folder / "encoder")  # type: ignore[operator]
     tokenizer.save_pretrained(folder / "encoder")
     rest = {name: value.contiguous() for name, value in model.state_dict().items() if not name.startswith("encoder.")}
     save_file(rest, folder / "interest.safetensors")
-    save_file({"vectors": torch.from_numpy(recommender.vectors)}, folder / "vectors.safetensors")
-    recommender.items.write_parquet(folder / "items.parquet")
+    save_file({"vectors": torch.from_numpy(retriever.vectors)}, folder / "vectors.safetensors")
+    retriever.items.write_parquet(folder / "items.parquet")
     _histories_table(log, config.interest.max_history).write_parquet(folder / "users.parquet")
     features.facts.save(folder / "facts.npz")
-    for source in recommender.sources:
+    for source in retriever.sources.values():
         source.save(folder)
-    assert recommender.ranker is not None
     recommender.ranker.save(folder)
     serving = {
         "has_clock": features.has_clock,
-        "exclude_seen": recommender.exclude_seen,
-        "sources": [source.name for source in recommender.sources],
+        "exclude_seen": retriever.exclude_seen,
+        "sources": list(retriever.sources),
         "attributes": list(features.attributes),
     }
     (folder / SERVING).write_text(json.dumps(serving, indent=1), encoding="utf-8")
     seal(folder, config, about)
 
 
-def load_bundle(folder: Path, catalogue: pl.DataFrame | None = None) -> Bundle:
+def load_bundle(folder: Path, catalogue: pl.DataFrame | None = None, new_vectors: Floats | None = None) -> Bundle:
     """Verify and load a bundle; with `catalogue`, for the items of a dataset as they are now.
 
-    Items that the bundle does not know are encoded from their text and can be recommended at once;
-    items that the catalogue no longer has stay in histories and out of lists.
+    Items that the bundle does not know can be recommended at once: they are encoded from their text, unless another
+    process did so and gives their `new_vectors` `[n, D]`. Items that the catalogue no longer has stay in histories and
+    out of lists.
 
     Raises:
         RecsysError: the bundle is damaged.
     """
     manifest = verify(folder)
     config = read_config(folder)
-    serving = json.loads((folder / SERVING).read_text(encoding="utf-8"))
-    items = pl.read_parquet(folder / "items.parquet")
     model, tokenizer = _load_model(folder, config)
-    attributes = tuple(serving["attributes"])
-    vectors = load_file(folder / "vectors.safetensors")["vectors"].numpy()
-    recommender = Recommender(
-        config,
-        items,
-        model,
-        vectors,
-        [SOURCES[name].load(folder, vectors) for name in serving["sources"]],
-        RankingFeatures(
-            ItemFacts.load(folder / "facts.npz"), serving["has_clock"], feature_sources(serving["sources"]), attributes
-        ),
-        RANKERS[config.ranker.kind].load(folder),
-        serving["exclude_seen"],
-    )
+    retriever = _load_retriever(folder, config, model)
+    recommender = Recommender(retriever, RANKERS[config.ranker.kind].load(folder), Reranker(config.lists))
     if catalogue is not None:
-        recommender = for_catalogue(recommender, tokenizer, catalogue)
+        recommender = for_catalogue(recommender, tokenizer, catalogue, new_vectors)
     return Bundle(recommender, tokenizer, manifest, pl.read_parquet(folder / "users.parquet"))
+
+
+def _load_retriever(folder: Path, config: Config, model: InterestModel) -> Retriever:
+    serving = json.loads((folder / SERVING).read_text(encoding="utf-8"))
+    vectors = load_file(folder / "vectors.safetensors")["vectors"].numpy()
+    names = serving["sources"]
+    facts = ItemFacts.load(folder / "facts.npz")
+    return Retriever(
+        config=config,
+        items=pl.read_parquet(folder / "items.parquet"),
+        model=model,
+        vectors=vectors,
+        sources={name: SOURCES[name].load(folder, vectors) for name in names},
+        features=RankingFeatures(facts, serving["has_clock"], feature_sources(names), tuple(serving["attributes"])),
+        exclude_seen=serving["exclude_seen"],
+    )
 
 
 def catalogue_ids(folder: Path, catalogue: pl.DataFrame) -> pl.Series:
     """Return the item ids of the bundle in `folder` when it is loaded for `catalogue`, without loading it."""
     known = pl.read_parquet(folder / "items.parquet", columns=["item_id"])
-    new = catalogue.select("item_id").join(known, on="item_id", how="anti", maintain_order="left")
-    return pl.concat([known, new])["item_id"]
+    return pl.concat([known, new_items(known, catalogue).select("item_id")])["item_id"]
 
 
-def for_catalogue(recommender: Recommender, tokenizer: Any, catalogue: pl.DataFrame) -> Recommender:
+def new_items(known: pl.DataFrame, catalogue: pl.DataFrame) -> pl.DataFrame:
+    """Return the rows of `catalogue` whose ids are not among the `known` ones, in their order."""
+    return catalogue.join(known, on="item_id", how="anti", maintain_order="left")
+
+
+def encode_new_items(folder: Path, catalogue: pl.DataFrame) -> Floats:
+    """Return the vectors `[n, D]` of the items of `catalogue` that the bundle in `folder` does not know."""
+    config = read_config(folder)
+    known = pl.read_parquet(folder / "items.parquet", columns=["item_id"])
+    new = new_items(known, catalogue)
+    if not new.height:
+        return np.empty((0, 0), np.float32)
+    model, tokenizer = _load_model(folder, config)
+    return encode_items(model, tokenizer, new, config, known.height + np.arange(new.height))
+
+
+def for_catalogue(
+    recommender: Recommender, tokenizer: Any, catalogue: pl.DataFrame, new_vectors: Floats | None = None
+) -> Recommender:
     """Return the recommender for `catalogue`: with its new items, and without those that it no longer has."""
-    known = recommender.items
-    new = catalogue.join(known, on="item_id", how="anti", maintain_order="left")
+    known = recommender.retriever.items
+    new = new_items(known, catalogue)
     available = known["item_id"].is_in(catalogue["item_id"].implode()).to_numpy()
     if new.height:
-        recommender = with_items(recommender, tokenizer, new)
+        recommender = with_items(recommender, tokenizer, new, new_vectors)
     if not available.all():
-        recommender = recommender.with_available(np.pad(available, (0, new.height), constant_values=True))
+        available = grow(available, known.height + new.height, fill=True)
+        recommender = replace(recommender, retriever=recommender.retriever.restricted(available))
     return recommender
 
 
-def with_items(recommender: Recommender, tokenizer: Any, changes: pl.DataFrame) -> Recommender:
-    """Return the recommender with the items `changes`: known ids in their old places, new ones at the end.
+def with_items(
+    recommender: Recommender, tokenizer: Any, changes: pl.DataFrame, changed_vectors: Floats | None = None
+) -> Recommender:
+    """Return the recommender with the items `changes`: known ids in their old rows, new ones at the end.
 
-    Both are encoded from their texts and can be recommended at once.
+    Both can be recommended at once: they are encoded from their texts, unless `changed_vectors` are given, in the order
+    of the rows.
     """
-    old, model, features = recommender.items, recommender.model, recommender.features
-    items = changed_catalogue(old, changes)
+    old = recommender.retriever
+    items = changed_catalogue(old.items, changes)
     changed = np.flatnonzero(items["item_id"].is_in(changes["item_id"].implode()).to_numpy())
-    vectors = np.resize(recommender.vectors, (items.height, recommender.vectors.shape[1]))
-    vectors[changed] = encode_items(model, tokenizer, items[changed], recommender.config, changed)
-    available = recommender.available
+    if changed_vectors is None:
+        changed_vectors = encode_items(old.model, tokenizer, items[changed], old.config, changed)
+    vectors = grow(old.vectors, items.height, fill=0)
+    vectors[changed] = changed_vectors
+    available = old.available
     if available is not None:
-        available = np.pad(available, (0, items.height - old.height))
+        available = grow(available, items.height, fill=True)
         available[changed] = True
-    return Recommender(
-        recommender.config,
-        items,
-        model,
-        vectors,
-        [source.extended(items, vectors, changed) for source in recommender.sources],
-        replace(features, facts=extend_facts(features.facts, items, changed, features.attributes)),
-        recommender.ranker,
-        recommender.exclude_seen,
-        available,
+    facts = extend_facts(old.features.facts, items, changed, old.features.attributes)
+    retriever = replace(
+        old,
+        items=items,
+        vectors=vectors,
+        sources={name: source.extended(items, vectors, changed) for name, source in old.sources.items()},
+        features=replace(old.features, facts=facts),
+        available=available,
     )
+    return replace(recommender, retriever=retriever)
 
 
 def changed_catalogue(old: pl.DataFrame, changes: pl.DataFrame) -> pl.DataFrame:
-    """Return `old` with the rows `changes` in the places of their ids, or at the end; columns are those of `old`."""
+    """Return `old` with the rows `changes` in place of those of the same id, or at the end; columns are those of `old`."""
     absent = [pl.lit(None, kind).alias(name) for name, kind in old.schema.items() if name not in changes.columns]
     rows = changes.with_columns(absent).select(old.columns).cast(pl.Schema(old.schema), strict=False)
-    places = pl.DataFrame({"item_id": old["item_id"], "place": np.arange(old.height)})
-    rows = rows.join(places, on="item_id", how="left", maintain_order="left")
-    known = rows.filter(pl.col("place").is_not_null())
-    new = rows.filter(pl.col("place").is_null()).drop("place")
+    positions = pl.DataFrame({"item_id": old["item_id"], "row": np.arange(old.height)})
+    rows = rows.join(positions, on="item_id", how="left", maintain_order="left")
+    known = rows.filter(pl.col("row").is_not_null())
+    new = rows.filter(pl.col("row").is_null()).drop("row")
     if known.height:
         order = np.arange(old.height)
-        order[known["place"].to_numpy()] = old.height + np.arange(known.height)
-        old = pl.concat([old, known.drop("place")])[order]
+        order[known["row"].to_numpy()] = old.height + np.arange(known.height)
+        old = pl.concat([old, known.drop("row")])[order]
     return pl.concat([old, new])
 
 
-def read_sentences(recommender: Recommender, tokenizer: Any, texts: list[str]) -> Sentences:
-    """Return what R users typed as the recommender understands it."""
+def read_sentences(retriever: Retriever, tokenizer: Any, texts: list[str]) -> Sentences:
+    """Return what R users typed as the retriever understands it."""
     typed = pl.DataFrame({"title": texts}, schema={"title": pl.String})
-    absent = [pl.lit(None, kind).alias(name) for name, kind in recommender.items.schema.items() if name != "title"]
-    beyond = np.full(len(texts), np.iinfo(np.int64).max)
-    vectors = encode_items(recommender.model, tokenizer, typed.with_columns(absent), recommender.config, beyond)
-    lexical = [source for source in recommender.sources if isinstance(source, LexicalSource)]
-    if lexical:
-        return Sentences(vectors, lexical[0].sentences(texts))
-    return replace(Sentences.none(len(texts), recommender.vectors.shape), vectors=vectors)
+    absent = [pl.lit(None, kind).alias(name) for name, kind in retriever.items.schema.items() if name != "title"]
+    beyond = np.full(len(texts), np.iinfo(np.int64).max)  # no item of the ID table
+    vectors = encode_items(retriever.model, tokenizer, typed.with_columns(absent), retriever.config, beyond)
+    matches = {name: source.read(texts) for name, source in retriever.sources.items()}
+    return Sentences(vectors, {name: scores for name, scores in matches.items() if scores is not None})
 
 
-def feature_sources(names: list[str]) -> tuple[str, ...]:
+def feature_sources(names: Iterable[str]) -> tuple[str, ...]:
     """Return the scores that the ranker sees: one a source, and the interest of the purchase head."""
-    return (*names, "purchase")
+    return (*names, PURCHASE_INTEREST)
 
 
-def encode_items(model: InterestModel, tokenizer: Any, items: pl.DataFrame, config: Config, places: Ints) -> Floats:
-    """Return the unit vectors `[n, D]` of `items`, whose catalogue places are `places` `[n]`."""
+def encode_items(model: InterestModel, tokenizer: Any, items: pl.DataFrame, config: Config, rows: Ints) -> Floats:
+    """Return the unit vectors `[n, D]` of `items`, which are the `rows` `[n]` of the catalogue."""
     texts = item_texts(items, tokenizer.sep_token, config.encoder.max_tokens)
-    return encode_tokens(model, tokenize(texts, tokenizer, config.encoder.max_tokens), config, places)
+    tokens = tokenize(texts, tokenizer, config.encoder.max_tokens)
+    return project(model, text_vectors(model.encoder, tokens, config.encoder.precision), rows)
 
 
 @torch.no_grad()
-def encode_tokens(model: InterestModel, tokens: Tokens, config: Config, places: Ints | None = None) -> Floats:
-    """Return the unit vectors `[n, D]` of tokenised items at `places` `[n]` of the catalogue, 0 … n by default."""
+def project(model: InterestModel, texts: Tensor, rows: Ints) -> Floats:
+    """Return the unit vectors `[n, D]` of the `rows` `[n]` of the catalogue from their text vectors `[n, H]`."""
     device = next(model.parameters()).device
-    if fast := _fast_encoder(model, config):
-        pooled = fast.encode(tokens)
-    else:
-        precision = resolve_precision(config.encoder.precision, device)
-        pooled = encode_all(model.encoder, FrozenPrefix(model.encoder, tokens, precision, limit_bytes=0))
-    items = torch.arange(len(tokens)) if places is None else torch.from_numpy(places)
-    return model.eval().item_vectors(pooled, items.to(device)).cpu().numpy()
-
-
-def _fast_encoder(model: InterestModel, config: Config) -> Int8Encoder | None:
-    return int8_encoder(model.encoder) if config.encoder.precision == "auto" else None
+    return model.eval().item_vectors(texts.to(device), torch.from_numpy(rows).to(device)).cpu().numpy()
 
 
 def _load_model(folder: Path, config: Config) -> tuple[InterestModel, Any]:
@@ -238,6 +250,6 @@ def read_dataset(folder: Path, config: Config, trained_on: str, model: str) -> D
     """Return the dataset in `folder`; note it where it is not the one that `model` was trained on."""
     with stage("reading the data"):
         dataset = load_dataset(folder, config.data.on_invalid)
-    if dataset.fingerprint() != trained_on:
+    if dataset.fingerprint != trained_on:
         console.print(f"note: {folder} is not, or no longer, the dataset that {model} was trained on")
     return dataset

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from features.histories import Histories, Ints
+from features.histories import Histories
+from recsys.arrays import Ints
 from recsys.events import EVENT_TYPES, TYPE_CODE
 from serving.loading import Bundle
 
@@ -28,17 +29,18 @@ class Lookup:
 
     def __init__(self, bundle: Bundle) -> None:
         self.bundle, self.recommender = bundle, bundle.recommender
-        self.ids = self.recommender.items["item_id"].to_list()
-        self.titles = self.recommender.items["title"].to_list()
+        self.retriever = self.recommender.retriever
+        self.ids = self.retriever.items["item_id"].to_list()
+        self.titles = self.retriever.items["title"].to_list()
         self.rows = {item: row for row, item in enumerate(self.ids)}
         self.users = {user: row for row, user in enumerate(bundle.users["user_id"])}
-        self.newest = int(self.recommender.features.facts.event_times.max(initial=0))
+        self.newest = self.retriever.features.facts.events.newest
         """The time of the newest event that the bundle knows."""
 
     @property
     def length(self) -> int:
         """The longest history that is read."""
-        return self.recommender.config.interest.max_history
+        return self.retriever.config.interest.max_history
 
     def past(self, user_id: str) -> list[PastEvent]:
         """Return the user's events as of the fit, oldest first; none for a user that the bundle does not know."""
@@ -59,7 +61,7 @@ class Lookup:
     ) -> Histories:
         """Return the histories of requests `(user_id, history)`.
 
-        A history that is sent stands for what the bundle knows of the user; items that it does not
+        A history that is sent replaces what the bundle knows of the user; items that it does not
         know are left out. Users known by neither have an empty history. `now` is in microseconds;
         by default just after the newest event that the bundle knows. `typed` puts what the users
         typed behind their events (see `Sentences`).
@@ -69,16 +71,26 @@ class Lookup:
         types, times = np.zeros((len(requests), length), np.int8), np.zeros((len(requests), length), np.int64)
         for row, (user, sent) in enumerate(requests):
             history = sent if sent is not None else self.past(user) if user is not None else []
-            events = [PastEvent(event) if isinstance(event, str) else event for event in history]
-            events = (
-                [event for event in events if event.item_id in self.rows][-(length - typed) :] if length > typed else []
-            )
-            places = [(self.rows[event.item_id], TYPE_CODE[event.event_type], event.timestamp) for event in events]
-            places += [(len(self.ids), TYPE_CODE["click"], moment)] * typed
-            for place, (item, kind, time) in enumerate(places, start=length - len(places)):
-                items[row, place], types[row, place] = item, kind
-                times[row, place] = moment if time is None else time
+            events = self._latest(history, length - typed, moment)
+            events += [(len(self.ids), TYPE_CODE["click"], moment)] * typed
+            if events:
+                items[row, -len(events) :], types[row, -len(events) :], times[row, -len(events) :] = zip(
+                    *events, strict=True
+                )
         return Histories(items, types, times, np.full(len(requests), moment, np.int64))
+
+    def _latest(self, history: Sequence[str | PastEvent], count: int, moment: int) -> list[tuple[int, int, int]]:
+        """Return item, type code and time of the last `count` events on known items."""
+        events = [PastEvent(event) if isinstance(event, str) else event for event in history]
+        known = [event for event in events if event.item_id in self.rows]
+        return [
+            (
+                self.rows[event.item_id],
+                TYPE_CODE[event.event_type],
+                moment if event.timestamp is None else event.timestamp,
+            )
+            for event in known[max(0, len(known) - count) :]
+        ]
 
     def unknown(self, history: Sequence[str | PastEvent]) -> list[str]:
         """Return the item ids of `history` that the catalogue lacks."""

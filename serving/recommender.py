@@ -3,31 +3,44 @@
 In: histories of R requests. Out: `Ranking`, lists `[R, K]` with scores and probabilities.
 Evaluation, batch lists, the API and the registered model all call `Recommender`.
 
-Shapes: R requests, C candidates, K list length, N catalogue, D width.
+Shapes: R requests, C candidates, K list length, N catalogue, F ranking features.
 """
 
-from collections.abc import Callable
-from copy import copy
-from dataclasses import dataclass, fields, replace
-from functools import cached_property
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
-import polars as pl
-import torch
-from numpy.typing import NDArray
 
-from features.histories import Histories, Ints
-from features.ranking import CATEGORICAL, RankingFeatures
-from recsys.config import Config
-from recsys.models.encoder import resolve_precision
-from recsys.models.interest import HistoryBatch, InterestModel, recency_buckets
+from features.histories import Histories
+from recsys.arrays import Bools, Floats, Ints
 from recsys.models.rankers import Ranker, value
-from serving.rerank import choose
-from serving.retrieval.index import VectorIndex
-from serving.retrieval.sources import Bools, CandidateSource, Floats, InterestSource, RequestBatch, Scores, Sentences
+from serving.rerank import Reranker, by_value
+from serving.retrieval.retriever import BLOCK, OpenBatch, Retriever
+from serving.retrieval.sources import Sentences
 
-BLOCK = 128
-"""Requests that are ranked at once."""
+
+@dataclass(frozen=True)
+class ItemFilter:
+    """The items that a request's filters leave."""
+
+    name: str
+    """The filters as text: two filters of one name leave the same items of a catalogue."""
+    allowed: Bools = field(compare=False)
+    """`[N]`"""
+
+
+@dataclass(frozen=True)
+class RecommendOptions:
+    """What kind of list is requested; requests with equal options can be answered in one batch."""
+
+    k: int
+    filter: ItemFilter | None = None
+    exclude_seen: bool | None = None
+    """Whether items of the history are left out; the model's own rule by default."""
+    diversity: float | None = None
+    """Weight of dissimilarity to the positions above; the model's own by default."""
+    explain: bool = False
+    """Whether to compute what each feature contributed."""
 
 
 @dataclass(frozen=True)
@@ -45,232 +58,127 @@ class Ranking:
     p_purchase: Floats
     """`[R, K]`"""
     contributions: Floats | None = None
-    """`[R, K, F]` what each of `Recommender.feature_names` adds to the log odds of a click, when asked for."""
+    """`[R, K, F]` what each of `Retriever.feature_names` adds to the log odds of a click, when requested."""
+    proposals: Mapping[str, Ints] = field(default_factory=dict)
+    """`[R, quota]` what each source proposed, by its name."""
 
     @classmethod
-    def join(cls, parts: list["Ranking"]) -> "Ranking":
+    def join(cls, parts: Sequence["Ranking"]) -> "Ranking":
         """Put the rankings of several blocks together."""
-        return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in parts[0]._names})
+        columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in parts[0]._columns}
+        proposals = {name: np.concatenate([part.proposals[name] for part in parts]) for name in parts[0].proposals}
+        return cls(**columns, proposals=proposals)
 
     def rows(self, rows: Ints | slice) -> "Ranking":
         """Return the lists of some requests."""
-        return Ranking(**{name: getattr(self, name)[rows] for name in self._names})
+        columns = {name: getattr(self, name)[rows] for name in self._columns}
+        return Ranking(**columns, proposals={name: items[rows] for name, items in self.proposals.items()})
 
-    def places(self, places: Ints) -> "Ranking":
-        """Return some places of every list."""
-        return Ranking(**{name: getattr(self, name)[:, places] for name in self._names})
+    def positions(self, positions: Ints) -> "Ranking":
+        """Return some positions of every list."""
+        return replace(self, **{name: getattr(self, name)[:, positions] for name in self._columns})
 
     @property
-    def _names(self) -> list[str]:
-        return [field.name for field in fields(self) if getattr(self, field.name) is not None]
+    def _columns(self) -> list[str]:
+        names = [column.name for column in fields(self) if column.name != "proposals"]
+        return [name for name in names if getattr(self, name) is not None]
 
 
+@dataclass(frozen=True)
 class Recommender:
-    """Everything of a bundle in memory, for one catalogue."""
+    """Makes lists: a retriever proposes candidates, a ranker values them, a reranker orders them."""
 
-    def __init__(
-        self,
-        config: Config,
-        items: pl.DataFrame,
-        model: InterestModel,
-        vectors: Floats,
-        sources: list[CandidateSource],
-        features: RankingFeatures,
-        ranker: Ranker | None,
-        exclude_seen: bool,
-        available: Bools | None = None,
-    ) -> None:
-        """`ranker` is None only while its training data are made; items outside `available` `[N]` are in no list."""
-        self.config, self.items, self.model = config, items, model.eval()
-        self.vectors, self.sources, self.features = vectors, sources, features
-        native = resolve_precision(config.encoder.precision, torch.device("cpu")) == "bf16"
-        self._user_tower = self.model.user_tower.in_bf16() if native else self.model.user_tower
-        self.ranker, self.exclude_seen, self.available = ranker, exclude_seen, available
-        self.price = np.nan_to_num(items["price"].cast(pl.Float64).to_numpy(), nan=0.0)
+    retriever: Retriever
+    ranker: Ranker
+    reranker: Reranker
 
-    def with_available(self, available: Bools) -> "Recommender":
-        """Return the same recommender for lists of `available` `[N]` items alone."""
-        changed = copy(self)
-        changed.available = available
-        return changed
+    def recommend(self, histories: Histories, options: RecommendOptions, sentences: Sentences | None = None) -> Ranking:
+        """Return the best items for each request: k of them, or fewer where no more are allowed and available.
 
-    @property
-    def feature_names(self) -> list[str]:
-        """The names of all that the ranker looks at, in the order of `Ranking.contributions`."""
-        return [*self.features.names, *CATEGORICAL]
-
-    @property
-    def has_clock(self) -> bool:
-        """Whether times are a clock's, so that ages and hours mean something."""
-        return self.features.has_clock
-
-    def recommend(
-        self,
-        histories: Histories,
-        k: int,
-        sentences: Sentences | None = None,
-        allowed: Bools | None = None,
-        exclude_seen: bool | None = None,
-        diversity: float | None = None,
-        explain: bool = False,
-        on_proposals: Callable[[dict[str, Ints]], None] = lambda proposals: None,
-    ) -> Ranking:
-        """Return the k best items for each request, fewer where no more are `allowed` `[N]` and available.
-
-        `sentences` are what stands in histories as the item N; `exclude_seen` and `diversity` are the
-        model's own by default. `on_proposals` is told what each source proposed, block by block.
+        `sentences` are those that histories hold as the item N.
         """
-        parts = []
         order = np.arange(len(histories))
-        if len(order) > BLOCK:  # histories of like length together have little padding
+        if len(order) > BLOCK:  # histories of similar length together have little padding
             order = np.argsort(histories.lengths, kind="stable")
+        parts = []
         for start in range(0, max(len(histories), 1), BLOCK):
             rows = order[start : start + BLOCK]
-            batch = self.batch(histories.rows(rows), sentences.rows(rows) if sentences else None)
-            opened = self.open(batch)
-            candidates = self.candidates(batch, opened, k, allowed, exclude_seen, on_proposals)
-            parts.append(self._ordered(batch, opened, candidates, k, diversity, explain))
+            batch = self.retriever.open(histories.rows(rows), sentences.rows(rows) if sentences else None)
+            parts.append(self._recommend_block(batch, options))
         return Ranking.join(parts).rows(np.argsort(order))
 
-    def rank(self, histories: Histories, candidates: Ints, explain: bool = False) -> Ranking:
-        """Return `candidates` `[R, C]` (-1 padded) in their order of value."""
-        batch = self.batch(histories)
-        return self._ordered(batch, self.open(batch), candidates, None, 0.0, explain)
+    def rank(self, histories: Histories, candidates: Ints, *, explain: bool = False) -> Ranking:
+        """Return all `candidates` `[R, C]` (-1 padded) in their order of value."""
+        valued = self._value(self.retriever.open(histories), candidates)
+        return valued.in_order(by_value(valued.score, candidates.shape[1]), self.ranker if explain else None)
 
-    def similar(self, item: int, k: int) -> tuple[Ints, Floats]:
-        """Return the k available items nearest to `item` by their vectors, and their cosines."""
-        allowed = np.ones(len(self.vectors), bool) if self.available is None else self.available.copy()
-        allowed[item] = False
-        found = self._index.search(self.vectors[item][None], min(k, len(allowed)), allowed)[0]
-        found = found[found >= 0]
-        return found, self.vectors[found] @ self.vectors[item]
-
-    @cached_property
-    def _index(self) -> VectorIndex:
-        """That of the interest source over all items, or one of its own where that source is turned off."""
-        indexes = [source.index for source in self.sources if isinstance(source, InterestSource)]
-        return indexes[0] if indexes else VectorIndex.build(self.vectors, np.arange(len(self.vectors)))
-
-    def batch(self, histories: Histories, sentences: Sentences | None = None) -> RequestBatch:
-        """Compute the user vectors of `histories`, which lose the columns that all of them have padded."""
-        histories, count = histories.trimmed(), len(self.vectors)
-        sentences = sentences or Sentences.none(len(histories), self.vectors.shape)
-        typed = histories.items == count
-        past = self.vectors[np.where(typed, 0, histories.items)]  # [R, L, D]
-        past[typed] = sentences.vectors[np.nonzero(typed)[0]]
-        items = torch.from_numpy(histories.items).long()
-        recency = recency_buckets(torch.from_numpy(histories.times), items >= 0, self.has_clock)
-        history = HistoryBatch(items, torch.from_numpy(histories.types).long(), recency)
-        with torch.inference_mode():
-            users = self._user_tower.last(torch.from_numpy(past), history)
-        return RequestBatch(histories, users.numpy(), past, sentences, self.vectors)
-
-    def open(self, batch: RequestBatch) -> dict[str, Scores]:
-        """Return each source's view of the batch."""
-        return {source.name: source.open(batch) for source in self.sources}
-
-    def candidates(
-        self,
-        batch: RequestBatch,
-        opened: dict[str, Scores],
-        k: int,
-        allowed: Bools | None = None,
-        exclude_seen: bool | None = None,
-        on_proposals: Callable[[dict[str, Ints]], None] = lambda proposals: None,
-    ) -> Ints:
-        """Return the union of the sources' proposals `[R, C]`, at least k where there are as many."""
-        past = batch.histories.items
-        exclude = self.exclude_seen if exclude_seen is None else exclude_seen
-        proposals = self.proposals(opened, allowed)
-        on_proposals(proposals)
-        candidates = _usable(np.concatenate(list(proposals.values()), axis=1), past, exclude)
-        short = (candidates >= 0).sum(1) < min(k, len(self.vectors))
-        if short.any() and "popular" in opened:
-            # Popular items fill a list also when all that has been seen is taken out.
-            spare = self.config.interest.max_history * exclude
-            fill = opened["popular"].top(min(k + spare, len(self.vectors)), _both(self.available, allowed))
-            candidates = _usable(np.concatenate([candidates, np.where(short[:, None], fill, -1)], 1), past, exclude)
-        return candidates
-
-    def proposals(self, opened: dict[str, Scores], allowed: Bools | None = None) -> dict[str, Ints]:
-        """Return what each source proposes of the `allowed` `[N]` at its quota, `[R, quota]`."""
-        quotas, allowed = self.config.sources.model_dump(), _both(self.available, allowed)
-        return {name: scores.top(min(quotas[name], len(self.vectors)), allowed) for name, scores in opened.items()}
-
-    def inputs(self, batch: RequestBatch, opened: dict[str, Scores], candidates: Ints) -> tuple[Floats, Ints]:
-        """Return the ranker's input: dense `[R, C, F]` and categorical `[R, C, G]`."""
-        scores = {name: view.of(candidates) for name, view in opened.items()}
-        scores["purchase"] = batch.interest(candidates)[:, :, 1]
-        dense = self.features.dense(batch.histories, candidates, scores, batch.similarity(candidates))
-        return dense, self.features.categorical(batch.histories, candidates)
-
-    def _ordered(
-        self,
-        batch: RequestBatch,
-        opened: dict[str, Scores],
-        candidates: Ints,
-        k: int | None,
-        diversity: float | None = None,
-        explain: bool = False,
-    ) -> Ranking:
-        """Put `candidates` `[R, C]` in order; without `k` all of them, whatever their brands."""
-        assert self.ranker is not None
-        inputs = self.inputs(batch, opened, candidates)
-        dense, categorical = (torch.from_numpy(array) for array in inputs)
-        probabilities = self.ranker.probabilities(dense, categorical)
-        price = torch.from_numpy(self.price[candidates])
-        worth = value(probabilities, price, self.config.value).numpy()
-        worth = np.where(candidates >= 0, worth, -np.inf).astype(np.float32)
-        order = self._places(worth, candidates, k, self.config.lists.diversity if diversity is None else diversity)
-        columns = (
-            candidates,
-            worth,
-            batch.interest(candidates)[:, :, 0],
-            probabilities[..., 0].numpy(),
-            probabilities[..., 1].numpy(),
+    def _recommend_block(self, batch: OpenBatch, options: RecommendOptions) -> Ranking:
+        allowed = options.filter.allowed if options.filter else None
+        proposals = self.retriever.propose(batch, allowed)
+        candidates = self.retriever.candidates(
+            batch, proposals, k=options.k, exclude_seen=options.exclude_seen, allowed=allowed
         )
-        listed = [np.where(order >= 0, np.take_along_axis(column, order, axis=1), -1) for column in columns]
-        ranking = Ranking(*listed)
-        if not explain:
+        valued = self._value(batch, candidates)
+        order = self.reranker.order(
+            valued.score,
+            candidates,
+            k=options.k,
+            vectors=self.retriever.vectors,
+            brands=self.retriever.features.facts.brand,
+            diversity=options.diversity,
+        )
+        return replace(valued.in_order(order, self.ranker if options.explain else None), proposals=proposals)
+
+    def _value(self, batch: OpenBatch, items: Ints) -> "_Valued":
+        """Return the candidates `items` `[R, C]` with their probabilities and values."""
+        candidates = batch.requests.candidates(items)
+        dense, categorical = self.retriever.describe(batch, candidates)
+        probabilities = self.ranker.probabilities(dense, categorical)
+        values = value(probabilities, self.retriever.price[items], self.retriever.config.value)
+        return _Valued(
+            items=items,
+            score=np.where(items >= 0, values, -np.inf).astype(np.float32),
+            interest=candidates.interest[:, :, 0],
+            probabilities=probabilities,
+            dense=dense,
+            categorical=categorical,
+        )
+
+
+@dataclass(frozen=True)
+class _Valued:
+    """Candidates of R requests with what is known of each, before they are in order."""
+
+    items: Ints
+    """`[R, C]`, -1 padded."""
+    score: Floats
+    """`[R, C]`, -inf where padded."""
+    interest: Floats
+    """`[R, C]`"""
+    probabilities: Floats
+    """`[R, C, 2]`"""
+    dense: Floats
+    """`[R, C, F]`"""
+    categorical: Ints
+    """`[R, C, G]`"""
+
+    def in_order(self, order: Ints, explainer: Ranker | None) -> Ranking:
+        """Return the lists of the columns `order` `[R, K]` (-1 padded), explained where an `explainer` is given."""
+        kept = order >= 0
+
+        def listed(column: Floats) -> Floats:
+            return np.where(kept, np.take_along_axis(column, order, axis=1), np.float32(-1))
+
+        ranking = Ranking(
+            items=np.where(kept, np.take_along_axis(self.items, order, axis=1), -1),
+            score=listed(self.score),
+            interest=listed(self.interest),
+            p_click=listed(self.probabilities[..., 0]),
+            p_purchase=listed(self.probabilities[..., 1]),
+        )
+        if explainer is None:
             return ranking
-        picked = (torch.from_numpy(np.take_along_axis(array, order[:, :, None], axis=1)) for array in inputs)
-        return replace(ranking, contributions=self.ranker.contributions(*picked).numpy())
-
-    def _places(self, worth: Floats, candidates: Ints, k: int | None, diversity: float) -> Ints:
-        """Return the columns `[R, K]` of `worth` `[R, C]` that stand in each list, -1 padded."""
-        lists = self.config.lists
-        width = worth.shape[1] if k is None else k
-        places = np.full((len(worth), width), -1, np.int64)
-        if k is None or not (diversity or lists.per_brand):
-            order = np.argsort(-worth, axis=1, kind="stable")[:, :width]
-            places[:, : order.shape[1]] = np.where(np.isfinite(np.take_along_axis(worth, order, 1)), order, -1)
-            return places
-        for row, items in enumerate(candidates):
-            vectors, brands = self.vectors[items], self.features.facts.brand[items]
-            chosen = choose(worth[row], vectors, brands, width, diversity, lists.per_brand)
-            places[row, : len(chosen)] = chosen
-        return places
-
-
-def _both(one: Bools | None, other: Bools | None) -> Bools | None:
-    return one if other is None else other if one is None else one & other
-
-
-def _usable(proposed: Ints, past: NDArray[np.int32], exclude_seen: bool) -> Ints:
-    """Return the distinct items of `proposed` that may stand in a list after the history `past`."""
-    candidates = distinct(proposed)
-    if not exclude_seen:
-        return candidates
-    seen = (candidates[:, :, None] == past[:, None, :]).any(2)
-    return distinct(np.where(seen, -1, candidates))
-
-
-def distinct(items: Ints) -> Ints:
-    """Return each row's distinct items in ascending order, -1 padded to the longest row, or to one column."""
-    ordered = np.sort(items, axis=1)
-    repeated = np.zeros_like(ordered, bool)
-    repeated[:, 1:] = ordered[:, 1:] == ordered[:, :-1]
-    kept = ~repeated & (ordered >= 0)
-    width = int(kept.sum(1).max(initial=1))
-    order = np.argsort(~kept, axis=1, kind="stable")[:, :width]
-    return np.where(np.take_along_axis(kept, order, 1), np.take_along_axis(ordered, order, 1), -1)
+        columns = order[:, :, None]
+        dense = np.take_along_axis(self.dense, columns, axis=1)
+        categorical = np.take_along_axis(self.categorical, columns, axis=1)
+        return replace(ranking, contributions=explainer.contributions(dense, categorical))

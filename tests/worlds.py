@@ -14,8 +14,9 @@ import sqlalchemy as sa
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
+from features.facts import fit_facts
 from features.histories import EventLog, build_log
-from features.ranking import RankingFeatures, fit_facts
+from features.ranking import RankingFeatures
 from recsys.bundle import MANIFEST, read_config, seal
 from recsys.config import Config, EncoderConfig
 from recsys.events import EVENT_TYPES
@@ -25,12 +26,14 @@ from recsys.schema import ITEM_COLUMNS
 from serving.api.live import ModelHolder
 from serving.loading import encode_items, feature_sources, save_bundle
 from serving.recommender import Recommender
+from serving.rerank import Reranker
+from serving.retrieval.retriever import Retriever
 from serving.retrieval.sources import SOURCES, FitContext
 from serving.store.store import Store
 from training.interest.trainer import build_model
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
-"""Real data beside the repository, where there is any."""
+"""Real data next to the repository, where there is any."""
 
 DAY = 86_400_000_000
 START = 1_700_000_000_000_000
@@ -126,10 +129,18 @@ def tiny_recommender(folder: Path, items: int = 40) -> tuple[Recommender, EventL
     _, tokenizer = load_encoder(config.encoder)
     vectors = encode_items(model, tokenizer, shop, config, np.arange(items))
     context = FitContext(shop, log, vectors, np.ones(len(EVENT_TYPES), np.float32), True)
-    sources = [source.fit(context) for source in SOURCES.values()]
-    features = RankingFeatures(fit_facts(shop, log, ()), True, feature_sources(list(SOURCES)), ())
-    ranker = TorchRecRanker(config.ranker, features.names, {"brand": 4, "category": 1, "last_type": 9})
-    return Recommender(config, shop, model, vectors, sources, features, ranker.eval(), False), log, tokenizer
+    retriever = Retriever(
+        config=config,
+        items=shop,
+        model=model,
+        vectors=vectors,
+        sources={name: source.fit(context) for name, source in SOURCES.items()},
+        features=RankingFeatures(fit_facts(shop, log, ()), True, feature_sources(SOURCES), ()),
+        exclude_seen=False,
+    )
+    sizes = {"brand": 4, "category": 1, "last_type": 9}
+    ranker = TorchRecRanker(config.ranker, retriever.features.names, sizes).eval()
+    return Recommender(retriever, ranker, Reranker(config.lists)), log, tokenizer
 
 
 def tiny_bundle(folder: Path) -> Path:
@@ -144,14 +155,28 @@ def tiny_bundle(folder: Path) -> Path:
 def with_columns(bundle: Path, folder: Path, **columns: pl.Expr) -> Path:
     """Write the bundle anew to `folder`, its items with further columns, and return `folder`."""
     shutil.copytree(bundle, folder)
-    about = json.loads((folder / MANIFEST).read_text())
     pl.read_parquet(folder / "items.parquet").with_columns(**columns).write_parquet(folder / "items.parquet")
-    seal(folder, read_config(folder), {key: about[key] for key in set(about) - {"format", "code_version", "files"}})
+    return sealed_again(folder, read_config(folder))
+
+
+def with_config(bundle: Path, folder: Path, **sections: dict[str, Any]) -> Path:
+    """Write the bundle anew to `folder`, with other values of some configuration keys, and return `folder`."""
+    shutil.copytree(bundle, folder)
+    values = read_config(folder).model_dump()
+    for section, changes in sections.items():
+        values[section] |= changes
+    return sealed_again(folder, Config.model_validate(values))
+
+
+def sealed_again(folder: Path, config: Config) -> Path:
+    """Seal the changed bundle in `folder` and return it."""
+    about = json.loads((folder / MANIFEST).read_text())
+    seal(folder, config, {key: about[key] for key in set(about) - {"format", "code_version", "files"}})
     return folder
 
 
 def holder_of(bundle: Path, store: Store) -> ModelHolder:
-    """Return the live model of a bundle folder that is never replaced."""
+    """Return a holder of the bundle in a folder, which no alias replaces."""
     return ModelHolder(str(bundle), store)
 
 

@@ -19,8 +19,8 @@ from recsys.config import load_config
 from recsys.errors import RecsysError
 from recsys.progress import stage
 from serving.batch import recommend_lists
-from training.evaluation.evaluate import render
 from training.evaluation.registered import evaluate_model
+from training.evaluation.report import render
 from training.pipeline import train
 
 USERS, ITEMS, SEED = 2000, 1500, 7

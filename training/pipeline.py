@@ -12,16 +12,19 @@ import json
 import shutil
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from features.data.dataset import Dataset, load_dataset
+from features.facts import fit_facts
 from features.histories import TEST, VALID, EventLog, Requests, read_log
 from features.leakage import refuse_leakage
-from features.ranking import RankingFeatures, fit_facts
+from features.ranking import RankingFeatures
 from features.tokens import item_tokens
 from recsys.config import WORK, Config
 from recsys.errors import RecsysError
@@ -30,17 +33,21 @@ from recsys.models.encoder import Tokens, load_encoder
 from recsys.models.interest import InterestModel
 from recsys.models.rankers import Ranker
 from recsys.progress import console, stage
-from serving.loading import encode_tokens, feature_sources, save_bundle
+from serving.loading import feature_sources, project, save_bundle
 from serving.recommender import Recommender
+from serving.rerank import Reranker
+from serving.retrieval.retriever import Retriever
 from serving.retrieval.sources import SOURCES, FitContext
 from training import tracking
-from training.evaluation.evaluate import Report, evaluate
-from training.interest.ray_fit import InterestFit, fit_interest
+from training.evaluation.evaluate import evaluate
+from training.evaluation.report import Report
+from training.interest.ray_fit import InterestFit, choose_epochs, refit
 from training.interest.sequences import latest, prepare
+from training.interest.text_vectors import catalogue_text_vectors
 from training.interest.trainer import load_trained
-from training.plan import PLANS, FitOn, item_counts
+from training.plan import PLANS, FitOn, FitPlan, Segments, item_counts
+from training.ranker import fit_ranker
 from training.ranker.data import RankingData, ranking_data
-from training.ranker.neural import fit_ranker
 
 REPEAT_SHARE = 0.01
 """Share of targets that users had seen from which on seen items stay in lists (`exclude_seen=auto`)."""
@@ -56,6 +63,16 @@ class Prepared:
     tokenizer: Any
     config: Config
     seed: int
+
+    @cached_property
+    def _cuts(self) -> dict[Segments, EventLog]:
+        return {}
+
+    def segments(self, segments: Segments) -> EventLog:
+        """Return the log of the events in `segments`, cut once."""
+        if segments not in self._cuts:
+            self._cuts[segments] = self.log.in_segments(*segments)
+        return self._cuts[segments]
 
     @property
     def weights(self) -> dict[str, float]:
@@ -111,31 +128,44 @@ def prepare_dataset(dataset: Dataset, config: Config, seed: int) -> Prepared:
 def fit(prepared: Prepared, fit_on: FitOn, folder: Path) -> tuple[Recommender, dict[str, InterestFit]]:
     """Fit everything in the stage folder `folder`; return the recommender and how the fits went."""
     plan = PLANS[fit_on]
-    requests = latest(prepared.log.requests(plan.rank), prepared.config.ranker.max_requests)
-    _check_enough(prepared.log, plan.choose, requests, fit_on)
-    exclude_seen = _exclude_seen(prepared, requests)
-    choosing = _fit_interest(prepared, plan.choose, folder / "choose", "choosing the interest model")
-    early = assemble(prepared, plan.choose, _load(prepared, plan.choose, choosing), None, exclude_seen)
+    chosen, texts, early = _choose(prepared, plan, folder)
+    requests = _ranker_requests(prepared, plan)
     if prepared.dataset.info.split == "time" and prepared.dataset.has_clock:
-        log = prepared.log
-        refuse_leakage(early.features, prepared.dataset.items, log.in_segments(*plan.choose), log, requests)
+        fitted = prepared.segments(plan.choose)
+        refuse_leakage(early.features, prepared.dataset.items, fitted, prepared.log, requests)
     ranker = _fit_ranker(prepared, early, requests)
-    final = _fit_interest(prepared, plan.refit, folder / "refit", "fitting the interest model", choosing)
-    recommender = assemble(prepared, plan.refit, _load(prepared, plan.refit, final), ranker, exclude_seen)
-    return recommender, {"choose": choosing, "refit": final}
+    final = _fit_interest(prepared, plan.refit, folder / "refit", "fitting the interest model", chosen)
+    model = _load(prepared, plan.refit, final)
+    late = assemble(prepared, plan.refit, model, texts, early.exclude_seen)  # both fits share the text encoder
+    return Recommender(late, ranker, Reranker(prepared.config.lists)), {"choose": chosen, "refit": final}
 
 
-def late_ranking_data(prepared: Prepared, fit_on: FitOn, folder: Path) -> tuple[RankingData, Recommender]:
-    """Return what `fit` fitted its ranker on, from the stages that it left in `folder`, and the recommender before it."""
+def late_ranking_data(prepared: Prepared, fit_on: FitOn, folder: Path) -> tuple[RankingData, Retriever]:
+    """Return what `fit` fitted its ranker on, from the stages that it left in `folder`, and the retriever before it."""
     plan = PLANS[fit_on]
-    requests = latest(prepared.log.requests(plan.rank), prepared.config.ranker.max_requests)
-    choosing = _fit_interest(prepared, plan.choose, folder / "choose", "choosing the interest model")
-    model = _load(prepared, plan.choose, choosing)
-    early = assemble(prepared, plan.choose, model, None, _exclude_seen(prepared, requests))
-    return ranking_data(early, prepared.log, requests), early
+    _, _, early = _choose(prepared, plan, folder)
+    return ranking_data(early, prepared.log, _ranker_requests(prepared, plan)), early
 
 
-def _fit_ranker(prepared: Prepared, early: Recommender, requests: Requests) -> Ranker:
+def _choose(prepared: Prepared, plan: FitPlan, folder: Path) -> tuple[InterestFit, Tensor, Retriever]:
+    """Fit the interest model whose epochs are chosen on `valid`.
+
+    Return the fit, the text vectors `[N, H]` of the catalogue, and the retriever of what was fitted.
+    """
+    requests = _ranker_requests(prepared, plan)
+    _check_enough(prepared, plan, requests)
+    chosen = _fit_interest(prepared, plan.choose, folder / "choose", "choosing the interest model")
+    model = _load(prepared, plan.choose, chosen)
+    precision = prepared.config.encoder.precision
+    texts = torch.from_numpy(catalogue_text_vectors(chosen, model.encoder, prepared.tokens, precision))
+    return chosen, texts, assemble(prepared, plan.choose, model, texts, _exclude_seen(prepared, requests))
+
+
+def _ranker_requests(prepared: Prepared, plan: FitPlan) -> Requests:
+    return latest(prepared.log.requests(plan.rank), prepared.config.ranker.max_requests)
+
+
+def _fit_ranker(prepared: Prepared, early: Retriever, requests: Requests) -> Ranker:
     """Fit the ranker on `requests`, described by what `early` knew before them."""
     with stage("fitting the ranker") as update:
         done = 0
@@ -154,54 +184,70 @@ def _fit_ranker(prepared: Prepared, early: Recommender, requests: Requests) -> R
 
 
 def assemble(
-    prepared: Prepared, segments: tuple[int, ...], model: InterestModel, ranker: Ranker | None, exclude_seen: bool
-) -> Recommender:
-    """Return the recommender whose counts, sources and facts come from the events in `segments`."""
-    items, log, config = prepared.dataset.items, prepared.log.in_segments(*segments), prepared.config
-    vectors = encode_tokens(model, prepared.tokens, config)
+    prepared: Prepared, segments: Segments, model: InterestModel, texts: Tensor, exclude_seen: bool
+) -> Retriever:
+    """Return the retriever whose counts, sources and facts come from `segments`.
+
+    `texts` `[N, H]` are the catalogue's text vectors by the encoder of `model`.
+    """
+    items, log, config = prepared.dataset.items, prepared.segments(segments), prepared.config
+    vectors = project(model, texts, np.arange(items.height))
     weights = np.array([prepared.weights[name] for name in EVENT_TYPES], np.float32)
     context = FitContext(items, log, vectors, weights, prepared.dataset.has_clock)
-    names = [name for name, quota in config.sources.model_dump().items() if quota]
-    sources = [SOURCES[name].fit(context) for name in names]
+    sources = {name: SOURCES[name].fit(context) for name, quota in config.sources.model_dump().items() if quota}
     facts = fit_facts(items, log, config.ranker.attributes)
-    features = RankingFeatures(facts, prepared.dataset.has_clock, feature_sources(names), config.ranker.attributes)
-    return Recommender(config, items, model, vectors, sources, features, ranker, exclude_seen)
+    return Retriever(
+        config=config,
+        items=items,
+        model=model,
+        vectors=vectors,
+        sources=sources,
+        features=RankingFeatures(facts, prepared.dataset.has_clock, feature_sources(sources), config.ranker.attributes),
+        exclude_seen=exclude_seen,
+    )
 
 
 def _fit_interest(
-    prepared: Prepared, segments: tuple[int, ...], folder: Path, title: str, chosen: InterestFit | None = None
+    prepared: Prepared, segments: Segments, folder: Path, title: str, chosen: InterestFit | None = None
 ) -> InterestFit:
-    has_clock = prepared.dataset.has_clock
-    data = prepare(prepared.log, segments, prepared.tokens, prepared.weights, has_clock, prepared.config)
+    data = prepare(
+        prepared.log,
+        segments,
+        prepared.tokens,
+        weights=prepared.weights,
+        has_clock=prepared.dataset.has_clock,
+        config=prepared.config,
+    )
     with stage(title) as update:
-        result = fit_interest(data, prepared.config, prepared.seed, folder, update, chosen)
-        found = "" if result.metric is None else f", ndcg@10 on valid {result.metric:.4f}"
-        update(1.0, f"{result.epochs} epochs{found}")
+        options: dict[str, Any] = {"config": prepared.config, "seed": prepared.seed, "folder": folder, "update": update}
+        result = refit(data, chosen, **options) if chosen else choose_epochs(data, **options)
+        metric = "" if result.metric is None else f", ndcg@10 on valid {result.metric:.4f}"
+        update(1.0, f"{result.epochs} epochs{metric}")
     return result
 
 
-def _load(prepared: Prepared, segments: tuple[int, ...], result: InterestFit) -> InterestModel:
-    log = prepared.log.in_segments(*segments)
-    known = np.bincount(log.items, minlength=prepared.dataset.items.height) > 0
-    return load_trained(Path(result.checkpoint), prepared.config, torch.from_numpy(known))
+def _load(prepared: Prepared, segments: Segments, fitted: InterestFit) -> InterestModel:
+    known = np.bincount(prepared.segments(segments).items, minlength=prepared.dataset.items.height) > 0
+    return load_trained(Path(fitted.checkpoint), prepared.config, torch.from_numpy(known))
 
 
 def _exclude_seen(prepared: Prepared, requests: Requests) -> bool:
-    wanted = prepared.config.lists.exclude_seen
-    if wanted != "auto":
-        return wanted == "always"
+    rule = prepared.config.lists.exclude_seen
+    if rule != "auto":
+        return rule == "always"
     past = prepared.log.histories(requests.users, requests.times, prepared.config.interest.max_history).items
     owners = np.repeat(np.arange(len(requests)), np.diff(requests.offsets))
     repeated = (past[owners] == requests.targets[:, None]).any(1).mean()
     return bool(repeated < REPEAT_SHARE)
 
 
-def _check_enough(log: EventLog, first: tuple[int, ...], requests: Requests, fit_on: str) -> None:
-    sequences = int((np.diff(log.in_segments(*first).offsets) > 1).sum())
-    if sequences < 2 or len(requests) < 2 or not len(log.requests(VALID)):
+def _check_enough(prepared: Prepared, plan: FitPlan, requests: Requests) -> None:
+    sequences = int((np.diff(prepared.segments(plan.choose).offsets) > 1).sum())
+    valid = len(prepared.log.requests(VALID))
+    if sequences < 2 or len(requests) < 2 or not valid:
         raise RecsysError(
-            f"too little to learn from with --fit-on {fit_on}: {sequences} users with two events or more before the "
-            f"ranker's slice, {len(requests)} requests in it, {len(log.requests(VALID))} in valid; "
+            f"too little to learn from: {sequences} users with two events or more before the ranker's segment, "
+            f"{len(requests)} requests in it, {valid} in valid; "
             "each needs at least 2: add events, or change data.split or data.valid_share"
         )
 
@@ -212,16 +258,21 @@ def _report(recommender: Recommender, prepared: Prepared, fit_on: FitOn) -> Repo
     if fit_on == "all" or not requests:
         console.print("nothing left to evaluate on: test was fitted or is empty")
         return None
-    counts = item_counts(prepared.log, fit_on, prepared.dataset.items.height)
     with stage("evaluating on test") as update:
         return evaluate(
-            recommender, prepared.log, "test", prepared.dataset.info.name, counts, None, prepared.dataset.folder, update
+            recommender,
+            prepared.log,
+            "test",
+            dataset=prepared.dataset.info.name,
+            counts=item_counts(prepared.log, fit_on, prepared.dataset.items.height),
+            truth_folder=prepared.dataset.folder,
+            update=update,
         )
 
 
 def _open_run(prepared: Prepared, name: str | None, fit_on: FitOn, resume: str | None) -> str:
     tags = {
-        "dataset.fingerprint": prepared.dataset.fingerprint(),
+        "dataset.fingerprint": prepared.dataset.fingerprint,
         "config": prepared.config.model_dump_json(),
         "seed": str(prepared.seed),
         "fit_on": fit_on,
@@ -230,8 +281,8 @@ def _open_run(prepared: Prepared, name: str | None, fit_on: FitOn, resume: str |
         sections = prepared.config.model_dump(mode="json")
         params = {f"{part}.{key}": value for part, body in sections.items() for key, value in body.items()}
         return tracking.start_run(name, params | {"dataset": prepared.dataset.info.name, "seed": prepared.seed}, tags)
-    found = tracking.find_run(resume).data.tags
-    differing = [key for key, value in tags.items() if found.get(key) != value]
+    before = tracking.find_run(resume).data.tags
+    differing = [key for key, value in tags.items() if before.get(key) != value]
     if differing:
         raise RecsysError(
             f"--resume {resume}: {', '.join(differing)} differ from that run's; "
@@ -244,7 +295,7 @@ def _open_run(prepared: Prepared, name: str | None, fit_on: FitOn, resume: str |
 def _register(run_id: str, recommender: Recommender, prepared: Prepared, fit_on: FitOn, report: Report | None) -> str:
     about = {
         "dataset": prepared.dataset.info.name,
-        "dataset_fingerprint": prepared.dataset.fingerprint(),
+        "dataset_fingerprint": prepared.dataset.fingerprint,
         "seed": prepared.seed,
         "fit_on": fit_on,
         "event_weights": prepared.weights,
@@ -262,5 +313,5 @@ def _register(run_id: str, recommender: Recommender, prepared: Prepared, fit_on:
         folder = WORK / "runs" / run_id / "bundle"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        save_bundle(folder, recommender, prepared.tokenizer, prepared.log.in_segments(*PLANS[fit_on].refit), about)
+        save_bundle(folder, recommender, prepared.tokenizer, prepared.segments(PLANS[fit_on].refit), about)
         return tracking.register(run_id, folder)

@@ -9,20 +9,23 @@ from typing import Literal
 
 import numpy as np
 
-from features.histories import EARLY, LATE, TEST, VALID, EventLog, Ints
+from features.histories import EARLY, LATE, TEST, VALID, EventLog
+from recsys.arrays import Ints
 
 FitOn = Literal["train", "train+valid", "all"]
+Segments = tuple[int, ...]
+"""Segments of the log: EARLY, LATE, VALID, TEST."""
 
 
 @dataclass(frozen=True)
 class FitPlan:
     """The segments of the log that each fit sees."""
 
-    choose: tuple[int, ...]
+    choose: Segments
     """The interest model whose epochs are chosen on `valid`, and everything that describes candidates to the ranker."""
     rank: int
     """The ranker."""
-    refit: tuple[int, ...]
+    refit: Segments
     """The interest model, the sources and the facts that are registered."""
 
 

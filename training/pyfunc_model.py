@@ -11,6 +11,7 @@ import pandas as pd
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
 from serving.lookup import Lookup
+from serving.recommender import RecommendOptions
 
 
 class RecommenderModel(PythonModel):  # type: ignore[misc]
@@ -35,7 +36,7 @@ class RecommenderModel(PythonModel):  # type: ignore[misc]
         histories = self.lookup.histories(
             [(user, None if history is None else list(history)) for user, history in zip(users, past, strict=True)]
         )
-        ranking = self.lookup.recommender.recommend(histories, k)
+        ranking = self.lookup.recommender.recommend(histories, RecommendOptions(k))
         items = self.lookup.item_ids(ranking.items)
         scores = [[float(score) for score in row[: len(ids)]] for row, ids in zip(ranking.score, items, strict=True)]
         return pd.DataFrame({"items": items, "scores": scores})

@@ -1,27 +1,32 @@
-"""Runs, metrics and new versions of models: the writing half of MLflow (`recsys.registry` reads).
+"""MLflow runs, their metrics, and new versions of the registered model: the writing half (`recsys.registry` reads).
 
 In: parameters, metrics and bundle folders. Out: run ids and versions.
+
+Every function raises `RecsysError` where MLflow's store is unreachable or refuses the request.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from importlib import metadata
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import pandas as pd
-from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run
-from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types.schema import Array, ColSpec, DataType, ParamSchema, ParamSpec, Schema
-from sqlalchemy.exc import SQLAlchemyError
+from packaging.requirements import Requirement
+from packaging.version import Version
 
-from recsys import __version__
-from recsys.errors import RecsysError
-from recsys.registry import CHAMPION, MODEL_NAME, OWN_STORE, connect, first_line
+from recsys.registry import CHAMPION, MODEL_NAME, OWN_STORE, mlflow_client
 
 EXPERIMENT = "recsys"
+DISTRIBUTION = "recsys-text"
+HARDWARE_EXTRAS = ("cpu", "gpu")
+"""The extras of which one is installed; the other extras are not needed to recommend."""
+CODE = ("recsys", "features", "serving")
+"""Our packages that `training.pyfunc_model` imports."""
+CUDA_FBGEMM = "fbgemm-gpu"
 
 SIGNATURE = ModelSignature(
     inputs=Schema(
@@ -35,25 +40,13 @@ SIGNATURE = ModelSignature(
 )
 
 
-@contextmanager
-def answering() -> Iterator[MlflowClient]:
-    """Give the body a client; what MLflow's store refuses becomes one clear line."""
-    try:
-        yield connect()
-    except (MlflowException, SQLAlchemyError) as error:
-        raise RecsysError(
-            f"MLflow at {mlflow.get_tracking_uri()} refused: {first_line(error)}; "
-            "see that it is reachable (MLFLOW_TRACKING_URI) and that its disk has room"
-        ) from error
-
-
 def start_run(name: str | None, params: dict[str, Any], tags: dict[str, str]) -> str:
     """Open a run and return its id; it stays open until `end_run`."""
-    with answering() as client:
+    with mlflow_client() as client:
         experiment = client.get_experiment_by_name(EXPERIMENT)
         if experiment is None:
-            place = Path("mlartifacts").resolve().as_uri() if OWN_STORE else None
-            experiment_id = client.create_experiment(EXPERIMENT, artifact_location=place)
+            location = Path("mlartifacts").resolve().as_uri() if OWN_STORE else None
+            experiment_id = client.create_experiment(EXPERIMENT, artifact_location=location)
         else:
             experiment_id = experiment.experiment_id
         run = client.create_run(experiment_id, run_name=name, tags=tags)
@@ -65,25 +58,21 @@ def find_run(run_id: str) -> Run:
     """Return a run.
 
     Raises:
-        RecsysError: there is none of that id.
+        RecsysError: there is no run of that id.
     """
-    try:
-        return connect().get_run(run_id)
-    except MlflowException as error:
-        raise RecsysError(
-            f"--resume {run_id}: no such run in {mlflow.get_tracking_uri()}; `recsys train` prints a run's id"
-        ) from error
+    with mlflow_client(f"--resume {run_id}", "`recsys train` prints a run's id when it starts") as client:
+        return client.get_run(run_id)
 
 
 def end_run(run_id: str, finished: bool) -> None:
-    """Close a run as finished or failed."""
-    with answering() as client:
+    """Mark a run as finished or failed."""
+    with mlflow_client() as client:
         client.set_terminated(run_id, "FINISHED" if finished else "FAILED")
 
 
 def reopen_run(run_id: str) -> None:
     """Mark a run as running again."""
-    with answering() as client:
+    with mlflow_client() as client:
         client.update_run(run_id, "RUNNING")
 
 
@@ -95,35 +84,37 @@ def log_epochs(run_id: str, prefix: str, history: list[dict[str, float]]) -> Non
         for key, value in epoch.items()
         if key != "epoch"
     ]
-    with answering() as client:
+    with mlflow_client() as client:
         client.log_batch(run_id, metrics=metrics)
 
 
 def log_metrics(run_id: str, metrics: dict[str, float]) -> None:
-    """Log final metrics; `@` becomes `_at_`, since MLflow's names lack it."""
-    with answering() as client:
+    """Log final metrics; `@` becomes `_at_`, since MLflow allows no `@` in a name."""
+    with mlflow_client() as client:
         client.log_batch(run_id, [Metric(key.replace("@", "_at_"), value, 0, 0) for key, value in metrics.items()])
 
 
 def log_text(run_id: str, text: str, name: str) -> None:
-    """Keep `text` as an artifact of the run."""
-    with answering() as client:
+    """Log `text` as an artifact of the run, in the file `name`."""
+    with mlflow_client() as client:
         client.log_text(run_id, text, name)
 
 
 def register(run_id: str, bundle: Path) -> str:
     """Log the bundle as a pyfunc model, register it and return its version.
 
-    The first version of all becomes `champion`.
+    The model carries the code of this release and names the packages that it needs, so that it loads where
+    recsys-text is not installed. The first version ever registered becomes `champion`; later ones have to be promoted.
     """
-    with answering() as client:
+    with mlflow_client() as client:
         with mlflow.start_run(run_id=run_id):
             logged = mlflow.pyfunc.log_model(
                 name="bundle",
                 python_model=str(Path(__file__).with_name("pyfunc_model.py")),
                 artifacts={"bundle": str(bundle.resolve())},
                 signature=SIGNATURE,
-                pip_requirements=[f"recsys-text=={__version__}"],
+                code_paths=[str(path) for path in carried_code()],
+                pip_requirements=requirements(),
             )
         if not client.search_registered_models(f"name = '{MODEL_NAME}'"):
             client.create_registered_model(MODEL_NAME)
@@ -133,8 +124,58 @@ def register(run_id: str, bundle: Path) -> str:
     return str(created.version)
 
 
+def carried_code() -> list[Path]:
+    """Return the folders of Python code that a registered model carries: ours, and on a CPU torchrec's.
+
+    Whoever installs torchrec with pip gets the CUDA build of fbgemm, which overwrites the CPU's and cannot be
+    imported without CUDA. So where the CPU's is installed, the model brings torchrec (6.5 MB, with its licence).
+    """
+    folders = [Path(str(files(package))) for package in CODE]
+    if not _carries_torchrec():
+        return folders
+    info = next(path for path in metadata.files("torchrec") or [] if path.name == "METADATA")
+    return [*folders, Path(str(files("torchrec"))), Path(str(info.locate())).parent]
+
+
+def requirements() -> list[str]:
+    """Return what a registered model needs beside its own code, at the versions installed here: `polars==2.1.0`.
+
+    These are the dependencies of recsys-text, and of torchrec where the model carries it. The builds for one kind
+    of hardware are named where they are installed. Local versions (`+cpu`) are left out: no index has them.
+    """
+    needed = _dependencies(DISTRIBUTION, HARDWARE_EXTRAS)
+    if _carries_torchrec():
+        needed += _dependencies("torchrec", ())
+        needed = [requirement for requirement in needed if requirement.name not in ("torchrec", CUDA_FBGEMM)]
+    return list(dict.fromkeys(_pinned(requirement) for requirement in needed))
+
+
+def _carries_torchrec() -> bool:
+    return not _installed(CUDA_FBGEMM)
+
+
+def _dependencies(distribution: str, extras: tuple[str, ...]) -> list[Requirement]:
+    """Return the dependencies of an installed distribution, and those of `extras` that are installed."""
+    every = [Requirement(line) for line in metadata.requires(distribution) or []]
+    plain = [one for one in every if one.marker is None or one.marker.evaluate({"extra": ""})]
+    optional = [one for one in every if one not in plain and _installed(one.name)]
+    return plain + [one for one in optional if any(str(one.marker) == f'extra == "{extra}"' for extra in extras)]
+
+
+def _installed(distribution: str) -> bool:
+    try:
+        return bool(metadata.version(distribution))
+    except metadata.PackageNotFoundError:
+        return False
+
+
+def _pinned(requirement: Requirement) -> str:
+    extras = f"[{','.join(sorted(requirement.extras))}]" if requirement.extras else ""
+    return f"{requirement.name}{extras}=={Version(metadata.version(requirement.name)).public}"
+
+
 def predict(model: str, rows: pd.DataFrame, k: int) -> pd.DataFrame:
     """Return what the registered model answers for `rows`, through MLflow's own interface."""
-    connect()
-    answer: pd.DataFrame = mlflow.pyfunc.load_model(model).predict(rows, params={"k": k})
+    with mlflow_client():
+        answer: pd.DataFrame = mlflow.pyfunc.load_model(model).predict(rows, params={"k": k})
     return answer

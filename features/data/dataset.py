@@ -1,21 +1,22 @@
-"""A validated dataset in memory: the catalogue as a frame, events as a lazy frame.
+"""A validated dataset: the catalogue in memory, events as a lazy frame.
 
 In: a dataset folder. Out: `Dataset`, or an error that names the first violated rule.
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 import polars as pl
 
 from features.data.tables import Tables, read_tables
-from features.data.validate import Violation, rules, violations, with_known_items
+from features.data.validate import Violation, collect, prepare, rules, violations, with_known_items
 from recsys.atomic import atomic_file
 from recsys.errors import RecsysError
 from recsys.progress import console
-from recsys.schema import EVENT_COLUMNS, ITEM_COLUMNS, DatasetInfo
+from recsys.schema import ITEM_COLUMNS, TABLES, DatasetInfo
 
 QUARANTINE = "quarantine"
 
@@ -29,7 +30,7 @@ class Dataset:
     items: pl.DataFrame
     """Every column of `ITEM_COLUMNS`, null where the file lacks it, then attributes; a row is an item index."""
     events: pl.LazyFrame
-    """The required columns and those of the known ones that the file has, then others."""
+    """The contract's columns that the file has, in the contract's order, then the file's others; read when collected."""
     users: pl.DataFrame | None
     paths: dict[str, Path]
 
@@ -38,8 +39,9 @@ class Dataset:
         """Whether timestamps are UTC microseconds and not ordinals."""
         return self.info.timestamp == "utc"
 
+    @cached_property
     def fingerprint(self) -> str:
-        """Return a SHA-256 over the names and bytes of the tables and `dataset.json`."""
+        """The SHA-256 of the names and bytes of the tables and `dataset.json`; files are read on first use."""
         digest = hashlib.sha256()
         for path in [*self.paths.values(), self.folder / "dataset.json"]:
             if path.exists():
@@ -57,52 +59,62 @@ def load_dataset(folder: Path, on_invalid: Literal["error", "quarantine"] = "err
     Raises:
         RecsysError: the dataset cannot be read, or violates a rule and `on_invalid` is `error`.
     """
-    tables = read_tables(folder)
-    frames = with_known_items(tables)
-    errors = [violation for violation in violations(tables, frames) if violation.severity == "error"]
+    raw = read_tables(folder)
+    tables = prepare(raw)
+    errors = [violation for violation in violations(tables) if violation.severity == "error"]
     if errors and on_invalid == "error":
         more = f" ({len(errors) - 1} more rules are violated: `recsys data check {folder}`)" if len(errors) > 1 else ""
         raise RecsysError(f"{folder}/{errors[0].line()}{more}")
     if on_invalid == "quarantine":
-        frames = _quarantine(tables, errors)
-    items = frames["items"].collect()
+        tables = _quarantine(tables, errors)
+    items = _public(tables, "items").collect()
     absent = [pl.lit(None, kind).alias(name) for name, kind in ITEM_COLUMNS.items() if name not in items.columns]
-    items = _public(items.with_columns(absent).lazy(), list(ITEM_COLUMNS)).collect()
-    users = _public(frames["users"], ["user_id"]).collect() if "users" in frames else None
+    attributes = [name for name in items.columns if name not in ITEM_COLUMNS]
+    users = _public(tables, "users").collect() if "users" in tables.frames else None
     return Dataset(
-        folder, tables.info, items, _public(frames["events"], list(EVENT_COLUMNS)), users, dict(tables.paths)
+        folder=folder,
+        info=tables.info,
+        items=items.with_columns(absent).select(*ITEM_COLUMNS, *attributes),
+        events=_public(tables if errors else raw, "events"),  # without the join that only validation needs
+        users=users,
+        paths=dict(tables.paths),
     )
 
 
-def _public(frame: pl.LazyFrame, first: list[str]) -> pl.LazyFrame:
-    """Return the known columns in their order, then the others, without helpers."""
+def _public(tables: Tables, table: str) -> pl.LazyFrame:
+    """Return the contract's columns in the contract's order, then the file's others, without helpers."""
+    frame = tables.frames[table]
     names = frame.collect_schema().names()
-    known = [name for name in first if name in names]
+    known = [name for name in TABLES[table] if name in names]
     return frame.select(*known, *(name for name in names if name not in known and not name.startswith("_")))
 
 
-def _quarantine(tables: Tables, errors: list[Violation]) -> dict[str, pl.LazyFrame]:
-    """Set rejected rows aside, table by table; events of rejected items go with them."""
-    folder = tables.folder / QUARANTINE
-    frames = dict(tables.frames)
-    for table in tables.frames:
-        current = Tables(tables.folder, tables.info, tables.paths, frames, tables.columns)
-        frame = with_known_items(current)[table] if table == "events" else frames[table]
+def _quarantine(tables: Tables, errors: list[Violation]) -> Tables:
+    """Move rejected rows to the quarantine folder and return the others; events of rejected items go with them."""
+    for table in tables.frames:  # items come before the events on them
         own = [rule for rule in rules(tables) if rule.table == table and rule.severity == "error"]
-        broken = pl.coalesce(*(pl.when(rule.broken).then(pl.lit(rule.name)) for rule in own))
-        judged = frame.with_columns(rule=broken).collect()
-        rejected = judged.filter(pl.col("rule").is_not_null())
-        path = folder / f"{table}.parquet"
-        path.unlink(missing_ok=True)
-        if rejected.height:
-            folder.mkdir(exist_ok=True)
-            with atomic_file(path) as temporary:
-                rejected.drop("_known_item", strict=False).write_parquet(temporary)
-            console.print(
-                f"{tables.paths[table].name}: {rejected.height:,} of {judged.height:,} rows set aside in {path}"
-            )
-        frames[table] = judged.filter(pl.col("rule").is_null()).drop("rule").lazy()
+        rule = pl.coalesce(*(pl.when(rule.broken).then(pl.lit(rule.name)) for rule in own))
+        judged = tables.frames[table].with_columns(rule=rule)
+        rejected = collect(tables, table, judged.filter(pl.col("rule").is_not_null()))
+        _write_rejected(tables, table, rejected)
+        kept = judged.filter(pl.col("rule").is_null()).drop("rule")
+        tables = replace(tables, frames=tables.frames | {table: kept})
+        if table == "items":
+            tables = with_known_items(tables, collect(tables, "items", kept.select("item_id")).to_series())
     for table in ("items", "events"):
-        if not frames[table].select(pl.len()).collect().item():
+        if not collect(tables, table, tables.frames[table].select(pl.len())).item():
             raise RecsysError(f"{tables.paths[table]}: every row violates a rule ({errors[0].line()}); nothing is left")
-    return frames
+    return tables
+
+
+def _write_rejected(tables: Tables, table: str, rejected: pl.DataFrame) -> None:
+    """Write rejected rows as they are in the file, with the name of the rule in a column `rule`."""
+    path = tables.folder / QUARANTINE / f"{table}.parquet"
+    path.unlink(missing_ok=True)
+    if not rejected.height:
+        return
+    path.parent.mkdir(exist_ok=True)
+    with atomic_file(path) as temporary:
+        rejected.drop("_known_item", strict=False).write_parquet(temporary)
+    name, rows = tables.paths[table].name, "row" if rejected.height == 1 else "rows"
+    console.print(f"{name}: {rejected.height:,} {rows} left out, kept in {path}")

@@ -1,7 +1,7 @@
-"""Find and scan the tables of a dataset folder and bring their columns to the contract's types.
+"""Scan the tables of a dataset folder and cast their columns to the types of the contract.
 
-In: a folder. Out: `Tables`, lazy frames with the contract's columns. Values that do not fit their
-type become null beside their original text (`_raw_*`), so that validation can show them.
+In: a folder. Out: `Tables`, lazy frames with the contract's columns. A value that does not fit its
+type becomes null; its original text stays in a column `_raw_*`, so that validation can show it.
 """
 
 import codecs
@@ -15,7 +15,7 @@ from recsys.schema import REQUIRED, TABLES, DatasetInfo, read_info
 
 SUFFIXES = (".parquet", ".csv", ".jsonl")
 ROW = "_row"
-"""Place of a row in its file, from 1."""
+"""Column with the number of a row in its file, from 1."""
 
 MILLISECONDS_FROM = 10**11
 """Integers of at least this size are milliseconds since the epoch, not seconds."""
@@ -24,27 +24,26 @@ MICROSECONDS_FROM = 10**14
 
 @dataclass(frozen=True)
 class Tables:
-    """The tables of a folder as they are in the files, typed but not yet validated."""
+    """The tables of a folder, typed but not yet validated."""
 
     folder: Path
     info: DatasetInfo
     paths: dict[str, Path]
     frames: dict[str, pl.LazyFrame]
     columns: dict[str, list[str]]
-    """The columns that each file has."""
+    """Table -> the columns of its file."""
 
 
 def read_tables(folder: Path) -> Tables:
     """Scan `folder`.
 
     Raises:
-        RecsysError: a table is missing, there twice, unreadable, or lacks a required column.
+        RecsysError: a table is missing, unreadable or in two files, or a required column is missing.
     """
     if not folder.is_dir():
         raise RecsysError(f"{folder}: no such folder; make one with `recsys data import FORMAT SRC --out {folder}`")
     info = read_info(folder)
-    found = {table: _find(folder, table) for table in TABLES}
-    paths = {table: path for table, path in found.items() if path}
+    paths = {table: path for table in TABLES if (path := _find(folder, table))}
     frames, columns = {}, {}
     for table, path in paths.items():
         raw = scan(path)
@@ -104,33 +103,33 @@ def check_utf8(path: Path) -> None:
 
 
 def typed(frame: pl.LazyFrame, table: str, info: DatasetInfo) -> pl.LazyFrame:
-    """Cast the contract's columns that `frame` has; what does not fit becomes null beside `_raw_*`."""
+    """Cast the columns of the contract that `frame` has; a value that does not fit becomes null, its text is in `_raw_*`."""
     schema = frame.collect_schema()
     casts: list[pl.Expr] = []
-    for name, wanted in TABLES[table].items():
+    for name, target in TABLES[table].items():
         if name not in schema:
             continue
-        column, found = pl.col(name), schema[name]
+        column, kind = pl.col(name), schema[name]
         if name in ("timestamp", "created_at"):
-            casts += [_moment(name, found, info), column.cast(pl.String).alias(f"_raw_{name}")]
-        elif isinstance(wanted, pl.List):
-            casts.append(_string_list(name, found))
-        elif wanted == pl.String():
+            casts += [_moment(name, kind, info), column.cast(pl.String).alias(f"_raw_{name}")]
+        elif isinstance(target, pl.List):
+            casts.append(_string_list(name, kind))
+        elif target == pl.String():
             casts.append(column.cast(pl.String))
         else:
-            casts += [column.cast(wanted, strict=False), column.cast(pl.String).alias(f"_raw_{name}")]
+            casts += [column.cast(target, strict=False), column.cast(pl.String).alias(f"_raw_{name}")]
     return frame.with_columns(casts)
 
 
-def _moment(name: str, found: pl.DataType, info: DatasetInfo) -> pl.Expr:
+def _moment(name: str, kind: pl.DataType, info: DatasetInfo) -> pl.Expr:
     """Return the column as microseconds since the epoch, or the ordinal as it is."""
     column = pl.col(name)
-    if isinstance(found, pl.Datetime):
-        utc = column if found.time_zone else column.dt.replace_time_zone("UTC")
+    if isinstance(kind, pl.Datetime):
+        utc = column if kind.time_zone else column.dt.replace_time_zone("UTC")
         return utc.dt.timestamp("us").alias(name)
-    if found == pl.Date():
+    if kind == pl.Date():
         return column.cast(pl.Datetime("us")).dt.timestamp("us").alias(name)
-    number = column.cast(pl.Float64, strict=False) if found == pl.String() else column.cast(pl.Float64)
+    number = column.cast(pl.Float64, strict=False) if kind == pl.String() else column.cast(pl.Float64)
     whole = column.cast(pl.Int64, strict=False)
     if info.timestamp == "ordinal":
         return pl.coalesce(whole, _whole(number)).alias(name)
@@ -142,7 +141,7 @@ def _moment(name: str, found: pl.DataType, info: DatasetInfo) -> pl.Expr:
         .then(_whole(number * 1_000))
         .otherwise(_whole(number * 1_000_000))
     )
-    if found != pl.String():
+    if kind != pl.String():
         return micro.alias(name)
     zoned = column.str.to_datetime("%+", time_unit="us", time_zone="UTC", strict=False)
     naive = [
@@ -158,10 +157,10 @@ def _whole(number: pl.Expr) -> pl.Expr:
     return pl.when(number.is_finite()).then(number).cast(pl.Int64, strict=False)
 
 
-def _string_list(name: str, found: pl.DataType) -> pl.Expr:
+def _string_list(name: str, kind: pl.DataType) -> pl.Expr:
     """Return the column as a list of strings: lists as they are, text split at `|`."""
     column = pl.col(name)
-    if isinstance(found, pl.List):
+    if isinstance(kind, pl.List):
         return column.cast(pl.List(pl.String))
     bare = column.cast(pl.String).str.strip_chars("[] ").str.replace_all('"', "", literal=True)
     parts = (
@@ -171,12 +170,12 @@ def _string_list(name: str, found: pl.DataType) -> pl.Expr:
 
 
 def _find(folder: Path, table: str) -> Path | None:
-    found = [folder / f"{table}{suffix}" for suffix in SUFFIXES if (folder / f"{table}{suffix}").exists()]
-    if len(found) > 1:
-        raise RecsysError(f"{folder}: {found[0].name} and {found[1].name} are both there; keep one of them")
-    if not found and table != "users":
+    paths = [folder / f"{table}{suffix}" for suffix in SUFFIXES if (folder / f"{table}{suffix}").exists()]
+    if len(paths) > 1:
+        raise RecsysError(f"{folder}: {paths[0].name} and {paths[1].name} are both there; keep one of them")
+    if not paths and table != "users":
         raise RecsysError(
             f"{folder}: {table}.parquet, .csv or .jsonl is missing; "
             f"`recsys data import files {folder} --out NEW` reads other names"
         )
-    return found[0] if found else None
+    return paths[0] if paths else None

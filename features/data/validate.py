@@ -1,11 +1,12 @@
 """Validate a dataset: every rule, with counts, examples and a hint.
 
-In: the typed tables of a folder. Out: `Report`. A new rule is one more entry in `RULES`.
+In: the typed tables of a folder. Out: `Violation`s, or the `Report` of `recsys data check`. A new rule is one
+more entry in `rules`. Events are read in one pass for all rules, and never held in memory.
 """
 
 import math
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,26 +32,26 @@ class Rule:
     needs: tuple[str, ...]
     broken: pl.Expr
     shows: str
-    """The column whose value makes the example."""
-    way_out: str
+    """The column whose values are the examples."""
+    hint: str
     severity: str = "error"
 
 
 @dataclass(frozen=True)
 class Violation:
-    """A rule that rows of a file break."""
+    """A rule that rows of a file violate."""
 
     rule: str
     file: str
     count: int
     examples: list[str]
     severity: str
-    way_out: str
+    hint: str
 
     def line(self) -> str:
-        """Return the violation as one line."""
+        """Return the violation as one line: file, rule, count, an example and the hint."""
         rows = "row" if self.count == 1 else "rows"
-        return f"{self.file}: {self.rule}: {self.count:,} {rows}, for example {self.examples[0]}; {self.way_out}"
+        return f"{self.file}: {self.rule}: {self.count:,} {rows}, for example {self.examples[0]}; {self.hint}"
 
 
 def blank(column: str) -> pl.Expr:
@@ -65,10 +66,10 @@ def failed(column: str) -> pl.Expr:
 
 def rules(tables: Tables) -> list[Rule]:
     """Return the rules that apply to `tables`."""
-    quarantine = "mend the rows, or pass --set data.on_invalid=quarantine to `recsys train`"
+    quarantine = "correct the rows, or pass --set data.on_invalid=quarantine to `recsys train`"
     tomorrow = int(time.time() * 1e6) + DAY_US
     moment, number = pl.col("timestamp"), pl.col("value")
-    found = [
+    every = [
         Rule("empty item_id", "items", ("item_id",), blank("item_id"), ROW, quarantine),
         Rule("duplicate item_id", "items", ("item_id",), ~pl.col("item_id").is_first_distinct(), "item_id", quarantine),
         Rule("empty title", "items", ("title",), blank("title"), "item_id", quarantine),
@@ -93,14 +94,14 @@ def rules(tables: Tables) -> list[Rule]:
         Rule("duplicate user_id", "users", ("user_id",), ~pl.col("user_id").is_first_distinct(), "user_id", quarantine),
     ]  # fmt: skip
     if tables.info.timestamp == "utc":
-        found.append(Rule("timestamp in the future", "events", ("timestamp",), moment > tomorrow, "_raw_timestamp",
+        every.append(Rule("timestamp in the future", "events", ("timestamp",), moment > tomorrow, "_raw_timestamp",
                           'check the unit, set "timestamp": "ordinal" in dataset.json, or ' + quarantine))  # fmt: skip
-        found.append(Rule("timestamp before 1970", "events", ("timestamp",), moment < 0, "_raw_timestamp", quarantine))
+        every.append(Rule("timestamp before 1970", "events", ("timestamp",), moment < 0, "_raw_timestamp", quarantine))
     if tables.info.split == "column":
-        found.append(Rule("unknown split", "events", ("split",), ~pl.col("split").is_in(SPLITS).fill_null(False),
+        every.append(Rule("unknown split", "events", ("split",), ~pl.col("split").is_in(SPLITS).fill_null(False),
                           "split", f"use one of {', '.join(SPLITS)}, or " + quarantine))  # fmt: skip
     return [
-        rule for rule in found if rule.table in tables.columns and set(rule.needs) <= set(tables.columns[rule.table])
+        rule for rule in every if rule.table in tables.columns and set(rule.needs) <= set(tables.columns[rule.table])
     ]
 
 
@@ -131,12 +132,12 @@ class Report:
             console.print("[green]every rule holds[/]")
             return
         table = Table(title="violated rules")
-        for column in ("", "file", "rule", "rows", "examples", "way out"):
+        for column in ("", "file", "rule", "rows", "examples", "hint"):
             table.add_column(column, overflow="fold")
         for violation in self.violations:
             colour = "red" if violation.severity == "error" else "yellow"
             examples = ", ".join(violation.examples)
-            row = (violation.file, violation.rule, f"{violation.count:,}", examples, violation.way_out)
+            row = (violation.file, violation.rule, f"{violation.count:,}", examples, violation.hint)
             table.add_row(f"[{colour}]{violation.severity}[/]", *row)
         console.print(table)
 
@@ -145,88 +146,121 @@ def check(folder: Path) -> Report:
     """Validate the dataset in `folder`.
 
     Raises:
-        RecsysError: a table cannot be read at all, or holds nothing.
+        RecsysError: a table cannot be read at all, or is empty.
     """
-    tables = read_tables(folder)
-    frames = with_known_items(tables)
-    return Report(str(folder), _counts(tables, frames), violations(tables, frames))
+    tables = prepare(read_tables(folder))
+    violated = violations(tables)
+    return Report(str(folder), _counts(tables), violated)
 
 
-def with_known_items(tables: Tables) -> dict[str, pl.LazyFrame]:
-    """Return the frames, events with a column `_known_item`."""
-    known = tables.frames["items"].select("item_id", pl.lit(True).alias("_known_item")).unique("item_id")
-    events = tables.frames["events"].join(known, on="item_id", how="left", maintain_order="left")
-    return tables.frames | {"events": events.with_columns(pl.col("_known_item").fill_null(False))}
-
-
-def violations(tables: Tables, frames: dict[str, pl.LazyFrame]) -> list[Violation]:
-    """Return every violated rule; one pass over each table counts, broken rules look for examples.
+def prepare(tables: Tables) -> Tables:
+    """Return the tables with items and users in memory, and events with a column `_known_item`.
 
     Raises:
-        RecsysError: the dataset is empty, has a single user, or NaN weights.
+        RecsysError: the items or users cannot be read.
     """
-    _refuse_unusable(tables, frames)
-    found = []
-    for table, frame in frames.items():
+    small = {table: collect(tables, table, tables.frames[table]) for table in tables.frames if table != "events"}
+    frames = tables.frames | {table: frame.lazy() for table, frame in small.items()}
+    return with_known_items(replace(tables, frames=frames), small["items"]["item_id"])
+
+
+def with_known_items(tables: Tables, item_ids: pl.Series) -> Tables:
+    """Return the tables, events with a column `_known_item`: whether their item is among `item_ids`."""
+    known = pl.LazyFrame({"item_id": item_ids.unique()}).with_columns(_known_item=True)
+    events = tables.frames["events"].drop("_known_item", strict=False)
+    events = events.join(known, on="item_id", how="left", maintain_order="left")
+    events = events.with_columns(pl.col("_known_item").fill_null(False))
+    return replace(tables, frames=tables.frames | {"events": events})
+
+
+def violations(tables: Tables) -> list[Violation]:
+    """Return every violated rule; tables that violate one are read again, for examples.
+
+    Raises:
+        RecsysError: the dataset is empty or has a single user, or an event weight is not a finite number.
+    """
+    _refuse_wrong_info(tables)
+    violated = []
+    for table, frame in tables.frames.items():
         own = [rule for rule in rules(tables) if rule.table == table]
-        counts = _collect(tables, table, frame.select(rule.broken.sum().alias(str(at)) for at, rule in enumerate(own)))
-        for at, rule in enumerate(own):
-            count = int(counts[str(at)][0] or 0)
-            if count:
-                examples = _collect(
+        broken = [rule.broken.sum().alias(str(index)) for index, rule in enumerate(own)]
+        users = [pl.col("user_id").n_unique().alias("users")] if table == "events" else []
+        counts = collect(tables, table, frame.select(pl.len().alias("rows"), *users, *broken)).row(0, named=True)
+        _refuse_unusable(tables, table, counts)
+        for index, rule in enumerate(own):
+            if count := int(counts[str(index)] or 0):
+                rows = collect(
                     tables, table, frame.filter(rule.broken).select(pl.col({ROW, rule.shows})).head(EXAMPLES)
                 )
-                shown = [_example(row, rule.shows) for row in examples.iter_rows(named=True)]
+                examples = [_example(row, rule.shows) for row in rows.iter_rows(named=True)]
                 file = tables.paths[table].name
-                found.append(Violation(rule.name, file, count, shown, rule.severity, rule.way_out))
-    return found
+                violated.append(Violation(rule.name, file, count, examples, rule.severity, rule.hint))
+    return violated
 
 
-def _refuse_unusable(tables: Tables, frames: dict[str, pl.LazyFrame]) -> None:
+def _refuse_wrong_info(tables: Tables) -> None:
     folder, weights = tables.folder, tables.info.event_weights
     wrong = [f"{name}={weight}" for name, weight in weights.items() if not (math.isfinite(weight) and weight >= 0)]
     if wrong:
         raise RecsysError(
             f"{folder / 'dataset.json'}: event_weights must be finite and 0 or more: {len(wrong)} are not, "
-            f"for example {wrong[0]}; mend or remove the key"
+            f"for example {wrong[0]}; correct or remove the key"
         )
     if tables.info.split == "column" and "split" not in tables.columns["events"]:
         raise RecsysError(
             f"{tables.paths['events']}: column 'split' is missing, which dataset.json asks for; "
             'add it, or set "split": "time"'
         )
-    for table in ("items", "events"):
-        if not _collect(tables, table, frames[table].select(pl.len())).item():
-            raise RecsysError(f"{tables.paths[table]}: empty: 0 rows; a dataset needs items and events")
-    users = _collect(tables, "events", frames["events"].select(pl.col("user_id").n_unique())).item()
-    if users < 2:
-        example = _collect(tables, "events", frames["events"].select("user_id").head(1)).item()
+
+
+def _refuse_unusable(tables: Tables, table: str, counts: dict[str, int]) -> None:
+    path = tables.paths[table]
+    if table != "users" and not counts["rows"]:
+        raise RecsysError(f"{path}: empty: 0 rows; a dataset needs items and events")
+    if table == "events" and counts["users"] < 2:
+        user = collect(tables, table, tables.frames[table].select("user_id").head(1)).item()
         raise RecsysError(
-            f"{tables.paths['events']}: a single user ({users}: {example}); "
+            f"{path}: a single user ({counts['users']}: {user}); "
             "taste is learned by comparing users: add events of others"
         )
 
 
-def _counts(tables: Tables, frames: dict[str, pl.LazyFrame]) -> dict[str, Any]:
-    counts: dict[str, Any] = {"name": tables.info.name}
-    for table in frames:
-        counts[table] = _collect(tables, table, frames[table].select(pl.len())).item()
-    events = frames["events"]
-    by_type = _collect(tables, "events", events.group_by("event_type").len().sort("len", descending=True))
-    counts["event types"] = ", ".join(f"{name} {count:,}" for name, count in by_type.iter_rows())
-    acted = _collect(tables, "events", events.select(pl.col("user_id").n_unique(), pl.col("item_id").n_unique()))
-    counts["users with events"], counts["items with events"] = acted.row(0)
-    span = _collect(tables, "events", events.select(pl.col("timestamp").min(), pl.col("timestamp").max().alias("to")))
+def _counts(tables: Tables) -> dict[str, Any]:
+    described = tables.frames["items"].select(rows=pl.len(), blank=_blank_descriptions(tables))
+    acted = tables.frames["events"].select(
+        rows=pl.len(),
+        types=pl.col("event_type").value_counts(sort=True).implode(),
+        users=pl.col("user_id").n_unique(),
+        items=pl.col("item_id").n_unique(),
+        first=pl.col("timestamp").min(),
+        last=pl.col("timestamp").max(),
+    )
+    items = collect(tables, "items", described).row(0, named=True)
+    events = collect(tables, "events", acted).row(0, named=True)
+    counts: dict[str, Any] = {"name": tables.info.name, "items": items["rows"], "events": events["rows"]}
+    if "users" in tables.frames:
+        counts["users"] = collect(tables, "users", tables.frames["users"].select(pl.len())).item()
+    counts["event types"] = ", ".join(f"{one['event_type']} {one['count']:,}" for one in events["types"])
+    counts["users with events"], counts["items with events"] = events["users"], events["items"]
+    span = pl.Series([events["first"], events["last"]], dtype=pl.Int64)
     if tables.info.timestamp == "utc":
-        span = span.with_columns(pl.all().cast(pl.Datetime("us")).dt.strftime("%Y-%m-%d %H:%M"))
-    counts["first and last event"] = " to ".join(str(value) for value in span.row(0))
-    if "description" in tables.columns["items"]:
-        share = _collect(tables, "items", frames["items"].select(blank("description").mean())).item()
-        counts["items without description"] = f"{share:.1%}"
+        span = span.cast(pl.Datetime("us")).dt.strftime("%Y-%m-%d %H:%M")
+    counts["first and last event"] = " to ".join(str(value) for value in span)
+    if items["blank"] is not None:
+        counts["items without description"] = f"{items['blank']:.1%}"
     return counts
 
 
-def _collect(tables: Tables, table: str, frame: pl.LazyFrame) -> pl.DataFrame:
+def _blank_descriptions(tables: Tables) -> pl.Expr:
+    return blank("description").mean() if "description" in tables.columns["items"] else pl.lit(None)
+
+
+def collect(tables: Tables, table: str, frame: pl.LazyFrame) -> pl.DataFrame:
+    """Return `frame`, made from a table of the folder, in memory.
+
+    Raises:
+        RecsysError: the table's file cannot be read.
+    """
     try:
         return frame.collect(engine="streaming")
     except (pl.exceptions.PolarsError, OSError) as error:

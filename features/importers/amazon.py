@@ -21,7 +21,7 @@ from recsys.schema import DatasetInfo
 
 SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
 CHUNK = 100_000
-"""Lines that are parsed at once."""
+"""Lines that become one frame."""
 
 EventName = Literal["view", "click", "like", "comment", "cart", "purchase"]
 
@@ -135,5 +135,5 @@ def _clean(text: Any) -> str:
 
 
 def _price(value: Any) -> float | None:
-    found = re.search(r"\d[\d,]*(\.\d+)?", str(value)) if value is not None else None
-    return float(found.group().replace(",", "")) if found else None
+    number = re.search(r"\d[\d,]*(\.\d+)?", str(value)) if value is not None else None
+    return float(number.group().replace(",", "")) if number else None

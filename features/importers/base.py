@@ -1,7 +1,7 @@
-"""What an importer is, and what importers share: options, rating rule, readers and the writer.
+"""The base of importers, and what they share: options, the rating rule, readers and the writer.
 
 In: files in some format. Out: `Imported`, lazy frames in the contract's columns, which
-`write_dataset` turns into a dataset folder, complete or not at all.
+`write_dataset` writes as a dataset folder, completely or not at all.
 """
 
 import json
@@ -42,7 +42,7 @@ class Imported:
     users: pl.LazyFrame | None
     info: DatasetInfo
     notes: list[str] = field(default_factory=list)
-    """What was counted on the way and a person should know."""
+    """What was left out or changed, one line each."""
 
 
 @dataclass(frozen=True)
@@ -142,20 +142,20 @@ def find_file(src: Path, names: list[str], what: str) -> Path:
 
 def require(frame: pl.LazyFrame, path: Path, columns: list[str]) -> None:
     """Raise RecsysError where `frame`, read from `path`, lacks one of `columns`."""
-    found = frame.collect_schema().names()
-    missing = [name for name in columns if name not in found]
+    names = frame.collect_schema().names()
+    missing = [name for name in columns if name not in names]
     if missing:
         raise RecsysError(
-            f"{path}: column {missing[0]!r} is missing; it has {', '.join(found)}; "
+            f"{path}: column {missing[0]!r} is missing; it has {', '.join(names)}; "
             f"name it with --column {missing[0]}=THEIRS"
         )
 
 
 def write_dataset(imported: Imported, out: Path) -> ImportReport:
-    """Write the dataset folder `out`, aside and renamed into place.
+    """Write the dataset folder `out`, completely or not at all.
 
     Raises:
-        RecsysError: `out` is not empty, or the source turns out unreadable on the way.
+        RecsysError: `out` is not empty, or the source cannot be read to its end.
     """
     counts = {}
     frames = {"items": imported.items, "events": imported.events, "users": imported.users}

@@ -73,16 +73,15 @@ class FilesImporter(Importer):
         return Imported(items, self._typed_events(events, src), users, info.model_copy(update={"name": info.name}))
 
     def _table(self, src: Path, table: str) -> pl.LazyFrame | None:
-        found = [src / f"{name}{suffix}" for name in FILES[table] for suffix in SUFFIXES]
-        found = [path for path in found if path.is_file()]
-        if not found:
+        candidates = [src / f"{name}{suffix}" for name in FILES[table] for suffix in SUFFIXES]
+        paths = [path for path in candidates if path.is_file()]
+        if not paths:
             return None
-        if len(found) > 1:
-            raise RecsysError(f"{src}: both {found[0].name} and {found[1].name} could be the {table}; keep one")
-        frame = _scan(found[0])
-        frame = frame.rename(self._names(frame.collect_schema().names(), table, found[0]))
-        wanted = [name for name in REQUIRED[table] if name != "event_type"]
-        require(frame, found[0], wanted)
+        if len(paths) > 1:
+            raise RecsysError(f"{src}: both {paths[0].name} and {paths[1].name} could be the {table}; keep one")
+        frame = _scan(paths[0])
+        frame = frame.rename(self._names(frame.collect_schema().names(), table, paths[0]))
+        require(frame, paths[0], [name for name in REQUIRED[table] if name != "event_type"])
         return frame
 
     def _names(self, columns: list[str], table: str, path: Path) -> dict[str, str]:
@@ -113,8 +112,8 @@ class FilesImporter(Importer):
             return events.with_columns(event_type=self.event_of_rating(pl.col("value").cast(pl.Float64, strict=False)))
         mapping = {name: name for name in EVENT_TYPES} | EVENT_ALIASES | self._mapping()
         theirs = pl.col("event_type").cast(pl.String).str.strip_chars().str.to_lowercase()
-        found = events.select(theirs.unique()).collect()["event_type"].drop_nulls().to_list()
-        unknown = sorted(name for name in found if name not in mapping)
+        names = events.select(theirs.unique()).collect()["event_type"].drop_nulls().to_list()
+        unknown = sorted(name for name in names if name not in mapping)
         if unknown:
             raise RecsysError(
                 f"{src}: {len(unknown)} unknown event types, for example {unknown[0]!r}; map them to {', '.join(EVENT_TYPES)} "

@@ -4,7 +4,7 @@ In: a folder with both files, or with subfolders of train and dev, whose request
 train (its last day: valid) and test. Out: clicks and impressions by request; histories as clicks.
 
 A history has no times: its clicks are placed a second apart before the user's first request.
-Positions stay empty, since MIND shuffles what was shown.
+Positions stay empty, since MIND shuffles the items of a list.
 """
 
 from pathlib import Path
@@ -17,7 +17,7 @@ from recsys.events import DAY_US
 from recsys.schema import DatasetInfo
 
 NEWS = ["item_id", "category", "subcategory", "title", "description", "url", "title_entities", "abstract_entities"]
-BEHAVIORS = ["impression", "user_id", "time", "history", "shown"]
+BEHAVIORS = ["impression", "user_id", "time", "history", "impressions"]
 SECOND_US = 1_000_000
 INFO = DatasetInfo(name="mind", source="MIND (Microsoft News)", licence="Microsoft Research License Terms")
 
@@ -35,7 +35,7 @@ class MindImporter(Importer):
             "item_id", "title", "description", "category", tags=pl.concat_list("subcategory")
         )
         behaviors = pl.concat([_requests(part, split) for split, part in parts.items()]).collect().lazy()
-        events = pl.concat([_past(behaviors), _shown(behaviors)])
+        events = pl.concat([_past(behaviors), _impressions(behaviors)])
         known = items.select("item_id").with_columns(known=True)
         joined = events.join(known, on="item_id", how="left", maintain_order="left").collect()
         lacking = joined.filter(pl.col("known").is_null())["item_id"]
@@ -69,7 +69,7 @@ def _parts(src: Path) -> dict[str, Path]:
 
 
 def _requests(part: Path, split: str) -> pl.LazyFrame:
-    """Return a part's requests: request_id, user_id, timestamp, history, shown, split."""
+    """Return a part's requests: request_id, user_id, timestamp, history, impressions, split."""
     path = find_file(part, ["behaviors.tsv"], "requests")
     time = pl.col("time").str.to_datetime("%m/%d/%Y %I:%M:%S %p", time_unit="us", strict=False)
     return scan_text(path, "\t", BEHAVIORS).select(
@@ -77,7 +77,7 @@ def _requests(part: Path, split: str) -> pl.LazyFrame:
         request_id=pl.concat_str(pl.lit(f"{split}-"), "impression"),
         timestamp=time.dt.timestamp("us"),
         history=pl.col("history").fill_null("").str.strip_chars().str.split(" "),
-        shown=pl.col("shown").fill_null("").str.strip_chars().str.split(" "),
+        impressions=pl.col("impressions").fill_null("").str.strip_chars().str.split(" "),
         split=pl.lit(split),
     )
 
@@ -101,14 +101,15 @@ def _past(behaviors: pl.LazyFrame) -> pl.LazyFrame:
     )
 
 
-def _shown(behaviors: pl.LazyFrame) -> pl.LazyFrame:
-    clicked = pl.col("shown").str.ends_with("-1")
+def _impressions(behaviors: pl.LazyFrame) -> pl.LazyFrame:
+    """Return the items of each request as clicks and impressions."""
+    clicked = pl.col("impressions").str.ends_with("-1")
     return (
-        behaviors.explode("shown")
-        .filter(pl.col("shown") != "")
+        behaviors.explode("impressions")
+        .filter(pl.col("impressions") != "")
         .select(
             "user_id",
-            item_id=pl.col("shown").str.replace(r"-[01]$", ""),
+            item_id=pl.col("impressions").str.replace(r"-[01]$", ""),
             event_type=pl.when(clicked).then(pl.lit("click")).otherwise(pl.lit("impression")),
             timestamp="timestamp",
             request_id="request_id",

@@ -76,7 +76,7 @@ def _plain(path: Path, columns: dict[str, str]) -> tuple[pl.LazyFrame, dict[str,
 
 
 def _only(src: Path, suffix: str) -> Path | None:
-    found = sorted(src.glob(f"*{suffix}")) if src.is_dir() else []
-    if len(found) > 1:
-        raise RecsysError(f"{src}: {len(found)} files end in {suffix} ({found[0].name}, …); keep those of one dataset")
-    return found[0] if found else None
+    paths = sorted(src.glob(f"*{suffix}")) if src.is_dir() else []
+    if len(paths) > 1:
+        raise RecsysError(f"{src}: {len(paths)} files end in {suffix} ({paths[0].name}, …); keep those of one dataset")
+    return paths[0] if paths else None

@@ -76,14 +76,14 @@ def simulate(out: Path, users: int = 2000, items: int = 1500, seed: int = 7) -> 
 
 def _write(folder: Path, users: int, items: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
-    truth = _draw_world(rng, users, items)
-    shown, logits = _show(rng, truth)
-    clicked = _click(rng, truth, shown, logits)
-    bought = clicked & _would_buy(rng, truth, shown, logits)
-    request, place = np.nonzero(clicked)
-    truth = replace(truth, click_request=request, click_item=shown[request, place])
+    truth = _draw_truth(rng, users, items)
+    impressions, logits = _show(rng, truth)
+    clicked = _click(rng, truth, impressions, logits)
+    bought = clicked & _would_buy(rng, truth, impressions, logits)
+    request, column = np.nonzero(clicked)
+    truth = replace(truth, click_request=request, click_item=impressions[request, column])
     _item_table(rng, truth).write_parquet(folder / "items.parquet")
-    _event_table(rng, truth, shown, clicked, bought).write_parquet(folder / "events.parquet")
+    _event_table(rng, truth, impressions, clicked, bought).write_parquet(folder / "events.parquet")
     _user_table(truth).write_parquet(folder / "users.parquet")
     np.savez_compressed(folder / TRUTH, allow_pickle=False, **vars(truth))
     about = {
@@ -96,7 +96,7 @@ def _write(folder: Path, users: int, items: int, seed: int) -> None:
     (folder / "dataset.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
 
 
-def _draw_world(rng: np.random.Generator, users: int, items: int) -> Truth:
+def _draw_truth(rng: np.random.Generator, users: int, items: int) -> Truth:
     nothing = np.empty(0, np.int64)
     parts = _draw_items(rng, items) | _draw_users(rng, users)
     parts |= _draw_tastes(rng, users)
@@ -196,7 +196,7 @@ def _draw_intents(rng: np.random.Generator, user: Ints, parts: Arrays) -> tuple[
 
 def _show(rng: np.random.Generator, truth: Truth) -> tuple[Ints, Floats]:
     """Return `[R, list]` the items shown, in order of position, and the logits of clicks on them."""
-    shown, logits = [], []
+    impressions, logits = [], []
     for block in blocks(len(truth.request_ids), len(truth.item_ids)):
         tastes = truth.request_taste[block]
         weights = policy(truth, tastes, truth.request_time[block])
@@ -204,27 +204,27 @@ def _show(rng: np.random.Generator, truth: Truth) -> tuple[Ints, Floats]:
         rings = rng.standard_exponential(weights.shape, np.float32) / np.maximum(weights, 1e-30)
         best = np.argpartition(rings, LIST_LENGTH)[:, :LIST_LENGTH]
         best = np.take_along_axis(best, np.take_along_axis(rings, best, 1).argsort(1), 1)
-        shown.append(best)
+        impressions.append(best)
         logits.append(np.take_along_axis(click_logits(truth, tastes), best, 1))
-    return np.concatenate(shown), np.concatenate(logits)
+    return np.concatenate(impressions), np.concatenate(logits)
 
 
-def _click(rng: np.random.Generator, truth: Truth, shown: Ints, logits: Floats) -> Bools:
+def _click(rng: np.random.Generator, truth: Truth, impressions: Ints, logits: Floats) -> Bools:
     """Return `[R, list]` what is clicked; what the user clicked before attracts less."""
-    chance = rng.random(shown.shape)
-    clicked = np.zeros(shown.shape, np.bool_)
-    pair = truth.request_user[:, None] * len(truth.item_ids) + shown
+    draws = rng.random(impressions.shape)
+    clicked = np.zeros(impressions.shape, np.bool_)
+    pair = truth.request_user[:, None] * len(truth.item_ids) + impressions
     starts = np.searchsorted(truth.request_user, truth.request_user)
-    turn = np.arange(len(shown)) - starts
+    turn = np.arange(len(impressions)) - starts
     for rows in np.split(np.argsort(turn, kind="stable"), np.cumsum(np.bincount(turn))[:-1]):
         again = np.isin(pair[rows], pair[clicked])
-        clicked[rows] = chance[rows] < EXAMINED * sigmoid(logits[rows] + REPEATED * again)
+        clicked[rows] = draws[rows] < EXAMINED * sigmoid(logits[rows] + REPEATED * again)
     return clicked
 
 
-def _would_buy(rng: np.random.Generator, truth: Truth, shown: Ints, logits: Floats) -> Bools:
-    dear = truth.user_thrift[truth.request_user][:, None] * truth.item_price_level[shown]
-    bought: Bools = rng.random(shown.shape) < sigmoid(_BUY + _BUY_WANTED * logits - dear)
+def _would_buy(rng: np.random.Generator, truth: Truth, impressions: Ints, logits: Floats) -> Bools:
+    dear = truth.user_thrift[truth.request_user][:, None] * truth.item_price_level[impressions]
+    bought: Bools = rng.random(impressions.shape) < sigmoid(_BUY + _BUY_WANTED * logits - dear)
     return bought
 
 
@@ -253,27 +253,29 @@ def _user_table(truth: Truth) -> pl.DataFrame:
     return pl.DataFrame({"user_id": _user_ids(truth), "signup": truth.user_signup})
 
 
-def _event_table(rng: np.random.Generator, truth: Truth, shown: Ints, clicked: Bools, bought: Bools) -> pl.DataFrame:
+def _event_table(
+    rng: np.random.Generator, truth: Truth, impressions: Ints, clicked: Bools, bought: Bools
+) -> pl.DataFrame:
     """Return one impression or click per item shown, and the purchases some seconds later."""
-    seen = _events_at(truth, shown, np.ones_like(clicked), np.where(clicked, "click", "impression"))
-    purchases = _events_at(truth, shown, bought, np.full(shown.shape, "purchase")).with_columns(
+    seen = _events_at(truth, impressions, np.ones_like(clicked), np.where(clicked, "click", "impression"))
+    purchases = _events_at(truth, impressions, bought, np.full(impressions.shape, "purchase")).with_columns(
         pl.col("timestamp") + rng.integers(20, 240, int(bought.sum())) * 1_000_000
     )
     return pl.concat([seen, purchases]).sort("timestamp", "request_id", "position", maintain_order=True)
 
 
-def _events_at(truth: Truth, shown: Ints, where: Bools, types: NDArray[np.str_]) -> pl.DataFrame:
-    request, place = np.nonzero(where)
+def _events_at(truth: Truth, impressions: Ints, where: Bools, types: NDArray[np.str_]) -> pl.DataFrame:
+    request, column = np.nonzero(where)
     session = np.cumsum(truth.request_kept < 1) - 1
     return pl.DataFrame(
         {
             "user_id": pl.Series(_user_ids(truth)).gather(truth.request_user[request]),
-            "item_id": pl.Series(truth.item_ids.tolist()).gather(shown[request, place]),
-            "event_type": types[request, place].tolist(),
+            "item_id": pl.Series(truth.item_ids.tolist()).gather(impressions[request, column]),
+            "event_type": types[request, column].tolist(),
             "timestamp": truth.request_time[request],
             "session_id": pl.Series([f"s{row:07d}" for row in range(session[-1] + 1)]).gather(session[request]),
             "request_id": pl.Series(truth.request_ids.tolist()).gather(request),
-            "position": (place + 1).astype(np.int32),
+            "position": (column + 1).astype(np.int32),
         }
     )
 

@@ -1,8 +1,8 @@
-"""The words of the simulated shop: what it sells, and how an attribute is told in many ways.
+"""The words of the simulated shop: what it sells, and many ways to express each attribute.
 
-In: category, brand and attributes of every item. Out: titles, descriptions and tags. An attribute
-is told by titles and descriptions alone, each time in one of several wordings that share few words,
-so that a model has to understand the text in order to know the item.
+In: category, brand and attributes of every item. Out: titles, descriptions and tags. Only titles and
+descriptions express an attribute, each time in one of several wordings that share few words, so that a
+model has to understand the text in order to know the item.
 """
 
 from dataclasses import dataclass
@@ -468,22 +468,22 @@ def write_texts(
     for category, brand, row in zip(categories, brands, has, strict=True):
         shelf = CATEGORIES[CATEGORY_NAMES[category]]
         noun = _one(rng, shelf.nouns)
-        told = [ATTRIBUTES[place] for place in rng.permutation(np.flatnonzero(row))]
-        texts.titles.append(_title(rng, BRANDS[brand], noun, told))
-        texts.descriptions.append(_description(rng, noun, told))
+        attributes = [ATTRIBUTES[index] for index in rng.permutation(np.flatnonzero(row))]
+        texts.titles.append(_title(rng, BRANDS[brand], noun, attributes))
+        texts.descriptions.append(_description(rng, noun, attributes))
         texts.tags.append([noun, shelf.department])
     return texts
 
 
-def _title(rng: np.random.Generator, brand: str, noun: str, told: list[str]) -> str:
+def _title(rng: np.random.Generator, brand: str, noun: str, attributes: list[str]) -> str:
     # Four titles in ten keep every attribute for the description.
-    adjective = _one(rng, WORDINGS[told[0]][0]) if told and rng.random() < 0.6 else ""
+    adjective = _one(rng, WORDINGS[attributes[0]][0]) if attributes and rng.random() < 0.6 else ""
     model = f"{_one(rng, _MODELS)} {rng.integers(1, 100)}"
     return " ".join(f"{brand} {model} {adjective} {noun}".split())
 
 
-def _description(rng: np.random.Generator, noun: str, told: list[str]) -> str:
-    says = [_one(rng, WORDINGS[name][1]) for name in told]
+def _description(rng: np.random.Generator, noun: str, attributes: list[str]) -> str:
+    says = [_one(rng, WORDINGS[name][1]) for name in attributes]
     opening = f"This {noun} {' and '.join(says[:2])}." if says else f"A {noun} for every day."
     return " ".join([opening, *(f"It {more}." for more in says[2:]), _one(rng, _CLOSINGS)])
 

@@ -30,7 +30,7 @@ TRUTH = "truth.npz"
 _CELLS = 1_000_000  # of one [B, N] block
 # The logit of a click on an item that is looked at.
 _CLICK, _IN_CATEGORY, _LIKED, _FAVOURITE_BRAND, _QUALITY, REPEATED = -3.3, 1.1, 1.8, 0.5, 0.5, -1.5
-# How often each part of the shop fills a place of the list.
+# How often each part of the shop fills a position of the list.
 _SHARE_POPULAR, _SHARE_BROWSED, _SHARE_ANY = 0.25, 0.6, 0.15
 
 
@@ -110,11 +110,11 @@ def oracle_scores(truth: Truth, request_ids: Sequence[str], know_intent: bool = 
     """
     rows = _find(truth, request_ids)
     scores = np.zeros((len(rows), len(truth.item_ids)), np.float32)
-    places, tastes, weights = _beliefs(truth, rows, know_intent)
-    for block in blocks(len(places), len(truth.item_ids)):
-        place = places[block]
-        expected = _expected_clicks(truth, rows[place], tastes[block])
-        np.add.at(scores, place, weights[block, None] * expected)
+    indexes, tastes, weights = _beliefs(truth, rows, know_intent)
+    for block in blocks(len(indexes), len(truth.item_ids)):
+        index = indexes[block]
+        expected = _expected_clicks(truth, rows[index], tastes[block])
+        np.add.at(scores, index, weights[block, None] * expected)
     return scores
 
 
@@ -130,17 +130,17 @@ def _find(truth: Truth, request_ids: Sequence[str]) -> Ints:
 
 
 def _beliefs(truth: Truth, rows: Ints, know_intent: bool) -> tuple[Ints, Ints, Floats]:
-    """Return pairs of a place in `rows` and a taste that may be its intent, with the probability."""
+    """Return pairs of an index in `rows` and a taste that may be its intent, with their probabilities."""
     if know_intent:
         return np.arange(len(rows)), truth.request_taste[rows], np.ones(len(rows), np.float32)
     user = truth.request_user[rows]
     first = np.searchsorted(truth.taste_user, user)
     counts = np.searchsorted(truth.taste_user, user, side="right") - first
-    places = np.repeat(np.arange(len(rows)), counts)
-    tastes = np.arange(len(places)) + np.repeat(first - np.cumsum(counts) + counts, counts)
-    kept = truth.request_kept[rows][places]
-    same = tastes == truth.request_before[rows][places]
-    return places, tastes, kept * same + (1 - kept) * truth.taste_prior[tastes]
+    indexes = np.repeat(np.arange(len(rows)), counts)
+    tastes = np.arange(len(indexes)) + np.repeat(first - np.cumsum(counts) + counts, counts)
+    kept = truth.request_kept[rows][indexes]
+    same = tastes == truth.request_before[rows][indexes]
+    return indexes, tastes, kept * same + (1 - kept) * truth.taste_prior[tastes]
 
 
 def _expected_clicks(truth: Truth, rows: Ints, tastes: Ints) -> Floats:

@@ -35,7 +35,7 @@ for command in (data.data, train.train, models.evaluate, models.recommend, serve
 
 
 def main() -> NoReturn:
-    """Run the command line; problems that users can mend become one line on stderr."""
+    """Run the command line; a problem that the user can solve is one line on stderr."""
     try:
         cli.main(standalone_mode=False)
     except click.ClickException as error:

@@ -1,4 +1,4 @@
-"""What several commands share: kinds of arguments, and options that mean the same everywhere."""
+"""Argument types and options that several commands share."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ STORE = click.option(
 
 
 class Commands(click.Group):
-    """A group that keeps examples as they are written and lists commands in their order."""
+    """A group that lists its commands in the order of their definition."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the commands in the order of their definition."""
@@ -29,7 +29,7 @@ class Commands(click.Group):
 
 
 def in_a_folder(ctx: click.Context, option: click.Parameter, path: Path | None) -> Path | None:
-    """Refuse a file whose folder is missing before any work is done for it."""
+    """Refuse a path whose parent folder does not exist, before any work is done for it."""
     if path and not path.absolute().parent.is_dir():
-        raise click.BadParameter(f"the folder {path.parent} does not exist; make it first")
+        raise click.BadParameter(f"the folder {path.parent} does not exist; create it first")
     return path

@@ -1,4 +1,4 @@
-"""`recsys data`: import, simulate, export, prune and check datasets."""
+"""`recsys data`: import, simulate, export and check datasets; prune the store."""
 
 import sys
 from pathlib import Path
@@ -11,17 +11,22 @@ from recsys.errors import UsageError
 
 @click.group(cls=Commands)
 def data() -> None:
-    """Import, simulate and check datasets."""
+    """Import, simulate, export and check datasets; prune the store."""
 
 
 @data.command("import")
 @click.argument("fmt", metavar="FORMAT")
 @click.argument("src", type=click.Path(path_type=Path))
-@click.option("--out", type=Folder, required=True, help="Dataset folder to write; must not exist or be empty.")
-@click.option("--column", multiple=True, metavar="OURS=THEIRS", help="Name a column, e.g. user_id=visitorid.")
-@click.option("--option", multiple=True, metavar="KEY=VALUE", help="An option of the format, e.g. like_from=4.")
+@click.option("--out", type=Folder, required=True, help="Dataset folder to write; new or empty.")
+@click.option(
+    "--column",
+    multiple=True,
+    metavar="OURS=THEIRS",
+    help="Which column of SRC is which of ours, e.g. user_id=visitorid; repeatable.",
+)
+@click.option("--option", multiple=True, metavar="KEY=VALUE", help="Option of FORMAT, e.g. like_from=4; repeatable.")
 def import_(fmt: str, src: Path, out: Path, column: tuple[str, ...], option: tuple[str, ...]) -> None:
-    """Turn SRC into a dataset. FORMAT: files, movielens, mind, amazon or recbole.
+    """Convert SRC to a dataset. FORMAT is files, movielens, mind, amazon or recbole.
 
     \b
     Examples:
@@ -40,12 +45,14 @@ def import_(fmt: str, src: Path, out: Path, column: tuple[str, ...], option: tup
 
 
 @data.command()
-@click.option("--out", type=Folder, required=True, help="Dataset folder to write; must not exist or be empty.")
+@click.option("--out", type=Folder, required=True, help="Dataset folder to write; new or empty.")
 @click.option("--users", default=2000, show_default=True, type=click.IntRange(2), help="Number of users.")
 @click.option("--items", default=1500, show_default=True, type=click.IntRange(50), help="Number of items.")
-@click.option("--seed", default=7, show_default=True, help="Same seed, same shop.")
+@click.option("--seed", default=7, show_default=True, help="The same seed gives the same shop.")
 def simulate(out: Path, users: int, items: int, seed: int) -> None:
-    """Write a simulated shop whose true tastes are known.
+    """Write the dataset of a simulated shop.
+
+    The true tastes of its users are known, so that the best possible ranking is, too.
 
     \b
     Example:
@@ -61,13 +68,13 @@ def simulate(out: Path, users: int, items: int, seed: int) -> None:
 
 @data.command()
 @click.argument("dataset", type=Folder)
-@click.option("--out", type=Folder, required=True, help="Dataset folder to write; must not exist or be empty.")
+@click.option("--out", type=Folder, required=True, help="Dataset folder to write; new or empty.")
 @STORE
 def export(dataset: Path, out: Path, store: str) -> None:
-    """Add to DATASET what the API was told and what it showed, ready for `recsys train`.
+    """Add what the API has stored to a dataset.
 
-    Events of the store follow those of DATASET. Places of answered lists on which nobody acted become
-    impressions. Users who were deleted are left out.
+    Writes DATASET with the store's events, changed items and lists to --out, ready for `recsys train`.
+    Listed items that led to no event become impressions. Users who were deleted are left out.
 
     \b
     Example:
@@ -89,10 +96,10 @@ def export(dataset: Path, out: Path, store: str) -> None:
 
 
 @data.command()
-@click.option("--days", type=click.IntRange(1), required=True, help="Keep the latest days.")
+@click.option("--days", type=click.IntRange(1), required=True, help="Days to keep, counted back from now.")
 @STORE
 def prune(days: int, store: str) -> None:
-    """Delete events and lists of the store that are older than some days.
+    """Delete old events and lists from the store.
 
     \b
     Example:
@@ -110,7 +117,9 @@ def prune(days: int, store: str) -> None:
 @data.command()
 @click.argument("dataset", type=Folder)
 def check(dataset: Path) -> None:
-    """Report counts and every violated rule of DATASET; exit code 1 when a rule is violated.
+    """Print every rule that DATASET violates.
+
+    Prints counts as well. The exit code is 1 if a rule is violated.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""`recsys keys`: make, list and revoke the keys of the API."""
+"""`recsys keys`: create, list and revoke API keys."""
 
 import click
 
@@ -7,7 +7,7 @@ from recsys.cli.common import STORE, Commands
 
 @click.group(cls=Commands)
 def keys() -> None:
-    """Make, list and revoke the keys of the API."""
+    """Create, list and revoke API keys."""
 
 
 @keys.command("add")
@@ -19,17 +19,17 @@ def keys() -> None:
     type=click.Choice(["read", "write", "admin"]),
     default=("read",),
     show_default=True,
-    help="What the key may do; may be given more than once.",
+    help="What the key may do; repeatable.",
 )
 @STORE
 def add_key(name: str, scopes: tuple[str, ...], store: str) -> None:
-    """Make a key called NAME and print it: it is shown this once.
+    """Create a key called NAME and print it. It cannot be printed again.
 
     \b
     Example:
       recsys keys add shop --scope read --scope write
     """
-    from serving.api.keys import create_key
+    from serving.api.access.keys import create_key
     from serving.store.store import Store
 
     click.echo(create_key(Store(store), name, scopes))
@@ -38,10 +38,10 @@ def add_key(name: str, scopes: tuple[str, ...], store: str) -> None:
 @keys.command("list")
 @STORE
 def list_keys(store: str) -> None:
-    """List all keys, without their secrets."""
+    """List all keys without their secrets."""
     from rich.console import Console
 
-    from serving.api.keys import table_of
+    from serving.api.access.keys import table_of
     from serving.store.store import Store
 
     Console().print(table_of(Store(store)))
@@ -51,13 +51,13 @@ def list_keys(store: str) -> None:
 @click.argument("key_id")
 @STORE
 def revoke(key_id: str, store: str) -> None:
-    """Revoke the key KEY_ID; servers refuse it two seconds later.
+    """Revoke the key KEY_ID. Running servers refuse it within two seconds.
 
     \b
     Example:
       recsys keys revoke 1a2b3c4d
     """
-    from serving.api.keys import revoke_key
+    from serving.api.access.keys import revoke_key
     from serving.store.store import Store
 
     revoke_key(Store(store), key_id)

@@ -1,4 +1,4 @@
-"""`recsys evaluate` and `recsys recommend`: what a registered model does with a dataset."""
+"""`recsys evaluate` and `recsys recommend`: measure a model, and write its lists."""
 
 from pathlib import Path
 
@@ -11,13 +11,13 @@ from recsys.cli.common import MODEL, File, Folder, in_a_folder
 @click.argument("dataset", type=Folder)
 @MODEL
 @click.option(
-    "--split", type=click.Choice(["valid", "test"]), default="test", show_default=True, help="What to measure on."
+    "--split", type=click.Choice(["valid", "test"]), default="test", show_default=True, help="Split to evaluate on."
 )
-@click.option("--json", "json_file", type=File, callback=in_a_folder, help="Write the report to this file.")
-@click.option("--baselines", is_flag=True, help="Fit and measure the baselines as well.")
+@click.option("--json", "json_file", type=File, callback=in_a_folder, help="Write the report to this JSON file.")
+@click.option("--baselines", is_flag=True, help="Also fit and evaluate the baselines.")
 @click.option("--yardsticks", "baselines", is_flag=True, hidden=True)  # the name until 0.1
 def evaluate(dataset: Path, model: str, split: str, json_file: Path | None, baselines: bool) -> None:
-    """Measure a model's lists on DATASET, with 95 % intervals.
+    """Evaluate a model's lists on DATASET, with 95 % confidence intervals.
 
     \b
     Example:
@@ -25,8 +25,8 @@ def evaluate(dataset: Path, model: str, split: str, json_file: Path | None, base
     """
     from rich.console import Console
 
-    from training.evaluation.evaluate import render
     from training.evaluation.registered import evaluate_model
+    from training.evaluation.report import render
 
     report = evaluate_model(dataset, model, split, baselines)
     render(report, Console())
@@ -38,14 +38,14 @@ def evaluate(dataset: Path, model: str, split: str, json_file: Path | None, base
 @click.argument("dataset", type=Folder)
 @MODEL
 @click.option("--k", default=20, show_default=True, type=click.IntRange(1, 1000), help="Items per list.")
-@click.option("--out", type=Folder, required=True, callback=in_a_folder, help="Folder to write; must not exist.")
-@click.option("--users", type=File, help="File of user ids (.parquet, .csv or one a line); all users by default.")
-@click.option("--resume", is_flag=True, help="Go on with a run that was stopped.")
+@click.option("--out", type=Folder, required=True, callback=in_a_folder, help="Folder to write; it must not exist yet.")
+@click.option("--users", type=File, help="File of user ids (.parquet, .csv, or one id per line).  [default: all users]")
+@click.option("--resume", is_flag=True, help="Continue a run that was stopped.")
 def recommend(dataset: Path, model: str, k: int, out: Path, users: Path | None, resume: bool) -> None:
-    """Write a ranked list for every user of DATASET, complete or not at all.
+    """Write a ranked list for every user of DATASET.
 
-    The folder has Parquet files and a _report.json. Ray makes the lists, on the cluster of RAY_ADDRESS or on
-    all cores of this machine.
+    Writes Parquet files and a _report.json. The folder appears when all lists are complete. The work runs on Ray:
+    on the cluster at RAY_ADDRESS, or on all cores of this machine.
 
     \b
     Examples:

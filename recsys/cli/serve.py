@@ -15,17 +15,17 @@ from recsys.errors import UsageError
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535), help="Port to listen on.")
 @click.option(
-    "--rate", default=1000, show_default=True, type=click.IntRange(1), help="Requests a second per key and process."
+    "--rate", default=1000, show_default=True, type=click.IntRange(1), help="Requests per second, per key and process."
 )
-@click.option("--ray", is_flag=True, help="Answer from several processes or machines; needs PostgreSQL as the store.")
+@click.option("--ray", is_flag=True, help="Serve from several processes or machines; needs PostgreSQL as the store.")
 @click.option(
-    "--replicas", type=click.IntRange(1), help="Processes with a model of their own under --ray.  [default: 2]"
+    "--replicas", type=click.IntRange(1), help="Processes under --ray, each with its own model.  [default: 2]"
 )
-def serve(model: str, store: str, host: str, port: int, rate: int, ray: bool, replicas: int | None) -> None:
-    """Answer over HTTP: lists, search, events, items; GET /docs explains them all.
+def serve(*, model: str, store: str, host: str, port: int, rate: int, ray: bool, replicas: int | None) -> None:
+    """Serve recommendations, search, events and items over HTTP; GET /docs documents the API.
 
-    Without keys it listens on this machine alone. When the alias of the model moves, the new version
-    is loaded behind the old one.
+    Without keys, only this machine can be served. When the alias of the model moves, the new version
+    is loaded while the old one goes on serving.
 
     \b
     Examples:
@@ -35,15 +35,15 @@ def serve(model: str, store: str, host: str, port: int, rate: int, ray: bool, re
       recsys serve --ray --replicas 4 --store postgresql://recsys@db/recsys
     """
     if ray:
-        _serve_replicas(model, store, host, port, rate, replicas or 2)
+        _serve_replicas(model, store, host=host, port=port, rate=rate, replicas=replicas or 2)
     elif replicas:
         raise UsageError(f"--replicas {replicas}: several processes need --ray")
     else:
-        _serve_alone(model, store, host, port, rate)
+        _serve_alone(model, store, host=host, port=port, rate=rate)
 
 
-def _serve_alone(model: str, store: str, host: str, port: int, rate: int) -> None:
-    # Requests run beside each other: threads within one would only wait for each other.
+def _serve_alone(model: str, store: str, *, host: str, port: int, rate: int) -> None:
+    # Requests run in parallel; threads within each would only wait for one another.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     from recsys.progress import stage
     from recsys.registry import bundle_folder, resolve
@@ -53,16 +53,16 @@ def _serve_alone(model: str, store: str, host: str, port: int, rate: int) -> Non
     with stage(f"loading {model}"):
         bundle_folder(resolve(model))  # a wrong name is refused before a store is made
         opened = Store(store)
-        live = open_model(model, opened)
-    run(live, opened, host, port, rate)
+        holder = open_model(model, opened)
+    run(holder, opened, host=host, port=port, rate=rate)
 
 
-def _serve_replicas(model: str, store: str, host: str, port: int, rate: int, replicas: int) -> None:
+def _serve_replicas(model: str, store: str, *, host: str, port: int, rate: int, replicas: int) -> None:
     from recsys.registry import bundle_folder, resolve
-    from serving.api.guard import Limits
+    from serving.api.access.limits import Limits
     from serving.api.replicas import Plan, run
 
     bundle_folder(resolve(model))  # a wrong name is refused before Ray starts
     if ":/" not in model:
         model = str(Path(model).absolute())
-    run(Plan(model, store, Limits(per_second=rate)), host, port, replicas)
+    run(Plan(model, store, Limits(per_second=rate)), host=host, port=port, replicas=replicas)

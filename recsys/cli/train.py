@@ -10,18 +10,20 @@ from recsys.cli.common import File, Folder
 
 @click.command()
 @click.argument("dataset", type=Folder)
-@click.option("--config", type=File, help="TOML file; `docs/configuration.md` lists its keys.")
-@click.option("--set", "sets", multiple=True, metavar="SECTION.KEY=VALUE", help="Override one configuration key.")
+@click.option("--config", type=File, help="TOML file with configuration keys (see docs/configuration.md).")
+@click.option(
+    "--set", "sets", multiple=True, metavar="SECTION.KEY=VALUE", help="Set one configuration key; can be repeated."
+)
 @click.option("--name", help="Name of the MLflow run.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Same seed, same model.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Seed of all random draws.")
 @click.option(
     "--fit-on",
     type=click.Choice(["train", "train+valid", "all"]),
     default="train+valid",
     show_default=True,
-    help="What the registered model is fitted on; choices are always made on valid.",
+    help="Splits that the registered model is fitted on. Epochs are always chosen on valid.",
 )
-@click.option("--resume", metavar="RUN", help="Go on with a run that was stopped.")
+@click.option("--resume", metavar="RUN", help="Continue the stopped run with this id.")
 def train(
     dataset: Path,
     config: Path | None,
@@ -31,7 +33,10 @@ def train(
     fit_on: Any,
     resume: str | None,
 ) -> None:
-    """Fine-tune the encoder, train the ranker, evaluate on test, and register the model.
+    """Train a model on DATASET and register it.
+
+    Fine-tunes the text encoder, trains the ranker, evaluates the model on the test split, and registers it in
+    MLflow. The first model becomes the champion, which the other commands use by default.
 
     \b
     Examples:
@@ -44,7 +49,7 @@ def train(
     from recsys.config import load_config
 
     settings = load_config(config, sets)
-    from training.evaluation.evaluate import render
+    from training.evaluation.report import render
     from training.pipeline import train as run
 
     trained = run(dataset, settings, name, seed, fit_on, resume)

@@ -1,7 +1,7 @@
 """The text encoder: a BERT-like model that turns item texts into vectors.
 
 In: item texts or their token ids. Out: mean-pooled vectors `[U, H]`. The layers below the
-fine-tuned ones are frozen, so their output can be computed once per item and kept (`FrozenPrefix`).
+fine-tuned ones are frozen, so their output is computed once per item and kept (`FrozenPrefix`).
 
 Shapes: U items, T tokens, H hidden width of the encoder.
 """
@@ -32,7 +32,7 @@ PACKAGED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d
 """Of `model.safetensors`, as published for sentence-transformers/all-MiniLM-L6-v2."""
 
 TOKENS_PER_BATCH = 8192
-"""Padded tokens that one forward pass takes when many items are encoded."""
+"""Padded tokens per forward pass when many items are encoded."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +54,11 @@ class Tokens:
         lengths = self.lengths[rows]
         columns = np.arange(lengths.max(initial=1))
         mask = columns < lengths[:, None]
-        places = np.where(mask, self.offsets[rows][:, None] + columns, 0)
-        return torch.from_numpy(np.where(mask, self.ids[places], 0)).long(), torch.from_numpy(mask)
+        index = np.where(mask, self.offsets[rows][:, None] + columns, 0)
+        return torch.from_numpy(np.where(mask, self.ids[index], 0)).long(), torch.from_numpy(mask)
 
     def batches(self, rows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-        """Yield `rows` in batches of like length, each at most `TOKENS_PER_BATCH` padded tokens."""
+        """Yield `rows` in batches of similar length, each of at most `TOKENS_PER_BATCH` padded tokens."""
         ordered = rows[np.argsort(self.lengths[rows], kind="stable")]
         start = 0
         while start < len(ordered):
@@ -81,7 +81,7 @@ class TextEncoder(nn.Module):
             module.requires_grad_(False)
 
     def fixed(self) -> list[nn.Module]:
-        """Return the parts that stay as they were loaded: the token embeddings and the lower layers."""
+        """Return the parts that are never trained: the token embeddings and the lower layers."""
         return [self.model.embeddings, *self.layers[: self.split]]  # type: ignore[list-item]
 
     @property
@@ -91,7 +91,7 @@ class TextEncoder(nn.Module):
 
     @property
     def width(self) -> int:
-        """H."""
+        """H, the width of a hidden state."""
         return int(self.model.config.hidden_size)  # type: ignore[union-attr, arg-type]
 
     @property
@@ -100,19 +100,19 @@ class TextEncoder(nn.Module):
         return any(parameter.requires_grad for parameter in self.layers.parameters())
 
     def lower(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Return the hidden states `[U, T, H]` below the trainable layers for ids, mask `[U, T]`."""
+        """Return the hidden states `[U, T, H]` below the trainable layers, from ids and mask `[U, T]`."""
         with torch.no_grad():
             hidden: Tensor = self.model.embeddings(input_ids=ids)  # type: ignore[operator]
             return self._run(hidden, mask, 0, self.split)
 
     def upper(self, hidden: Tensor, mask: Tensor) -> Tensor:
-        """Return the pooled vectors `[U, H]` of hidden states `[U, T, H]`."""
+        """Return the pooled vectors `[U, H]`, from hidden states `[U, T, H]` and mask `[U, T]`."""
         hidden = self._run(hidden, mask, self.split, len(self.layers))
         weights = mask.unsqueeze(-1).float()  # [U, T, 1]
         return (hidden.float() * weights).sum(1) / weights.sum(1)
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Return the pooled vectors `[U, H]` of ids, mask `[U, T]`."""
+        """Return the pooled vectors `[U, H]`, from ids and mask `[U, T]`."""
         return self.upper(self.lower(ids, mask), mask)
 
     def _run(self, hidden: Tensor, mask: Tensor, start: int, stop: int) -> Tensor:
@@ -126,14 +126,14 @@ class TextEncoder(nn.Module):
         return hidden
 
     def train(self, mode: bool = True) -> "TextEncoder":
-        """Stay in evaluation mode: dropout would set fresh vectors apart from cached ones."""
+        """Stay in evaluation mode: with dropout, fresh vectors would differ from cached ones."""
         return super().train(False)
 
 
 class FrozenPrefix:
     """The output of the frozen lower layers for every item of a catalogue, computed once.
 
-    Kept in memory (`[total tokens, H]`) where it fits in `limit_bytes`, else computed when asked.
+    It is kept in memory (`[total tokens, H]`) if it fits in `limit_bytes`, else computed at each call.
     """
 
     def __init__(self, encoder: TextEncoder, tokens: Tokens, precision: str, limit_bytes: int = 3 << 30) -> None:
@@ -203,13 +203,20 @@ def load_encoder_folder(folder: str, trainable_layers: int) -> tuple[TextEncoder
     return TextEncoder(model, trainable_layers), tokenizer
 
 
-def resolve_precision(wanted: str, device: torch.device) -> str:
-    """Return `fp32` or `bf16`: `auto` takes bf16 only where the hardware computes it natively.
+def resolve_precision(precision: str, device: torch.device) -> str:
+    """Return `fp32` or `bf16` for `precision`, the value of `encoder.precision`, on `device`.
 
-    A CPU without AVX-512 bf16 emulates it, some hundred times slower than fp32.
+    `fp32` and `bf16` are returned as they are. `auto` is bf16 if the hardware computes it natively,
+    else fp32: a CPU without AVX-512 bf16 emulates bf16, about a hundred times slower than fp32.
+
+    One rule covers all uses of `encoder.precision`:
+
+    - training and the user tower compute in what this function returns;
+    - item texts and typed sentences are encoded in int8 if the value is `auto` and the CPU multiplies
+      8-bit integers natively (`recsys.models.encoder_int8`), else in what this function returns.
     """
-    if wanted != "auto":
-        return wanted
+    if precision != "auto":
+        return precision
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
     return "bf16" if torch.cpu._is_avx512_bf16_supported() else "fp32"
@@ -221,7 +228,7 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any
 
 
 def tokenize(texts: list[str], tokenizer: Any, max_tokens: int) -> Tokens:
-    """Tokenise `texts`, each cut to `max_tokens`."""
+    """Return the token ids of `texts`, each cut to `max_tokens`."""
     if not texts:
         return Tokens(np.empty(0, np.int32), np.zeros(1, np.int64))
     rows = tokenizer(texts, truncation=True, max_length=max_tokens, return_attention_mask=False)["input_ids"]
@@ -237,10 +244,10 @@ def _locate(name: str) -> str:
 
     folder = Path(get_model_path())
     with (folder / "model.safetensors").open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != PACKAGED_SHA256:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != PACKAGED_SHA256:
         raise RecsysError(
-            f"{folder / 'model.safetensors'}: SHA-256 is {found[:12]}…, not {PACKAGED_SHA256[:12]}…; "
+            f"{folder / 'model.safetensors'}: SHA-256 is {digest[:12]}…, not {PACKAGED_SHA256[:12]}…; "
             f"reinstall the package {PACKAGED}"
         )
     return str(folder)

@@ -1,12 +1,15 @@
 """The text encoder in 8-bit integers, for CPUs that multiply these natively (AVX-512 VNNI).
 
-In: a `TextEncoder` with the weights that it has now. Out: its mean-pooled vectors `[N, H]`, with a
-cosine of some 0.999 to those in fp32.
+In: a `TextEncoder` with its present weights. Out: its mean-pooled vectors `[N, H]`, whose cosine to
+those in fp32 is about 0.999.
 
-Weights are rounded once, each output channel by its own scale. OpenVINO rounds what enters a layer as
-it comes, `GROUP` values of one token by their own scale, so nothing has to be calibrated. Texts are
-encoded with others of their very length: without padding a text gets the same vector alone and
-among others.
+Weights are quantised once, with one scale per output channel. OpenVINO quantises the input of a layer
+as it arrives, with one scale per `GROUP` values of a token. Channels whose inputs are large for any
+text would take the bits of all others, so half of their magnitude moves into the weights first
+(SmoothQuant, Xiao et al. 2023). Each batch holds texts of one length: without padding, a text has the
+same vector alone and among others.
+
+Why this is not left to NNCF: docs/decisions/008-int8-encoder.md.
 
 Shapes: N texts, U of them at a time, T tokens, H hidden width of the encoder, O × I a layer's outputs × inputs.
 """
@@ -20,7 +23,9 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from recsys.models.encoder import TextEncoder, Tokens
 
@@ -29,80 +34,70 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-GROUP = 96
-"""Activations of a token that share a scale: fewer are more exact, more are faster."""
+GROUP = 192
+"""Activations of a token that share a scale: fewer are more accurate, more are faster."""
 
-TOKENS_PER_BATCH = 1024
-"""Tokens of one forward pass: few enough that what it computes stays near the core."""
+TOKENS_PER_BATCH = 512
+"""Tokens per forward pass: few enough that intermediate results stay in the cache of the core."""
 
 
 class Int8Encoder:
-    """An encoder whose large matrix products are of 8-bit integers; threads may share it."""
+    """An encoder that multiplies weights and activations as 8-bit integers; safe to share between threads."""
 
     def __init__(self, encoder: TextEncoder) -> None:
-        sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # it would report every import
-        import openvino
-
-        model = _converted(encoder)
-        _round_weights(model)
+        unpadded = Unpadded(encoder)
+        graph = to_graph(unpadded)
+        _quantise_weights(graph, _input_peaks(unpadded))
         self.width = encoder.width
-        self.compiled = openvino.Core().compile_model(
-            model,
-            "CPU",
-            {
-                "DYNAMIC_QUANTIZATION_GROUP_SIZE": str(GROUP),
-                "INFERENCE_PRECISION_HINT": "bf16" if torch.cpu._is_avx512_bf16_supported() else "f32",
-                "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-                "NUM_STREAMS": 1,
-                "ENABLE_CPU_PINNING": False,
-            },
-        )
+        self.compiled = compile_graph(graph, GROUP)
 
     def encode(self, tokens: Tokens) -> Tensor:
         """Return the pooled vectors `[N, H]` (fp32) of N tokenised texts."""
         pooled = np.empty((len(tokens), self.width), np.float32)
         request = self.compiled.create_infer_request()
         for length in np.unique(tokens.lengths):
-            alike = np.flatnonzero(tokens.lengths == length)
-            for rows in np.array_split(alike, max(1, len(alike) * length // TOKENS_PER_BATCH)):
+            same_length = np.flatnonzero(tokens.lengths == length)
+            for rows in np.array_split(same_length, max(1, len(same_length) * length // TOKENS_PER_BATCH)):
                 ids, _ = tokens.padded(rows)  # [U, T]
                 pooled[rows] = request.infer([ids.numpy()])[0]
         return torch.from_numpy(pooled)
 
 
 def native(encoder: TextEncoder) -> bool:
-    """Whether 8-bit integers are faster for `encoder` where it is now: on a CPU with AVX-512 VNNI, with OpenVINO."""
+    """Return whether int8 is faster for `encoder`: it is on a CPU with AVX-512 VNNI, and OpenVINO is installed."""
     on_cpu = next(encoder.parameters()).device.type == "cpu"
     return on_cpu and torch.cpu._is_vnni_supported() and importlib.util.find_spec("openvino") is not None
 
 
-def int8_encoder(encoder: TextEncoder) -> Int8Encoder | None:
-    """Return `encoder` in 8-bit integers, made at the first call and anew when its weights have changed.
+def int8_encoder(encoder: TextEncoder, precision: str) -> Int8Encoder | None:
+    """Return `encoder` in int8 where `precision` allows it, or None.
 
-    None where that would not be faster, and where OpenVINO cannot read the model.
+    `precision` is `encoder.precision` of the configuration; only `auto` allows int8. None also where
+    int8 would not be faster, and where OpenVINO cannot read the model. The int8 encoder is made at
+    the first call, kept, and made anew after the weights have changed.
     """
-    if not native(encoder):
+    if precision != "auto" or not native(encoder):
         return None
     version = sum(parameter._version for parameter in encoder.parameters())
-    known = _made.get(encoder)
-    if known is None or known[0] != version:
-        known = _made[encoder] = version, _made_or_none(encoder)
-    return known[1]
+    cached = _cache.get(encoder)
+    if cached is None or cached[0] != version:
+        cached = _cache[encoder] = version, _int8_or_none(encoder)
+    return cached[1]
 
 
-_made: WeakKeyDictionary[TextEncoder, tuple[int, Int8Encoder | None]] = WeakKeyDictionary()
-"""What was made of each encoder, and the version of its weights at that time."""
+_cache: WeakKeyDictionary[TextEncoder, tuple[int, Int8Encoder | None]] = WeakKeyDictionary()
+"""The int8 encoder of each encoder, and the version of the weights that it was made from."""
 
 
-def _made_or_none(encoder: TextEncoder) -> Int8Encoder | None:
+def _int8_or_none(encoder: TextEncoder) -> Int8Encoder | None:
     try:
         return Int8Encoder(encoder)
-    except Exception as error:  # of many kinds; the encoder as it is serves as well
+    except Exception as error:  # OpenVINO raises many kinds; bf16 or fp32 serves as well
         log.warning("texts are not encoded in int8: %s", (str(error).splitlines() or [repr(error)])[0])
         return None
 
 
-class _Unpadded(nn.Module):
+class Unpadded(nn.Module):
     """The encoder for texts of one length, which need no mask."""
 
     def __init__(self, encoder: TextEncoder) -> None:
@@ -117,29 +112,82 @@ class _Unpadded(nn.Module):
         return hidden.mean(1)
 
 
-def _converted(encoder: TextEncoder) -> "openvino.Model":
-    """Return `encoder` as OpenVINO's graph from ids `[U, T]` to vectors `[U, H]`."""
+@torch.no_grad()
+def _input_peaks(encoder: Unpadded) -> dict[str, NDArray[np.float32]]:
+    """Return, per linear layer, the largest magnitude `[I]` of each input channel over texts of random tokens."""
+    peaks: dict[str, NDArray[np.float32]] = {}
+
+    def watch(name: str, layer: nn.Linear) -> RemovableHandle:
+        def keep(_: nn.Module, inputs: tuple[Tensor]) -> None:
+            peaks[name] = inputs[0].abs().flatten(0, -2).amax(0).float().numpy()
+
+        return layer.register_forward_pre_hook(keep)
+
+    hooks = [watch(name, layer) for name, layer in encoder.named_modules() if isinstance(layer, nn.Linear)]
+    vocabulary = encoder.embeddings.word_embeddings.num_embeddings  # type: ignore[union-attr]
+    encoder(torch.randint(vocabulary, (16, 32), generator=torch.Generator().manual_seed(0)))  # type: ignore[arg-type]
+    for hook in hooks:
+        hook.remove()
+    return peaks
+
+
+def to_graph(encoder: Unpadded) -> "openvino.Model":
+    """Return `encoder` as OpenVINO's graph from ids `[U, T]` to vectors `[U, H]`.
+
+    `openvino.convert_model` makes the same graph, but sets the root logger to ERROR meanwhile, and for
+    good when it fails: a server would lose its warnings.
+    """
+    _silence_telemetry()
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
     example = (torch.ones(2, 8, dtype=torch.long),)
     with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the tracer's, on shapes that are the same for every text
-        traced = torch.jit.trace(_Unpadded(encoder), example, check_trace=False)
+        warnings.simplefilter("ignore")  # the tracer warns of shapes that are the same for every text
+        traced = torch.jit.trace(encoder, example, check_trace=False)
         decoder = TorchScriptPythonDecoder(traced, example_input=example)
     frontend = FrontEndManager().load_by_framework("pytorch")
     return frontend.convert(frontend.load(decoder))
 
 
-def _round_weights(model: "openvino.Model") -> None:
-    """Replace the weights `[O, I]` of every layer of `model` by 8-bit integers and a scale `[O, 1]`."""
+def compile_graph(graph: "openvino.Model", group: int) -> "openvino.CompiledModel":
+    """Return `graph` ready for this CPU; `group` activations share a scale, where weights are int8 and activations are not."""
+    _silence_telemetry()
+    import openvino
+
+    return openvino.Core().compile_model(
+        graph,
+        "CPU",
+        {
+            "DYNAMIC_QUANTIZATION_GROUP_SIZE": str(group),
+            "INFERENCE_PRECISION_HINT": "bf16" if torch.cpu._is_avx512_bf16_supported() else "f32",
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            "NUM_STREAMS": 1,
+            "ENABLE_CPU_PINNING": False,
+        },
+    )
+
+
+def _silence_telemetry() -> None:
+    """Hide the package through which OpenVINO reports every import to its makers."""
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+
+
+def _quantise_weights(graph: "openvino.Model", peaks: dict[str, NDArray[np.float32]]) -> None:
+    """Replace the weights `[O, I]` of every layer of `graph` that `peaks` names by 8-bit integers and a scale `[O, 1]`.
+
+    `peaks` are those of `_input_peaks`; inputs are divided by a factor per channel and weights multiplied by it.
+    """
     from openvino import opset13 as op
 
-    for product in model.get_ordered_ops():
-        weights = product.input_value(1).get_node() if product.get_type_name() == "MatMul" else None
-        if weights is None or weights.get_type_name() != "Constant":
+    for product in graph.get_ordered_ops():
+        layer = product.get_friendly_name().split("/")[0].removeprefix("__module.")
+        if product.get_type_name() != "MatMul" or layer not in peaks:
             continue
-        values = weights.get_data()
-        scale = np.maximum(np.abs(values).max(1, keepdims=True), 1e-12) / 127
-        rounded = op.convert(op.constant(np.round(values / scale).astype(np.int8)), "f32")
-        product.input(1).replace_source_output(op.multiply(rounded, op.constant(scale)).output(0))
+        weights = product.input_value(1).get_node().get_data()
+        factor = np.sqrt(np.maximum(peaks[layer], 1e-6) / np.maximum(np.abs(weights).max(0), 1e-6))  # [I]
+        weights = weights * factor
+        scale = np.maximum(np.abs(weights).max(1, keepdims=True), 1e-12) / 127
+        integers = op.convert(op.constant(np.round(weights / scale).astype(np.int8)), "f32")
+        product.input(0).replace_source_output(op.multiply(product.input_value(0), op.constant(1 / factor)).output(0))
+        product.input(1).replace_source_output(op.multiply(integers, op.constant(scale)).output(0))

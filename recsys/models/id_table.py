@@ -1,7 +1,9 @@
 """The ID residual: a learned vector per item that had events, on TorchRec.
 
-In: item indexes `[S]`. Out: vectors `[S, D]`, zero for items without events when the model was
-fitted, whose text speaks alone. This module and the ranker are the doors to torchrec.
+In: item indexes `[S]`. Out: vectors `[S, D]`, zero for items that had no events when the model was
+fitted; their item vectors depend on the text alone. Only this module and the ranker import torchrec.
+
+Shapes: S items, N catalogue when fitted, D width.
 """
 
 import logging
@@ -10,15 +12,15 @@ import torch
 from torch import Tensor, nn
 from torchrec import EmbeddingCollection, EmbeddingConfig, KeyedJaggedTensor
 
-# Tracing inside torchrec warns of a renamed function of torch.
+# Tracing inside torchrec warns about a renamed function of torch.
 logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
 
 
 class TorchRecIdTable(nn.Module):
-    """An `EmbeddingCollection` of one table whose unknown items map to zero."""
+    """An `EmbeddingCollection` of one table; unknown items map to zero."""
 
     def __init__(self, known: Tensor, width: int) -> None:
-        """Make a table of zeros for `known` `[N]` (True where an item had events)."""
+        """Make a table of zeros; `known` `[N]` says which items had events."""
         super().__init__()
         self.register_buffer("known", known)
         config = EmbeddingConfig(
@@ -31,7 +33,7 @@ class TorchRecIdTable(nn.Module):
         self.table = EmbeddingCollection(tables=[config], device=torch.device("cpu"))
 
     def forward(self, items: Tensor) -> Tensor:
-        """Return the vectors `[S, D]` of item indexes `[S]`; indexes past the table give zero."""
+        """Return the vectors `[S, D]` of item indexes `[S]`; indexes beyond the table map to zero."""
         known: Tensor = self.known  # type: ignore[assignment]
         inside = items < len(known)
         rows = torch.where(inside, items, 0)

@@ -1,10 +1,10 @@
 """The interest model: an item tower over text and a user tower over histories.
 
 In: pooled text vectors `[S, H]` of items, histories `[B, L]`. Out: unit item vectors `[S, D]` and
-unit user vectors `[B, L, 2, D]`, one per position and head; interest = their cosine.
+unit user vectors `[B, L, 2, D]`, one per position and head; interest is their cosine.
 
-Shapes: B users, L history positions (right-aligned: the latest event stands last), S items,
-H width of the text encoder, D = H.
+Shapes: B users, L history positions (right-aligned: the latest event is last), P selected
+positions, S items, N catalogue, H width of the text encoder, D = H.
 """
 
 import math
@@ -21,10 +21,10 @@ from recsys.events import EVENT_TYPES
 from recsys.models.encoder import TextEncoder
 
 HEADS = ("click", "purchase")
-"""`click` is the next interaction of any kind, `purchase` the next purchase."""
+"""`click` predicts the next interaction of any kind, `purchase` the next purchase."""
 
 RECENCY_BUCKETS = 24
-"""log2 buckets of the seconds since the event before; 0 where there is no clock or no event before."""
+"""Buckets of log2(seconds since the event before); bucket 0 is no clock or no event before."""
 
 SECOND_US = 1_000_000
 
@@ -39,7 +39,7 @@ class IdTable(Protocol):
 
 @dataclass(frozen=True)
 class HistoryBatch:
-    """What B users did before a moment; -1 pads `items` on the left."""
+    """What B users had done before a moment; `items` padded with -1 on the left."""
 
     items: Tensor
     """`[B, L]` item indexes."""
@@ -59,7 +59,7 @@ class HistoryBatch:
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """Move `tensor` to `device`; to a GPU from pinned memory, so that the copy does not wait for kernels."""
+    """Move `tensor` to `device`; a GPU copies from pinned memory, so that the copy does not wait for kernels."""
     pinned = tensor.pin_memory() if device.type == "cuda" and tensor.device.type == "cpu" else tensor
     return pinned.to(device, non_blocking=True)
 
@@ -108,27 +108,27 @@ class UserTower(nn.Module):
         return self._of_positions(vectors, history, slice(None))
 
     def last(self, vectors: Tensor, history: HistoryBatch) -> Tensor:
-        """Return the unit vectors `[B, 2, D]` of the last position, without working out the others to the end."""
+        """Return the unit vectors `[B, 2, D]` of the last position alone, which costs less."""
         return self._of_positions(vectors, history, slice(-1, None))[:, -1]
 
-    def _of_positions(self, vectors: Tensor, history: HistoryBatch, wanted: slice) -> Tensor:
-        """Return `[B, W, 2, D]` of the `wanted` positions; only the last block may leave the others out."""
+    def _of_positions(self, vectors: Tensor, history: HistoryBatch, positions: slice) -> Tensor:
+        """Return `[B, P, 2, D]` of `positions`; all blocks but the last must compute the other positions, too."""
         mask = history.mask
-        mean = self._decayed_mean(vectors, mask, wanted)  # [B, W, D]
+        mean = self._decayed_mean(vectors, mask, positions)  # [B, P, D]
         hidden = vectors * math.sqrt(self.width)
         hidden = hidden + self.type_embedding(history.types) + self.recency_embedding(history.recency)
         bias = self._attention_bias(mask)  # [B or 1, heads, L, L]
         for block in self.blocks[:-1]:  # type: ignore[union-attr]
             hidden = block(hidden, bias)
-        hidden, mask = self.blocks[-1](hidden, bias, wanted), mask[:, wanted]
-        change = self.out(self.norm(hidden)).unflatten(-1, (len(HEADS), self.width))  # [B, L, 2, D]
+        hidden, mask = self.blocks[-1](hidden, bias, positions), mask[:, positions]  # [B, P, D]
+        change = self.out(self.norm(hidden)).unflatten(-1, (len(HEADS), self.width))  # [B, P, 2, D]
         return F.normalize(mean.unsqueeze(2) + change, dim=-1) * mask[:, :, None, None]
 
-    def _decayed_mean(self, vectors: Tensor, mask: Tensor, wanted: slice) -> Tensor:
+    def _decayed_mean(self, vectors: Tensor, mask: Tensor, positions: slice) -> Tensor:
         steps = torch.arange(mask.shape[1], device=mask.device)
         back = (steps[:, None] - steps).clamp(min=0)
         weights = torch.sigmoid(self.decay) ** back * (steps[:, None] >= steps)  # [L, L]
-        return F.normalize(weights[wanted] @ (vectors * mask.unsqueeze(-1)), dim=-1)
+        return F.normalize(weights[positions] @ (vectors * mask.unsqueeze(-1)), dim=-1)
 
     def _attention_bias(self, mask: Tensor) -> Tensor:
         steps = torch.arange(mask.shape[1], device=mask.device)
@@ -141,10 +141,10 @@ class UserTower(nn.Module):
         return bias.masked_fill(~visible[:, None], float("-inf"))
 
     def in_bf16(self) -> "UserTower":
-        """Return a copy for serving that multiplies in bfloat16, on hardware that has it.
+        """Return a copy for serving that multiplies in bfloat16, for hardware that does so natively.
 
-        Half the bytes of the weights are read for each request, which is what a short batch waits for. A row's
-        products do not depend on the other rows, so that a batch gives what each request gives alone.
+        A short batch waits for the weights to be read, and these are half the bytes. The result for a row does
+        not depend on the other rows of the batch.
         """
         tower = deepcopy(self).requires_grad_(False)
         for module in list(tower.modules()):
@@ -155,7 +155,7 @@ class UserTower(nn.Module):
 
 
 class Bf16Linear(nn.Module):
-    """A linear layer whose products are made in bfloat16, between values in float32."""
+    """A linear layer that multiplies in bfloat16; inputs and outputs are float32."""
 
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__()
@@ -179,14 +179,14 @@ class Block(nn.Module):
             nn.Linear(width, 2 * width), nn.GELU(), nn.Dropout(dropout), nn.Linear(2 * width, width)
         )
 
-    def forward(self, hidden: Tensor, bias: Tensor, wanted: slice = slice(None)) -> Tensor:
-        """Map hidden states `[B, L, D]` under the bias `[B, heads, L, L]` to those of `wanted` positions `[B, W, D]`."""
+    def forward(self, hidden: Tensor, bias: Tensor, positions: slice = slice(None)) -> Tensor:
+        """Map hidden states `[B, L, D]` with the bias `[B, heads, L, L]` to those of `positions` `[B, P, D]`."""
         split = self.qkv(self.norm_attention(hidden)).unflatten(-1, (3, self.heads, -1))
         query, key, value = split.permute(2, 0, 3, 1, 4)  # each [B, heads, L, D / heads]
-        hidden, query, bias = hidden[:, wanted], query[:, :, wanted], bias[:, :, wanted]
+        hidden, query, bias = hidden[:, positions], query[:, :, positions], bias[:, :, positions]
         dropout = self.dropout if self.training else 0.0
-        seen = F.scaled_dot_product_attention(query, key, value, attn_mask=bias.to(query.dtype), dropout_p=dropout)
-        hidden = hidden + F.dropout(self.merge(seen.transpose(1, 2).flatten(2)), self.dropout, self.training)
+        read = F.scaled_dot_product_attention(query, key, value, attn_mask=bias.to(query.dtype), dropout_p=dropout)
+        hidden = hidden + F.dropout(self.merge(read.transpose(1, 2).flatten(2)), self.dropout, self.training)
         return hidden + F.dropout(self.feed(self.norm_feed(hidden)), self.dropout, self.training)
 
 
@@ -230,7 +230,7 @@ class InterestModel(nn.Module):
         return users
 
     def last_user_vectors(self, vectors: Tensor, history: HistoryBatch) -> Tensor:
-        """Return unit vectors `[B, 2, D]` after the whole of each history; zero for an empty one.
+        """Return unit vectors `[B, 2, D]` after the last event of each history; zero for an empty one.
 
         `vectors` `[N, D]` are those of the whole catalogue.
         """

@@ -1,60 +1,65 @@
-"""Requests that come while others are worked on, gathered into batches: one call of the model answers many.
+"""Micro-batches: requests that arrive while others are answered share one call of the model.
 
-In: requests, one at a time. Out: their answers. Nothing is waited for: a request that finds a worker
-free is worked on at once, alone; those that come meanwhile are the next batch.
+In: requests, one at a time. Out: their responses. Nothing waits for company: a request that finds a worker
+free is answered at once, alone; those that arrive meanwhile are the next batch.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, Generic, TypeVar
 
-Asked = TypeVar("Asked")
-Answered = TypeVar("Answered")
+Request = TypeVar("Request")
+Response = TypeVar("Response")
 
 Work = Callable[[Callable[[], Any]], Awaitable[Any]]
 """Runs a call in a worker thread."""
 
 
-class MicroBatcher(Generic[Asked, Answered]):
-    """Calls `answer` with what is waiting, at most `most` requests in a call and `at_once` calls at a time.
+class MicroBatcher(Generic[Request, Response]):
+    """Calls `answer` with the requests that wait, at most `size` in a call and `at_once` calls at a time.
 
-    `answer` returns an answer or an error for each request, in their order.
+    `answer` returns a response or an error for each request, in their order.
     """
 
     def __init__(
-        self, work: Work, answer: Callable[[list[Asked]], list[Answered | Exception]], most: int, at_once: int
+        self,
+        work: Work,
+        answer: Callable[[list[Request]], list[Response | Exception]],
+        *,
+        size: int,
+        at_once: int,
     ) -> None:
-        self._work, self._answer, self._most, self._free = work, answer, most, at_once
-        self._waiting: list[tuple[Asked, asyncio.Future[Answered]]] = []
+        self._work, self._answer, self._size, self._free = work, answer, size, at_once
+        self._waiting: list[tuple[Request, asyncio.Future[Response]]] = []
         self._running: set[asyncio.Task[None]] = set()
 
-    async def __call__(self, asked: Asked) -> Answered:
-        """Return the answer to one request, or raise its error."""
-        future: asyncio.Future[Answered] = asyncio.get_running_loop().create_future()
-        self._waiting.append((asked, future))
+    async def __call__(self, request: Request) -> Response:
+        """Return the response to one request, or raise its error."""
+        future: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+        self._waiting.append((request, future))
         self._start()
         return await future
 
     def _start(self) -> None:
         if self._waiting and self._free:
             self._free -= 1
-            batch, self._waiting = self._waiting[: self._most], self._waiting[self._most :]
+            batch, self._waiting = self._waiting[: self._size], self._waiting[self._size :]
             task = asyncio.create_task(self._run(batch))
             self._running.add(task)
             task.add_done_callback(self._running.discard)
 
-    async def _run(self, batch: list[tuple[Asked, "asyncio.Future[Answered]"]]) -> None:
-        answers: list[Answered | Exception]
+    async def _run(self, batch: list[tuple[Request, "asyncio.Future[Response]"]]) -> None:
+        responses: list[Response | Exception]
         try:
-            answers = await self._work(lambda: self._answer([asked for asked, _ in batch]))
+            responses = await self._work(lambda: self._answer([request for request, _ in batch]))
         except Exception as error:
-            answers = [error] * len(batch)
+            responses = [error] * len(batch)
         self._free += 1
         self._start()
-        for (_, future), answer in zip(batch, answers, strict=True):
+        for (_, future), response in zip(batch, responses, strict=True):
             if future.done():  # its caller went away
                 continue
-            if isinstance(answer, Exception):
-                future.set_exception(answer)
+            if isinstance(response, Exception):
+                future.set_exception(response)
             else:
-                future.set_result(answer)
+                future.set_result(response)

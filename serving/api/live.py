@@ -1,7 +1,8 @@
-"""The model that answers now: loaded, changed and replaced as one, without a request noticing.
+"""The snapshot that serves now: loaded, kept up to date, and replaced atomically while requests are answered.
 
-In: what names the model (an alias that moves), and the store, whose item changes come on top of the
-bundle's catalogue. Out: `ModelHolder.model`, which a request reads once and keeps.
+In: the name of a model (a bundle folder, a version, or an alias, which may move), and the store, whose
+item changes are applied to the bundle's catalogue. Out: `ModelHolder.snapshot`, which each request
+reads once and then keeps.
 """
 
 import logging
@@ -11,99 +12,107 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from cachetools import LRUCache
 
 from recsys import registry
 from recsys.errors import RecsysError
 from serving.columns import items_table
 from serving.loading import Bundle, load_bundle, read_sentences, with_items
 from serving.lookup import Lookup
+from serving.recommender import RecommendOptions
 from serving.store.store import ItemChange, Store, StoreError
 
 log = logging.getLogger("recsys.live")
 
+CACHED = 256
+"""Sentences and filters that are cached for a snapshot."""
 CHANGES_EVERY_S = 0.5
-MODEL_EVERY_S = 2.0
+"""Seconds between two looks at the store's item changes."""
+ALIAS_EVERY_S = 2.0
+"""Seconds between two looks at the alias."""
 
 
 @dataclass(frozen=True)
-class Model:
-    """One model in memory for the catalogue as it is: encoder, index, ranker and items belong together."""
+class Snapshot:
+    """A loaded bundle with the current catalogue; its encoder, index, ranker and items belong together."""
 
     name: str
     lookup: Lookup
     change: int
-    """The last item change of the store that it knows."""
-    cache: dict[tuple[str, str], Any] = field(default_factory=dict)
-    """What was worked out from this catalogue; it ends with it."""
+    """Number of the last item change of the store that is applied."""
+    cache: LRUCache[tuple[str, str], Any] = field(default_factory=lambda: LRUCache(CACHED))
+    """Values computed from this catalogue, which are dropped together with it."""
 
     @property
     def bundle(self) -> Bundle:
-        """What was loaded, with the changed items."""
+        """The loaded bundle, with the item changes applied."""
         return self.lookup.bundle
 
 
 class ModelHolder:
-    """Keeps `model` up to date with its alias and with the store."""
+    """Holds the current `snapshot` and replaces it when the alias moves or the store's items change."""
 
-    def __init__(self, named: str, store: Store) -> None:
-        """Load the model that is `named`: a bundle folder, a version, or an alias, which may move.
+    def __init__(self, model: str, store: Store) -> None:
+        """Load `model`: a bundle folder, a version, or an alias.
 
         Raises:
-            RecsysError: it cannot be loaded, or cannot rank.
+            RecsysError: the model cannot be loaded, or cannot rank.
         """
-        self._named, self._store = named, store
+        self._requested, self._store = model, store
         self._changing, self._loading = threading.Lock(), threading.Lock()
         self._stopped = threading.Event()
         self._threads: list[threading.Thread] = []
         self.failed: dict[str, str] = {}
-        """Models that did not load, and why; the one before them goes on."""
-        self.model = self._load(registry.resolve(named))
+        """Models that failed to load, with the reason; the snapshot before them stays in use."""
+        self.snapshot = self._load(registry.resolve(model))
 
-    def reload(self, force: bool = False) -> Model:
-        """Load the model that is named now, if it is another one or `force` is set, and return what serves.
+    def reload(self, force: bool = False) -> Snapshot:
+        """Load the model that the name refers to now, and return the snapshot that serves.
+
+        A model that serves already is loaded again only if `force` is set.
 
         Raises:
-            RecsysError: the new one cannot be loaded or fails its first ranking; the old one goes on.
+            RecsysError: the model cannot be loaded, or fails its first ranking; the old snapshot stays in use.
         """
         with self._loading:
-            name = registry.resolve(self._named)
-            if name == self.model.name and not force:
-                return self.model
+            name = registry.resolve(self._requested)
+            if name == self.snapshot.name and not force:
+                return self.snapshot
             try:
                 loaded = self._load(name)
             except Exception as error:
-                self.failed[name] = (str(error).splitlines() or [repr(error)])[0]
-                log.error("%s was not taken: %s; %s goes on", name, self.failed[name], self.model.name)
+                self.failed[name] = _first_line(error)
+                log.error("%s could not be loaded: %s; %s stays in use", name, self.failed[name], self.snapshot.name)
                 raise
-            with self._changing:  # what changed while it was being loaded
-                self.model = _changed(loaded, self._store.item_changes(loaded.change))
+            with self._changing:  # apply what changed during loading
+                self.snapshot = _with_changes(loaded, self._store.item_changes(loaded.change))
             self.failed.pop(name, None)
             log.info("%s serves", name)
-            return self.model
+            return self.snapshot
 
-    def take_changes(self) -> Model:
-        """Take over what changed in the store's items, and return what serves."""
+    def take_changes(self) -> Snapshot:
+        """Apply the store's new item changes, and return the snapshot that serves."""
         with self._changing:
-            changes = self._store.item_changes(self.model.change)
+            changes = self._store.item_changes(self.snapshot.change)
             if changes:
-                self.model = _changed(self.model, changes)
-            return self.model
+                self.snapshot = _with_changes(self.snapshot, changes)
+            return self.snapshot
 
     def watch(self) -> None:
-        """Follow the store and the alias in the background until `stop`."""
-        for every, step in ((CHANGES_EVERY_S, self.take_changes), (MODEL_EVERY_S, self._follow)):
-            thread = threading.Thread(target=self._repeat, args=(every, step), daemon=True)
+        """Follow the store and the alias in background threads until `stop` is called."""
+        for every_s, step in ((CHANGES_EVERY_S, self.take_changes), (ALIAS_EVERY_S, self._follow_alias)):
+            thread = threading.Thread(target=self._repeat, args=(every_s, step), daemon=True)
             thread.start()
             self._threads.append(thread)
 
     def stop(self) -> None:
-        """End what `watch` began."""
+        """Stop the threads of `watch`."""
         self._stopped.set()
         for thread in self._threads:
             thread.join()
 
-    def _follow(self) -> None:
-        if registry.resolve(self._named) not in self.failed:
+    def _follow_alias(self) -> None:
+        if registry.resolve(self._requested) not in self.failed:
             self.reload()
 
     def _repeat(self, every_s: float, step: Callable[[], object]) -> None:
@@ -112,40 +121,51 @@ class ModelHolder:
                 step()
             except StoreError as error:
                 log.warning("%s", error)
-            except Exception as error:  # the model that serves goes on, whatever became of another
-                log.warning("looking for changes: %s", (str(error).splitlines() or [repr(error)])[0])
+            except Exception as error:  # whatever is wrong with another model, this one goes on serving
+                log.warning("looking for changes: %s", _first_line(error))
 
-    def _load(self, name: str) -> Model:
-        model = Model(name, Lookup(load_bundle(registry.bundle_folder(name))), 0)
-        model = _changed(model, self._store.item_changes())
-        _rank_once(model)
-        return model
+    def _load(self, name: str) -> Snapshot:
+        snapshot = Snapshot(name, Lookup(load_bundle(registry.bundle_folder(name))), change=0)
+        snapshot = _with_changes(snapshot, self._store.item_changes())
+        _warm_up(snapshot)
+        return snapshot
 
 
-def _rank_once(model: Model) -> None:
-    """Refuse a model that cannot rank; the first ranking of a process is slow, and users do not meet it."""
-    lookup = model.lookup
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [repr(error)])[0]
+
+
+def _warm_up(snapshot: Snapshot) -> None:
+    """Rank once and encode one sentence, so that no user waits for slow first calls.
+
+    Raises:
+        RecsysError: the ranking has no items or no finite scores.
+    """
+    lookup = snapshot.lookup
     for history in ([], lookup.ids[:1]):
-        ranking = lookup.recommender.recommend(lookup.histories([(None, history)]), k=min(5, len(lookup.ids)))
-        found = ranking.items >= 0
-        if not found.any() or not np.isfinite(ranking.score[found]).all():
-            raise RecsysError(f"{model.name}: its first list has no items or no scores; train it again")
-    # The first text is slow as well: it makes the encoder in int8.
-    read_sentences(lookup.recommender, model.bundle.tokenizer, lookup.titles[:1])
+        options = RecommendOptions(min(5, len(lookup.ids)))
+        ranking = lookup.recommender.recommend(lookup.histories([(None, history)]), options)
+        listed = ranking.items >= 0
+        if not listed.any() or not np.isfinite(ranking.score[listed]).all():
+            raise RecsysError(f"{snapshot.name}: its first list has no items or no scores; train it again")
+    # The int8 encoder is built when the first sentence is encoded.
+    read_sentences(lookup.retriever, snapshot.bundle.tokenizer, lookup.titles[:1])
 
 
-def _changed(model: Model, changes: list[ItemChange]) -> Model:
-    """Return the model with items put and deleted."""
+def _with_changes(snapshot: Snapshot, changes: list[ItemChange]) -> Snapshot:
+    """Return the snapshot with items added, replaced and deleted."""
     if not changes:
-        return model
-    bundle = model.bundle
-    recommender, rows = bundle.recommender, model.lookup.rows
+        return snapshot
+    bundle = snapshot.bundle
+    recommender, rows = bundle.recommender, snapshot.lookup.rows
     bodies = [{"item_id": change.item_id, **change.body} for change in changes if change.body is not None]
     if bodies:
-        table = items_table(bodies, recommender.items.schema)
+        table = items_table(bodies, recommender.retriever.items.schema)
         recommender = with_items(recommender, bundle.tokenizer, table)
-    gone = [rows[change.item_id] for change in changes if change.body is None and change.item_id in rows]
-    if gone:
-        available = np.ones(len(recommender.vectors), bool) if recommender.available is None else recommender.available
-        recommender = recommender.with_available(np.where(np.isin(np.arange(len(available)), gone), False, available))
-    return Model(model.name, Lookup(replace(bundle, recommender=recommender)), changes[-1].number)
+    deleted = [rows[change.item_id] for change in changes if change.body is None and change.item_id in rows]
+    if deleted:
+        retriever = recommender.retriever
+        available = np.ones(len(retriever.vectors), bool) if retriever.available is None else retriever.available.copy()
+        available[deleted] = False
+        recommender = replace(recommender, retriever=retriever.restricted(available))
+    return Snapshot(snapshot.name, Lookup(replace(bundle, recommender=recommender)), changes[-1].number)

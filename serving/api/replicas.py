@@ -1,8 +1,8 @@
 """The API in several processes behind one port: `recsys serve --ray --replicas 4 --store postgresql://db/recsys`.
 
-In: the name of a model, and a store that all machines reach. Out: the port of Ray Serve, and behind it
-replicas of the one application, each with a model of its own that follows the alias. A replica that
-dies is replaced; the others answer meanwhile.
+In: the name of a model, and a store that all machines can reach. Out: a port of Ray Serve with several
+replicas of the application behind it. Each replica loads the model for itself and follows the alias. A
+replica that dies is replaced while the others answer.
 """
 
 import logging
@@ -24,22 +24,24 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from recsys.cluster import start_ray
 from recsys.errors import RecsysError, UsageError
-from serving.api.app import BATCH, create_app
-from serving.api.guard import Limits
+from serving.api.access.limits import Limits
+from serving.api.app import create_app
 from serving.api.server import is_local, log_to_stderr, notice, open_model
+from serving.api.workers import BATCH
 from serving.store.store import Store
 
 NAME = "recsys"
-CHECKED_EVERY_S = 2.0
+HEALTH_CHECK_S = 2.0
+"""Seconds between two health checks of a replica."""
 READY_S = 60.0
-"""Time in which the port must answer once the replicas are up."""
+"""Seconds within which the port must answer once the replicas have started."""
 
 QUIET = {"log_level": "ERROR", "enable_access_log": False}
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What every replica opens for itself."""
+    """What each replica loads and opens."""
 
     model: str
     store: str
@@ -55,24 +57,24 @@ class Replica:
     def __init__(self, plan: Plan) -> None:
         log_to_stderr()
         store = Store(plan.store)
-        live = open_model(plan.model, store)
-        self._made = create_app(live, store, limits=plan.limits, local=plan.local, batch=plan.batch)
-        self._made.add_middleware(WithoutRequestId)
+        holder = open_model(plan.model, store)
+        self._app = create_app(holder, store, limits=plan.limits, local=plan.local, batch=plan.batch)
+        self._app.add_middleware(WithoutRequestId)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        """Return what answers; the guard stands before it, as in a process alone."""
-        return self._made
+        """Return the application, the same as in a single process."""
+        return self._app
 
     async def check_health(self) -> None:
-        """Answer while the event loop runs; who does not is replaced.
+        """Return while the event loop runs; a replica that does not is replaced.
 
-        The store is left out: where it is away, requests say 503 until it is back, and new replicas
-        could not even start.
+        The store is not checked: while it is unavailable, requests are answered with 503, and a new
+        replica could not even start.
         """
 
 
 class WithoutRequestId:
-    """Leaves the header with the request id to Ray's proxy, which always adds one."""
+    """Middleware: removes the header with the request id, since Ray's proxy always adds one."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -80,25 +82,25 @@ class WithoutRequestId:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
 
-        async def bare(message: Message) -> None:
+        async def send_without_id(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [pair for pair in message["headers"] if pair[0].lower() != b"x-request-id"]
             await send(message)
 
-        await self.app(scope, receive, bare)
+        await self.app(scope, receive, send_without_id)
 
 
-def run(plan: Plan, host: str, port: int, replicas: int) -> None:
-    """Answer on `host` and `port` with that many replicas until the process is stopped.
+def run(plan: Plan, *, host: str, port: int, replicas: int) -> None:
+    """Serve on `host` and `port` with that many replicas until the process is stopped.
 
     Raises:
-        UsageError: the store is a file of one machine.
-        RecsysError: other machines could ask without a key, the port is taken, the cluster is too small
-            or serves already, or no replica came up.
+        UsageError: the store is a file, which other machines cannot reach.
+        RecsysError: other machines could send requests without a key, the port is in use, the cluster
+            has too few cores or serves already, or no replica started.
     """
     if plan.store.startswith("sqlite"):
         raise UsageError(
-            "--ray: the replicas share one store, and an SQLite file serves one machine alone; "
+            "--ray: the replicas share one store, but an SQLite file can be used on one machine only; "
             "name a PostgreSQL database with --store postgresql://user@host/name"
         )
     store = Store(plan.store)
@@ -113,10 +115,10 @@ def run(plan: Plan, host: str, port: int, replicas: int) -> None:
 
 @contextmanager
 def _ray_serve(host: str, port: int, replicas: int) -> Iterator[None]:
-    """Have Ray Serve listen while the body runs, which Ctrl-C and SIGTERM end."""
+    """Run Ray Serve while the body runs; Ctrl-C and SIGTERM end both."""
     try:
         start_ray()
-        _on_signals(signal.default_int_handler)  # instead of Ray's own
+        _on_signals(signal.default_int_handler)  # replaces Ray's handlers
         logging.getLogger("ray.serve").setLevel(logging.ERROR)
         _check_cluster(replicas)
         serve.start(http_options={"host": host, "port": port, "keep_alive_timeout_s": 30}, logging_config=QUIET)
@@ -124,9 +126,9 @@ def _ray_serve(host: str, port: int, replicas: int) -> Iterator[None]:
             yield
         finally:
             _on_signals(signal.SIG_IGN)
-            serve.delete(NAME)  # the replicas write down what they have not
+            serve.delete(NAME)  # the replicas write what is still in their queues
             if "RAY_ADDRESS" in os.environ:
-                serve.shutdown()  # of a cluster of our own nothing is left anyway
+                serve.shutdown()  # a cluster that was started here ends by itself
     except KeyboardInterrupt:
         pass
     finally:
@@ -144,10 +146,10 @@ def _deploy(plan: Plan, replicas: int) -> None:
         name=NAME,
         num_replicas=replicas,
         ray_actor_options={"num_cpus": 1},
-        # The guard refuses what is too much; Ray's own limit is out of its way.
+        # `access.limits` refuses excess requests; Ray's own limit must be higher than that.
         max_ongoing_requests=2 * plan.limits.waiting,
-        health_check_period_s=CHECKED_EVERY_S,
-        max_constructor_retry_count=2,  # of the first ones; later ones are tried for ever
+        health_check_period_s=HEALTH_CHECK_S,
+        max_constructor_retry_count=2,  # of the first replicas; later ones are retried without end
         logging_config=QUIET,
     )
     try:
@@ -155,15 +157,15 @@ def _deploy(plan: Plan, replicas: int) -> None:
     except RuntimeError as error:
         deployments = serve.status().applications[NAME].deployments.values()
         cause = _cause("\n".join(deployment.message for deployment in deployments) or str(error))
-        raise RecsysError(f"no replica came up: {cause}") from error
+        raise RecsysError(f"no replica started: {cause}") from error
 
 
 def _check_port(host: str, port: int) -> None:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with closing(socket.socket(family)) as tried:
-        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    with closing(socket.socket(family)) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            tried.bind((host, port))
+            probe.bind((host, port))
         except OSError as error:
             raise RecsysError(f"--host {host} --port {port}: {error.strerror}; name another") from error
 
@@ -171,7 +173,7 @@ def _check_port(host: str, port: int) -> None:
 def _check_cluster(replicas: int) -> None:
     cores = int(cluster_resources().get("CPU", 0))
     if replicas > cores:
-        raise RecsysError(f"--replicas {replicas}: a replica needs a core, and there are {cores}; ask for fewer")
+        raise RecsysError(f"--replicas {replicas}: each replica needs a core, and there are {cores}; name fewer")
     others = serve.status().applications
     if others:
         raise RecsysError(
@@ -180,10 +182,10 @@ def _check_cluster(replicas: int) -> None:
 
 
 def _wait_until_ready(host: str, port: int) -> None:
-    reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    url = f"http://[{reached}]:{port}/readyz" if ":" in reached else f"http://{reached}:{port}/readyz"
-    last, end = "", time.monotonic() + READY_S
-    while time.monotonic() < end:
+    address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    url = f"http://[{address}]:{port}/readyz" if ":" in address else f"http://{address}:{port}/readyz"
+    last, deadline = "", time.monotonic() + READY_S
+    while time.monotonic() < deadline:
         try:
             urllib.request.urlopen(url, timeout=5).close()
             return
@@ -194,6 +196,6 @@ def _wait_until_ready(host: str, port: int) -> None:
 
 
 def _cause(trace: str) -> str:
-    """Return the last line of a trace without the name of the error: what went wrong."""
+    """Return the message of the error at the end of a traceback."""
     last = [line.strip() for line in trace.splitlines() if line.strip()][-1]
     return re.sub(r"^[\w.]+(Error|Exception): ", "", last)

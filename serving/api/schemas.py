@@ -1,4 +1,4 @@
-"""What the API takes and answers: pydantic models, with the limits and examples of its documentation."""
+"""Requests and responses of the API: pydantic models, with the limits and examples of its documentation."""
 
 import math
 from datetime import UTC, datetime, timedelta
@@ -20,7 +20,7 @@ MAX_TIME = 1 << 60
 
 
 def _unambiguous(moment: object) -> object:
-    """Return what was sent, ISO times read: other readings of numbers, such as seconds, would be guesses."""
+    """Return a time that can be read in one way: ISO, or whole microseconds. Seconds would be a guess."""
     if isinstance(moment, str):
         return datetime.fromisoformat(moment.upper())
     if isinstance(moment, int | datetime | None) and not isinstance(moment, bool):
@@ -72,12 +72,12 @@ class HistoryEvent(Body):
     """Now by default."""
 
     def past(self) -> PastEvent:
-        """Return it as the lookup takes it."""
+        """Return the event as `serving.lookup` represents it."""
         return PastEvent(self.item_id, self.event_type, microseconds(self.timestamp))
 
 
 class ListRequest(Body):
-    """For whom: a user, or a history (oldest event first) that stands for what is known of the user."""
+    """Whom the list is for: a user, or a history (oldest event first) that replaces what is known of the user."""
 
     user_id: Id | None = None
     history: Annotated[list[Id | HistoryEvent], Field(max_length=MAX_HISTORY)] | None = None
@@ -91,7 +91,7 @@ class Range(Body):
 
 
 class Filters(Body):
-    """What the items of a list must be like. All of it must hold; of several values one."""
+    """Conditions on the items of a list. All of them must hold; of several values, one."""
 
     category: Word | Annotated[list[Word], Field(min_length=1, max_length=100)] | None = None
     brand: Word | Annotated[list[Word], Field(min_length=1, max_length=100)] | None = None
@@ -110,13 +110,13 @@ class RecommendRequest(ListRequest):
     """A request for a list."""
 
     query: Annotated[Text, Field(min_length=1, max_length=500)] | None = None
-    """A typed sentence; it stands behind the history as the latest interest."""
+    """A typed sentence; it counts as the latest event of the history."""
     k: int = Field(20, ge=1, le=MAX_K)
     filters: Filters | None = None
     exclude_seen: bool | None = None
-    """Whether items of the history are left out; the model's own rule by default."""
+    """Whether items of the history are left out; by default the model decides."""
     diversity: float | None = Field(None, ge=0, le=1)
-    """Weight of unlikeness to the places above; the model's own by default."""
+    """Weight of dissimilarity to the items above; by default the model's own."""
     explain: bool = False
     model_config = examples(
         {"user_id": "u000001", "k": 5},
@@ -126,14 +126,14 @@ class RecommendRequest(ListRequest):
 
 
 class Context(Body):
-    """The circumstances of a request."""
+    """Circumstances of a request."""
 
     time: Moment | None = None
     """When the list will be seen; now by default."""
 
 
 class RankRequest(ListRequest):
-    """A request to put candidates in order."""
+    """A request to rank candidates."""
 
     candidates: Annotated[list[Id], Field(min_length=1, max_length=MAX_CANDIDATES)]
     context: Context | None = None
@@ -157,10 +157,10 @@ class SearchRequest(Body):
 
 
 class Event(Body):
-    """What a user did, or was shown."""
+    """What a user did, or an impression."""
 
     event_id: Id | None = None
-    """Name it where you may send it again: a second event of the same id is the same event."""
+    """Set it if you may send the event again: a second event with the same id is ignored."""
     user_id: Id
     item_id: Id
     event_type: EventType = "click"
@@ -169,12 +169,12 @@ class Event(Body):
     value: Number | None = None
     session_id: Id | None = None
     request_id: Id | None = None
-    """That of the answered list on which the user acted."""
+    """The `request_id` of the list on which the user acted."""
     position: int | None = Field(None, ge=1, le=100_000)
 
 
 class EventsRequest(Body):
-    """One event or many; all of them are kept, or none."""
+    """One event or many; all of them are stored, or none."""
 
     events: Annotated[list[Event], Field(min_length=1, max_length=MAX_EVENTS)]
     model_config = examples(
@@ -183,7 +183,7 @@ class EventsRequest(Body):
 
 
 class Item(Body):
-    """An item as it is from now on; what is left out is unknown."""
+    """An item as it is from now on; omitted fields are unknown."""
 
     item_id: Id
     title: Annotated[Text, Field(min_length=1)]
@@ -214,7 +214,7 @@ class Item(Body):
 
 
 class ItemsRequest(Body):
-    """One item or many; all of them are taken, or none."""
+    """One item or many; all of them are stored, or none."""
 
     items: Annotated[list[Item], Field(min_length=1, max_length=MAX_ITEMS)]
     model_config = examples(
@@ -233,7 +233,7 @@ class ItemsRequest(Body):
 
 
 class SimilarItem(BaseModel):
-    """An item near another."""
+    """An item similar to another, and the cosine of their vectors."""
 
     item_id: str
     title: str
@@ -248,16 +248,16 @@ class Contribution(BaseModel):
 
 
 class Reasons(BaseModel):
-    """Why an item stands where it does."""
+    """Why an item is where it is."""
 
     nearest: list[SimilarItem]
-    """The events of the history that it is most like, by interest."""
+    """The items of the history that are most similar to it."""
     features: list[Contribution]
-    """The strongest, of either sign."""
+    """The features with the largest effect, of either sign."""
 
 
 class RankedItem(BaseModel):
-    """One place of a list."""
+    """One position of a list."""
 
     item_id: str
     title: str
@@ -268,7 +268,7 @@ class RankedItem(BaseModel):
     p_click: float
     p_purchase: float
     explored: bool = False
-    """Whether the place was given to a new item to learn about it."""
+    """Whether the position was given to a new item in order to learn about it."""
     reasons: Reasons | None = None
 
 
@@ -276,7 +276,7 @@ class RecommendResponse(BaseModel):
     """A list, best first, and the ids that the model does not know."""
 
     request_id: str
-    """Send it with the events that follow, so that they are known to answer this list."""
+    """Send it with the events that follow, so that they are credited to this list."""
     user_id: str | None
     model: str
     items: list[RankedItem]
@@ -284,7 +284,7 @@ class RecommendResponse(BaseModel):
 
 
 class SimilarResponse(BaseModel):
-    """The items nearest to one."""
+    """The items most similar to one."""
 
     item_id: str
     model: str
@@ -292,30 +292,30 @@ class SimilarResponse(BaseModel):
 
 
 class EventsResponse(BaseModel):
-    """What became of the events: those that are neither new nor known of an id were there before."""
+    """How many events were stored; duplicates had been stored before under the same id."""
 
     accepted: int
     duplicates: int
     unknown_items: list[str]
-    """Kept all the same: they count once the items are known."""
+    """Items that the catalogue lacks; their events are stored and count as soon as the items are known."""
 
 
 class ItemsResponse(BaseModel):
-    """That items changed, and how many there are now."""
+    """How many items changed, and how many there are now."""
 
     changed: int
     items: int
 
 
 class ForgetUserResponse(BaseModel):
-    """What was deleted of a user."""
+    """How many rows of a user were deleted."""
 
     user_id: str
     deleted: int
 
 
 class ModelResponse(BaseModel):
-    """What answers now."""
+    """The model that serves now."""
 
     model: str
     dataset: str
@@ -324,16 +324,16 @@ class ModelResponse(BaseModel):
     items: int
     users: int
     failed: dict[str, str]
-    """Newer models that were not taken, and why."""
+    """Newer models that could not be loaded, and why."""
 
 
 class Health(BaseModel):
-    """That the process is up, or ready."""
+    """The process is up, or ready."""
 
     status: Literal["ok"]
 
 
 class Problem(BaseModel):
-    """Why a request was not answered."""
+    """Why a request was refused."""
 
     detail: str | list[dict[str, Any]]

@@ -1,6 +1,6 @@
-"""The server process: one model, one store, one port.
+"""One server process: one model, one store, one port.
 
-In: a model's name and an open store. Out: a process that answers until it is told to stop.
+In: the name of a model and an open store. Out: a process that answers until it is stopped.
 """
 
 import gc
@@ -10,30 +10,31 @@ import sys
 import uvicorn
 
 from recsys.errors import RecsysError
+from serving.api.access.hosts import LOOPBACK
+from serving.api.access.limits import Limits
 from serving.api.app import create_app
-from serving.api.guard import LOOPBACK, Limits
 from serving.api.live import ModelHolder
 from serving.store.store import Store
 
 
 def open_model(model: str, store: Store) -> ModelHolder:
-    """Load `model` and freeze what was loaded, so that garbage collection skips it."""
-    live = ModelHolder(model, store)
-    # What is loaded stays: looking through all of it for garbage would hold up requests for 0.3 s now and then.
+    """Load `model`, and freeze all loaded objects so that garbage collection skips them."""
+    holder = ModelHolder(model, store)
+    # Collecting through a whole model would pause requests for 0.3 s now and then.
     gc.collect()
     gc.freeze()
-    return live
+    return holder
 
 
-def run(live: ModelHolder, store: Store, host: str, port: int, rate: int) -> None:
-    """Answer on `host` and `port` until the process is stopped.
+def run(holder: ModelHolder, store: Store, *, host: str, port: int, rate: int) -> None:
+    """Serve on `host` and `port` until the process is stopped; a key may send `rate` requests per second.
 
     Raises:
-        RecsysError: other machines could reach it and there is no key.
+        RecsysError: other machines could reach the server, and there is no key.
     """
     local = is_local(host, store)
     log_to_stderr()
-    app = create_app(live, store, limits=Limits(per_second=rate), local=local)
+    app = create_app(holder, store, limits=Limits(per_second=rate), local=local)
     server = Server(
         uvicorn.Config(app, host=host, port=port, log_level="warning", access_log=False, timeout_keep_alive=30),
         notice(host, port, store),
@@ -42,43 +43,43 @@ def run(live: ModelHolder, store: Store, host: str, port: int, rate: int) -> Non
 
 
 def is_local(host: str, store: Store) -> bool:
-    """Return whether only this machine can reach `host`.
+    """Return whether `host` can be reached from this machine only.
 
     Raises:
-        RecsysError: others can, and there is no key.
+        RecsysError: other machines can reach it, and there is no key.
     """
     local = host in LOOPBACK
     if not local and not store.every_key():
         raise RecsysError(
-            f"--host {host}: other machines could ask without a key; make one with "
+            f"--host {host}: other machines could send requests without a key; create one with "
             f"`recsys keys add NAME --store {store.url.render_as_string(hide_password=True)}`, or listen on 127.0.0.1"
         )
     return local
 
 
 def log_to_stderr() -> None:
-    """Have requests and changes of the model logged."""
+    """Write the access log and changes of the model to stderr."""
     log = logging.getLogger("recsys")
     log.setLevel(logging.INFO)
-    log.propagate = False  # a library's handler of the root logger would write every line once more
+    log.propagate = False  # a handler that a library gave the root logger would write every line twice
     log.addHandler(logging.StreamHandler(sys.stderr))
 
 
 def notice(host: str, port: int, store: Store) -> str:
-    """Return what is printed as soon as the port answers."""
-    keys = "no key is needed on this machine" if not store.every_key() else "a key is needed"
+    """Return the line that is printed once the port answers."""
+    keys = "a key is needed" if store.every_key() else "no key is needed on this machine"
     return f"listening on http://{host}:{port}, documentation at /docs; {keys}"
 
 
 class Server(uvicorn.Server):
-    """A server that says when it listens, and not before."""
+    """A server that prints a notice once it listens."""
 
     def __init__(self, config: uvicorn.Config, notice: str) -> None:
         super().__init__(config)
         self.notice = notice
 
     async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
-        """Bind, then tell."""
+        """Listen, then print the notice."""
         await super().startup(sockets)  # type: ignore[arg-type]
         if self.started:
             print(self.notice, flush=True)

@@ -1,41 +1,34 @@
-"""What the API does, free of HTTP: lists from the live model and the store, and what changes either.
+"""What the API does, free of HTTP: lists from the served snapshot and the store, and changes of either.
 
-In: the bodies of `serving.api.schemas`. Out: its answers. Every call reads the model once and keeps it.
+In: the requests of `serving.api.schemas`. Out: its responses. Every call reads the snapshot once and keeps it.
 """
 
 import threading
 import uuid
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Any, Generic, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
-from features.histories import Histories, Ints
+from recsys.arrays import Ints
 from recsys.errors import RecsysError
 from serving.api import schemas
+from serving.api.answers import listed_items
 from serving.api.filters import matching
-from serving.api.live import Model, ModelHolder
+from serving.api.live import ModelHolder, Snapshot
 from serving.api.metrics import Metrics
+from serving.api.pending import Pending, RankKey, answer_in_groups, join_histories, join_sentences
 from serving.columns import refuse_unfit
 from serving.loading import read_sentences
 from serving.lookup import PastEvent
-from serving.recommender import Ranking
+from serving.recommender import ItemFilter, Ranking, RecommendOptions
 from serving.rerank import explore
-from serving.retrieval.sources import Bools, Floats, Sentences
+from serving.retrieval.sources import Sentences
 from serving.store.impressions import ImpressionLog
 from serving.store.store import ImpressionList, Store, StoredEvent
 
 T = TypeVar("T")
-Body = TypeVar("Body", bound=schemas.ListRequest)
-
-CACHED = 256
-"""Sentences and filters that are remembered for a model."""
-
-NEAREST = 3
-STRONGEST = 5
-"""Reasons that are given for an item."""
 
 AHEAD_US = 5 * 60 * 1_000_000
 """How far an event's time may lie ahead of this machine's clock."""
@@ -54,56 +47,41 @@ def wall_clock() -> int:
     return int(datetime.now(UTC).timestamp() * 1e6)
 
 
-@dataclass(frozen=True)
-class Asked(Generic[Body]):
-    """One list that is asked for: what the model is given, and what the answer says beside the items."""
-
-    model: Model
-    body: Body
-    now: int
-    histories: Histories
-    """`[1, L]`"""
-    unknown: list[str]
-    alike: Hashable
-    """Lists of one value, and one model, can be made together."""
-    sentences: Sentences | None = None
-    allowed: Bools | None = None
-    candidates: list[int] = field(default_factory=list)
-
-
 class Service:
-    """Answers from one live model and one store."""
+    """Answers from one served snapshot and one store."""
 
     def __init__(
         self,
-        live: ModelHolder,
+        holder: ModelHolder,
         store: Store,
         metrics: Metrics,
-        shown: ImpressionLog,
+        impressions: ImpressionLog,
         clock: Callable[[], int] = wall_clock,
         seed: int | None = None,
     ) -> None:
-        """`clock` is asked for the moment of each request; `seed` makes exploration repeatable."""
-        self.live, self.store, self.metrics, self.impressions, self.clock = live, store, metrics, shown, clock
-        self._rng, self._drawing = np.random.default_rng(seed), threading.Lock()
+        """`clock` gives the time of each request in microseconds; `seed` makes exploration repeatable."""
+        self.holder, self.store, self.metrics, self.impressions, self.clock = holder, store, metrics, impressions, clock
+        self._rng, self._drawing, self._remembering = np.random.default_rng(seed), threading.Lock(), threading.Lock()
 
-    def recommend(self, body: schemas.RecommendRequest) -> schemas.RecommendResponse:
+    def recommend(self, request: schemas.RecommendRequest) -> schemas.RecommendResponse:
         """Return the best items for a user, a history, a sentence, or (with none) anyone."""
-        return self._recommended([self._to_recommend(self.live.model, body)])[0]
+        return self._recommend_group([self._pending_list(self.holder.snapshot, request)])[0]
 
-    def recommend_all(self, wanted: list[schemas.RecommendRequest]) -> list[schemas.RecommendResponse | Exception]:
-        """Return what `recommend` answers to each of at most `recommender.BLOCK` requests, or its error."""
-        model = self.live.model
-        return _in_groups(wanted, lambda body: self._to_recommend(model, body), self._recommended)
+    def recommend_all(
+        self, requests: Sequence[schemas.RecommendRequest]
+    ) -> list[schemas.RecommendResponse | Exception]:
+        """Return what `recommend` answers to each of at most `retriever.BLOCK` requests, or its error."""
+        snapshot = self.holder.snapshot
+        return answer_in_groups(requests, lambda request: self._pending_list(snapshot, request), self._recommend_group)
 
-    def rank_all(self, wanted: list[schemas.RankRequest]) -> list[schemas.RecommendResponse | Exception]:
-        """Return for each request its candidates in order of value, those that the model lacks apart, or its error."""
-        model = self.live.model
-        return _in_groups(wanted, lambda body: self._to_rank(model, body), self._ranked)
+    def rank_all(self, requests: Sequence[schemas.RankRequest]) -> list[schemas.RecommendResponse | Exception]:
+        """Return each request's candidates in order of value, those that the model lacks apart, or its error."""
+        snapshot = self.holder.snapshot
+        return answer_in_groups(requests, lambda request: self._pending_rank(snapshot, request), self._rank_group)
 
-    def search(self, body: schemas.SearchRequest) -> schemas.RecommendResponse:
-        """Return the items that a sentence asks for."""
-        return self.recommend(schemas.RecommendRequest(query=body.query, k=body.k, filters=body.filters))
+    def search(self, request: schemas.SearchRequest) -> schemas.RecommendResponse:
+        """Return the items that match a sentence."""
+        return self.recommend(schemas.RecommendRequest(query=request.query, k=request.k, filters=request.filters))
 
     def similar(self, item_id: str, k: int) -> schemas.SimilarResponse:
         """Return the items nearest to one by their vectors.
@@ -111,15 +89,17 @@ class Service:
         Raises:
             UnknownItemError: the catalogue lacks it.
         """
-        model = self.live.model
-        recommender, row = model.lookup.recommender, model.lookup.rows.get(item_id)
+        snapshot = self.holder.snapshot
+        lookup = snapshot.lookup
+        row = lookup.rows.get(item_id)
         if row is None:
             raise UnknownItemError(f"item {item_id!r} is not in the catalogue; PUT /v1/items adds items")
+        neighbours, cosines = lookup.retriever.similar(row, k)
         items = [
-            schemas.SimilarItem(item_id=model.lookup.ids[item], title=model.lookup.titles[item], similarity=cosine)
-            for item, cosine in zip(*(found.tolist() for found in recommender.similar(row, k)), strict=True)
+            schemas.SimilarItem(item_id=lookup.ids[item], title=lookup.titles[item], similarity=cosine)
+            for item, cosine in zip(neighbours.tolist(), cosines.tolist(), strict=True)
         ]
-        return schemas.SimilarResponse(item_id=item_id, model=model.name, items=items)
+        return schemas.SimilarResponse(item_id=item_id, model=snapshot.name, items=items)
 
     def add_events(self, body: schemas.EventsRequest) -> schemas.EventsResponse:
         """Keep events; the next request sees them.
@@ -128,9 +108,9 @@ class Service:
             BadTimeError: an event lies in the future.
             StoreError: they could not be kept, none of them.
         """
-        now, rows = self.clock(), self.live.model.lookup.rows
+        now, rows = self.clock(), self.holder.snapshot.lookup.rows
         events = [_stored(event, now) for event in body.events]
-        if self.live.model.lookup.recommender.has_clock:
+        if self.holder.snapshot.lookup.retriever.has_clock:
             late = [event for event in events if event.timestamp > now + AHEAD_US]
             if late:
                 raise BadTimeError(
@@ -148,7 +128,7 @@ class Service:
         Raises:
             UnfitError: a value that its column cannot hold.
         """
-        schema = self.live.model.lookup.recommender.items.schema
+        schema = self.holder.snapshot.lookup.retriever.items.schema
         refuse_unfit([{"item_id": item.item_id, **item.body()} for item in body.items], schema)
         return self._change([(item.item_id, item.body()) for item in body.items])
 
@@ -158,8 +138,9 @@ class Service:
         Raises:
             UnknownItemError: the catalogue lacks it, or it was deleted before.
         """
-        recommender, row = self.live.model.lookup.recommender, self.live.model.lookup.rows.get(item_id)
-        if row is None or (recommender.available is not None and not recommender.available[row]):
+        lookup = self.holder.snapshot.lookup
+        available, row = lookup.retriever.available, lookup.rows.get(item_id)
+        if row is None or (available is not None and not available[row]):
             raise UnknownItemError(f"item {item_id!r} is not in the catalogue")
         return self._change([(item_id, None)])
 
@@ -168,225 +149,173 @@ class Service:
         return schemas.ForgetUserResponse(user_id=user_id, deleted=self.store.forget_user(user_id))
 
     def about_model(self) -> schemas.ModelResponse:
-        """Say what answers now."""
-        model = self.live.model
-        manifest, recommender = model.bundle.manifest, model.lookup.recommender
-        count = len(model.lookup.ids) if recommender.available is None else int(recommender.available.sum())
+        """Return what the served snapshot is."""
+        snapshot = self.holder.snapshot
+        manifest, lookup = snapshot.bundle.manifest, snapshot.lookup
+        available = lookup.retriever.available
         return schemas.ModelResponse(
-            model=model.name,
+            model=snapshot.name,
             dataset=manifest["dataset"],
             fit_on=manifest["fit_on"],
             metrics=manifest["metrics"],
-            items=count,
-            users=len(model.lookup.users),
-            failed=self.live.failed,
+            items=len(lookup.ids) if available is None else int(available.sum()),
+            users=len(lookup.users),
+            failed=self.holder.failed,
         )
 
     def _change(self, changes: list[tuple[str, dict[str, object] | None]]) -> schemas.ItemsResponse:
         self.store.change_items(changes)
-        self.live.take_changes()
+        self.holder.take_changes()
         return schemas.ItemsResponse(changed=len(changes), items=self.about_model().items)
 
-    def _to_recommend(self, model: Model, body: schemas.RecommendRequest) -> Asked[schemas.RecommendRequest]:
+    def _pending_list(self, snapshot: Snapshot, request: schemas.RecommendRequest) -> Pending[RecommendOptions]:
         now = self.clock()
-        past = self._past(model, body.user_id, body.history)
-        histories, sentences = self._histories(model, past, now, body.query)
-        if not (past or body.query):
+        past = self._past(snapshot, request.user_id, request.history)
+        if not (past or request.query):
             self.metrics.cold.inc()
-        unknown = model.lookup.unknown(past) if body.history is not None else []
-        filters = body.filters.model_dump_json() if body.filters else None
-        alone = object() if body.query else None  # sentences of several requests are not put together
-        alike = (body.k, filters, body.exclude_seen, body.diversity, body.explain, alone)
-        allowed = self._allowed(model, body.filters, filters) if body.filters and filters else None
-        return Asked(model, body, now, histories, unknown, alike, sentences=sentences, allowed=allowed)
-
-    def _recommended(self, group: list[Asked[schemas.RecommendRequest]]) -> list[schemas.RecommendResponse]:
-        model, body = group[0].model, group[0].body
-        proposed: dict[str, Ints] = {}
-        recommender = model.lookup.recommender
-        share = recommender.config.lists.explore
-        ranking = recommender.recommend(
-            _joined(group),
-            # New items that are explored stand further down, with scores of their own.
-            max(body.k, sum(recommender.config.sources.model_dump().values())) if share else body.k,
-            group[0].sentences,
-            group[0].allowed,
-            body.exclude_seen,
-            body.diversity,
-            body.explain,
-            proposed.update,
+        lookup = snapshot.lookup
+        options = RecommendOptions(
+            k=max(request.k, self._ranked_further(snapshot)),
+            filter=self._filter(snapshot, request.filters) if request.filters else None,
+            exclude_seen=request.exclude_seen,
+            diversity=request.diversity,
+            explain=request.explain,
         )
-        for name, items in proposed.items():
+        return Pending(
+            snapshot=snapshot,
+            user_id=request.user_id,
+            now=now,
+            k=request.k,
+            histories=lookup.histories(
+                [(None, past)], now if lookup.retriever.has_clock else None, typed=request.query is not None
+            ),
+            unknown=lookup.unknown(past) if request.history is not None else [],
+            batch_key=options,
+            sentences=self._sentence(snapshot, request.query) if request.query is not None else None,
+        )
+
+    def _ranked_further(self, snapshot: Snapshot) -> int:
+        """Return how many items are ranked so that explored ones, from further down, have scores of their own."""
+        config = snapshot.lookup.retriever.config
+        return sum(config.sources.model_dump().values()) if config.lists.explore else 0
+
+    def _recommend_group(self, group: Sequence[Pending[RecommendOptions]]) -> list[schemas.RecommendResponse]:
+        lookup = group[0].snapshot.lookup
+        ranking = lookup.recommender.recommend(join_histories(group), group[0].batch_key, join_sentences(group))
+        for name, items in ranking.proposals.items():
             self.metrics.candidates.labels(name).inc(int((items >= 0).sum()))
-        answers, new = [], proposed.get("new")
-        for row, asked in enumerate(group):
+        share = lookup.retriever.config.lists.explore
+        responses = []
+        for row, request in enumerate(group):
             listed, propensities = ranking.rows(slice(row, row + 1)), None
             if share:
-                listed, propensities = self._explored(listed, None if new is None else new[row], body.k, share)
-            answers.append(self._answer(asked, listed, propensities))
-        return answers
+                listed, propensities = self._explored(request, listed, share)
+            responses.append(self._respond(request, listed, propensities))
+        return responses
 
-    def _to_rank(self, model: Model, body: schemas.RankRequest) -> Asked[schemas.RankRequest]:
-        time = schemas.microseconds(body.context.time) if body.context else None
+    def _pending_rank(self, snapshot: Snapshot, request: schemas.RankRequest) -> Pending[RankKey]:
+        time = schemas.microseconds(request.context.time) if request.context else None
         now = self.clock() if time is None else time
-        past = self._past(model, body.user_id, body.history)
-        histories, _ = self._histories(model, past, now, None)
-        rows = model.lookup.rows
-        known = [rows[item] for item in body.candidates if item in rows]
-        unknown = [item for item in body.candidates if item not in rows]
-        if body.history is not None:
-            unknown = model.lookup.unknown(past) + unknown
-        # Rows are padded to the longest, so that each is at most twice as long as it need be.
-        alike = (body.explain, len(known).bit_length())
-        return Asked(model, body, now, histories, unknown, alike, candidates=known)
+        past = self._past(snapshot, request.user_id, request.history)
+        lookup = snapshot.lookup
+        known = [lookup.rows[item] for item in request.candidates if item in lookup.rows]
+        unknown = [item for item in request.candidates if item not in lookup.rows]
+        if request.history is not None:
+            unknown = lookup.unknown(past) + unknown
+        return Pending(
+            snapshot=snapshot,
+            user_id=request.user_id,
+            now=now,
+            k=len(known),
+            histories=lookup.histories([(None, past)], now if lookup.retriever.has_clock else None),
+            unknown=unknown,
+            batch_key=RankKey(explain=request.explain, size=len(known).bit_length()),
+            candidates=known,
+        )
 
-    def _ranked(self, group: list[Asked[schemas.RankRequest]]) -> list[schemas.RecommendResponse]:
-        widest = max(len(asked.candidates) for asked in group)
+    def _rank_group(self, group: Sequence[Pending[RankKey]]) -> list[schemas.RecommendResponse]:
+        widest = max(len(request.candidates) for request in group)
         if not widest:
-            return [self._answer(asked, None) for asked in group]
-        padded = [asked.candidates + [-1] * (widest - len(asked.candidates)) for asked in group]
-        recommender = group[0].model.lookup.recommender
-        ranking = recommender.rank(_joined(group), np.array(padded, np.int64), group[0].body.explain)
-        return [self._answer(asked, ranking.rows(slice(row, row + 1))) for row, asked in enumerate(group)]
+            return [self._respond(request, None) for request in group]
+        padded = [request.candidates + [-1] * (widest - len(request.candidates)) for request in group]
+        recommender = group[0].snapshot.lookup.recommender
+        ranking = recommender.rank(
+            join_histories(group), np.array(padded, np.int64), explain=group[0].batch_key.explain
+        )
+        return [self._respond(request, ranking.rows(slice(row, row + 1))) for row, request in enumerate(group)]
 
     def _past(
-        self, model: Model, user_id: str | None, history: Sequence[str | schemas.HistoryEvent] | None
+        self, snapshot: Snapshot, user_id: str | None, history: Sequence[str | schemas.HistoryEvent] | None
     ) -> list[PastEvent]:
-        """Return what is known of the user, oldest first: the history that was sent, or the store's upon the bundle's."""
+        """Return the user's events, oldest first: the history that was sent, or those of the bundle and the store."""
         if history is not None:
             return [PastEvent(event) if isinstance(event, str) else event.past() for event in history]
         if user_id is None:
             return []
-        fitted = model.lookup.past(user_id)
+        fitted = snapshot.lookup.past(user_id)
         if fitted and self.store.is_forgotten(user_id):
             fitted = []
-        kept = self.store.history(user_id, model.lookup.length)
-        later = [PastEvent(event.item_id, event.event_type, event.timestamp) for event in kept]
+        stored = self.store.history(user_id, snapshot.lookup.length)
+        later = [PastEvent(event.item_id, event.event_type, event.timestamp) for event in stored]
         # Events that were exported and fitted are in both.
         return sorted(dict.fromkeys([*fitted, *later]), key=lambda event: event.timestamp or 0)
 
-    def _histories(
-        self, model: Model, past: list[PastEvent], now: int, query: str | None
-    ) -> tuple[Histories, Sentences | None]:
-        lookup = model.lookup
-        moment = now if lookup.recommender.has_clock else None
-        histories = lookup.histories([(None, past)], moment, typed=query is not None)
-        if query is None:
-            return histories, None
-        return histories, self._cached(
-            model, "sentence", query, lambda: read_sentences(lookup.recommender, model.bundle.tokenizer, [query])
-        )
+    def _sentence(self, snapshot: Snapshot, query: str) -> Sentences:
+        retriever, tokenizer = snapshot.lookup.retriever, snapshot.bundle.tokenizer
+        return self._remembered(snapshot, "sentence", query, lambda: read_sentences(retriever, tokenizer, [query]))
 
-    def _allowed(self, model: Model, filters: schemas.Filters, key: str) -> Bools:
-        return self._cached(model, "filter", key, lambda: matching(model.lookup.recommender.items, filters))
+    def _filter(self, snapshot: Snapshot, filters: schemas.Filters) -> ItemFilter:
+        name, items = filters.model_dump_json(), snapshot.lookup.retriever.items
+        return self._remembered(snapshot, "filter", name, lambda: ItemFilter(name, matching(items, filters)))
 
-    def _cached(self, model: Model, kind: str, key: str, make: Callable[[], T]) -> T:
-        """Return what was made for `key`, for this model, or make it."""
-        known = model.cache.get((kind, key))
+    def _remembered(self, snapshot: Snapshot, kind: str, key: str, make: Callable[[], T]) -> T:
+        """Return what was made for `key` and this snapshot before, or make it."""
+        with self._remembering:
+            known: T | None = snapshot.cache.get((kind, key))
         self.metrics.cache.labels(kind, "miss" if known is None else "hit").inc()
         if known is None:
-            if len(model.cache) >= CACHED:
-                model.cache.clear()
-            known = model.cache[kind, key] = make()
+            known = make()
+            with self._remembering:
+                snapshot.cache[kind, key] = known
         return known
 
-    def _explored(self, ranking: Ranking, new: Ints | None, k: int, share: float) -> tuple[Ranking, list[float | None]]:
-        """Return the first k places of a longer list, some of them given to `new` items from further down."""
-        items = ranking.items[0]
-        listed = np.flatnonzero(items >= 0)
-        pool = listed[k:][np.isin(items[listed[k:]], [] if new is None else new)]
+    def _explored(
+        self, request: Pending[RecommendOptions], ranking: Ranking, share: float
+    ) -> tuple[Ranking, list[float | None]]:
+        """Return the first k positions of a longer list, some given to items further down that sources would explore."""
+        sources, items = request.snapshot.lookup.retriever.sources, ranking.items[0]
+        new = [proposed.ravel() for name, proposed in ranking.proposals.items() if sources[name].explored]
+        ranked = np.flatnonzero(items >= 0)
+        further = ranked[request.k :]
+        pool: Ints = further[np.isin(items[further], np.concatenate(new))] if new else further[:0]
         with self._drawing:
-            places, propensities = explore(listed[:k], pool, share, self._rng)
-        self.metrics.explored.inc(sum(chance is not None for chance in propensities))
-        return ranking.places(places), propensities
+            positions, propensities = explore(ranked[: request.k], pool, share, self._rng)
+        self.metrics.explored.inc(sum(propensity is not None for propensity in propensities))
+        return ranking.positions(positions), propensities
 
-    def _answer(
-        self, asked: Asked[Any], ranking: Ranking | None, propensities: list[float | None] | None = None
+    def _respond(
+        self,
+        request: Pending[RecommendOptions] | Pending[RankKey],
+        ranking: Ranking | None,
+        propensities: list[float | None] | None = None,
     ) -> schemas.RecommendResponse:
-        model, user_id = asked.model, asked.body.user_id
-        request_id = uuid.uuid4().hex
-        items = [] if ranking is None else _items(model, asked.histories, ranking)
-        probabilities = propensities or [None] * len(items)
-        if propensities:
-            for item, chance in zip(items, probabilities, strict=True):
-                item.explored = chance is not None
+        """Return the response, and log its list as impressions."""
+        snapshot, request_id = request.snapshot, uuid.uuid4().hex
+        items = [] if ranking is None else listed_items(snapshot.lookup, request.histories, ranking)
+        propensities = propensities or [None] * len(items)
+        for item, propensity in zip(items, propensities, strict=True):
+            item.explored = propensity is not None
         ids, scores = [item.item_id for item in items], [item.score for item in items]
-        self.impressions.add(ImpressionList(request_id, user_id, asked.now, model.name, ids, scores, probabilities))
+        self.impressions.add(
+            ImpressionList(request_id, request.user_id, request.now, snapshot.name, ids, scores, propensities)
+        )
         return schemas.RecommendResponse(
-            request_id=request_id, user_id=user_id, model=model.name, items=items, unknown_items=asked.unknown
+            request_id=request_id,
+            user_id=request.user_id,
+            model=snapshot.name,
+            items=items,
+            unknown_items=request.unknown,
         )
-
-
-def _in_groups(
-    wanted: list[Body],
-    to_ask: Callable[[Body], Asked[Body]],
-    answer: Callable[[list[Asked[Body]]], list[schemas.RecommendResponse]],
-) -> list[schemas.RecommendResponse | Exception]:
-    """Return the answers to `wanted`, those that are alike made together; an error where there is none."""
-    results: dict[int, schemas.RecommendResponse | Exception] = {}
-    groups: dict[Hashable, dict[int, Asked[Body]]] = {}
-    for place, body in enumerate(wanted):
-        try:
-            asked = to_ask(body)
-            groups.setdefault(asked.alike, {})[place] = asked
-        except Exception as error:
-            results[place] = error
-    for group in groups.values():
-        try:
-            results |= zip(group, answer(list(group.values())), strict=True)
-        except Exception as error:
-            results |= dict.fromkeys(group, error)
-    return [results[place] for place in range(len(wanted))]
-
-
-def _joined(group: Sequence[Asked[Any]]) -> Histories:
-    """Return the histories of R requests as one `[R, L]`."""
-    parts = [asked.histories for asked in group]
-    if len(parts) == 1:
-        return parts[0]
-    columns = zip(*((part.items, part.types, part.times, part.now) for part in parts), strict=True)
-    return Histories(*(np.concatenate(column) for column in columns))
-
-
-def _items(model: Model, histories: Histories, ranking: Ranking) -> list[schemas.RankedItem]:
-    lookup = model.lookup
-    columns = (ranking.items[0], ranking.score[0], ranking.interest[0], ranking.p_click[0], ranking.p_purchase[0])
-    items = [
-        schemas.RankedItem(
-            item_id=lookup.ids[item],
-            title=lookup.titles[item],
-            score=score,
-            interest=interest,
-            p_click=click,
-            p_purchase=purchase,
-        )
-        for item, score, interest, click, purchase in zip(*(column.tolist() for column in columns), strict=True)
-        if item >= 0
-    ]
-    if ranking.contributions is not None:
-        for item, shares in zip(items, ranking.contributions[0], strict=False):
-            item.reasons = _reasons(model, histories, lookup.rows[item.item_id], shares)
-    return items
-
-
-def _reasons(model: Model, histories: Histories, row: int, shares: Floats) -> schemas.Reasons:
-    """Name the events that `row` is most like, and the features that moved it most, by their `shares` `[F]`."""
-    lookup, recommender = model.lookup, model.lookup.recommender
-    past = np.unique(histories.items[0])
-    past = past[(past >= 0) & (past < len(lookup.ids))]
-    similarities = recommender.vectors[past] @ recommender.vectors[row]
-    order = np.argsort(-similarities, kind="stable")[:NEAREST]
-    nearest = [
-        schemas.SimilarItem(item_id=lookup.ids[item], title=lookup.titles[item], similarity=float(similarity))
-        for item, similarity in zip(past[order], similarities[order], strict=True)
-    ]
-    names = recommender.feature_names
-    strongest = [
-        schemas.Contribution(feature=names[place], log_odds=float(shares[place]))
-        for place in np.argsort(-np.abs(shares), kind="stable")[:STRONGEST]
-        if shares[place]
-    ]
-    return schemas.Reasons(nearest=nearest, features=strongest)
 
 
 def _stored(event: schemas.Event, now: int) -> StoredEvent:

@@ -1,1 +1,1 @@
-"""What serving must not lose: events, item changes, answered lists, keys."""
+"""Data that serving must not lose: events, item changes, lists that were returned, and API keys."""

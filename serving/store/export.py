@@ -1,13 +1,12 @@
-"""From serving back to training: the store's log as a dataset with impressions.
+"""The store's log as a dataset to train on: `recsys data export shop --out shop-2`.
 
-In: a dataset folder and a store. Out: a new dataset folder: the old tables, what the API was told since,
-and the places of answered lists on which nobody acted.
+In: a dataset folder and a store. Out: a new dataset folder with the old tables, the events and items that the API
+received since, and an impression for every item that was listed and led to no event.
 """
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 
 from features.data.dataset import Dataset, load_dataset
@@ -17,12 +16,23 @@ from serving.columns import items_table
 from serving.loading import changed_catalogue
 from serving.store.store import Store
 
-LOGGED = ("user_id", "item_id", "event_type", "timestamp", "value", "session_id", "request_id", "position")
+STORED_COLUMNS = ("user_id", "item_id", "event_type", "timestamp", "value", "session_id", "request_id", "position")
+EVENT_KEY = ("user_id", "item_id", "event_type", "timestamp")
+IMPRESSION_KEY = ("request_id", "item_id")
+LIST_COLUMNS = pl.Schema(
+    {
+        "request_id": pl.String(),
+        "user_id": pl.String(),
+        "timestamp": pl.Int64(),
+        "items": pl.List(pl.String()),
+        "propensities": pl.List(pl.Float64()),
+    }
+)
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What was added to the dataset."""
+    """How many rows the export added to the dataset, and what it left out and why."""
 
     events: int
     impressions: int
@@ -31,72 +41,67 @@ class Exported:
 
 
 def export(folder: Path, store: Store, out: Path) -> Exported:
-    """Write the dataset in `folder` and what `store` holds beyond it to the new folder `out`.
+    """Write the dataset in `folder`, with what `store` has beyond it, to the new folder `out`.
 
     Raises:
-        RecsysError: the dataset is not valid, `out` is not empty, or the store is away.
+        RecsysError: the dataset is not valid, `out` is not empty, or the store is unreachable.
     """
     dataset = load_dataset(folder)
     changes = [change for change in store.item_changes() if change.body is not None]
     items = with_changes(dataset.items, [{"item_id": change.item_id, **(change.body or {})} for change in changes])
-    gone = store.forgotten_users()
-    before = dataset.events.filter(~pl.col("user_id").is_in(gone)).collect()
-    acted = logged_events(store)
-    known = acted.filter(pl.col("item_id").is_in(items["item_id"].implode()))
-    new = known.join(before, on=["user_id", "item_id", "event_type", "timestamp"], how="anti", nulls_equal=True)
-    places = impression_rows(store)
-    new = new.join(
-        places.select("request_id", "item_id", shown="position", chance="propensity"),
-        on=["request_id", "item_id"],
-        how="left",
-        maintain_order="left",
-    ).with_columns(position=pl.coalesce("position", "shown"), propensity="chance")
-    impressions = places.filter(pl.col("user_id").is_not_null(), pl.col("item_id").is_in(items["item_id"].implode()))
-    impressions = impressions.join(acted, on=["request_id", "item_id"], how="anti")
-    impressions = (
-        impressions.join(before, on=["request_id", "item_id"], how="anti")
-        if "request_id" in before.columns
-        else impressions
+    forgotten = store.forgotten_users()
+    old_events = dataset.events.filter(~pl.col("user_id").is_in(forgotten)).collect()
+    stored = logged_events(store)
+    listed = impression_rows(store)
+    in_catalogue = pl.col("item_id").is_in(items["item_id"].implode())
+    new_events = _with_positions(
+        stored.filter(in_catalogue).join(old_events, on=EVENT_KEY, how="anti", nulls_equal=True), listed
     )
-    events = pl.concat([before, new.drop("shown", "chance"), impressions], how="diagonal_relaxed")
-    _write(dataset, items, events.sort("timestamp", maintain_order=True), gone, out)
-    return Exported(new.height, impressions.height, len(changes), _notes(dataset, acted, known, places, gone))
+    impressions = listed.filter(pl.col("user_id").is_not_null(), in_catalogue)
+    impressions = impressions.join(stored, on=IMPRESSION_KEY, how="anti")
+    if "request_id" in old_events.columns:
+        impressions = impressions.join(old_events, on=IMPRESSION_KEY, how="anti")
+    events = pl.concat([old_events, new_events, impressions], how="diagonal_relaxed")
+    _write(dataset, items, events.sort("timestamp", maintain_order=True), forgotten, out)
+    notes = _notes(
+        dataset,
+        unknown_items=stored.filter(~in_catalogue)["item_id"],
+        anonymous=listed["user_id"].null_count(),
+        forgotten=len(forgotten),
+    )
+    return Exported(new_events.height, impressions.height, len(changes), notes)
 
 
 def with_changes(items: pl.DataFrame, bodies: list[dict[str, object]]) -> pl.DataFrame:
-    """Return `items` with the changed ones in their places, and columns that only they have."""
+    """Return `items` with the changed items in their rows and new items after them; the columns stay."""
     if not bodies:
         return items
     return changed_catalogue(items, items_table(bodies, items.schema))
 
 
 def logged_events(store: Store) -> pl.DataFrame:
-    """Return the events of the store, in the order in which they came."""
-    rows = [tuple(getattr(event, name) for name in LOGGED) for event in store.every_event()]
-    return pl.DataFrame(rows, schema={name: EVENT_COLUMNS[name] for name in LOGGED}, orient="row")
+    """Return the events of the store, in order of arrival."""
+    rows = [tuple(getattr(event, name) for name in STORED_COLUMNS) for event in store.every_event()]
+    return pl.DataFrame(rows, schema={name: EVENT_COLUMNS[name] for name in STORED_COLUMNS}, orient="row")
 
 
 def impression_rows(store: Store) -> pl.DataFrame:
-    """Return every place of every answered list as an impression, with its propensity where it was explored."""
-    shown = [asdict(one) for one in store.every_list() if one.items]
-    schema = pl.Schema(
-        {
-            "request_id": pl.String(),
-            "user_id": pl.String(),
-            "timestamp": pl.Int64(),
-            "items": pl.List(pl.String()),
-            "propensities": pl.List(pl.Float64()),
-        }
-    )
-    lists = pl.DataFrame([{name: one[name] for name in schema} for one in shown], schema=schema)
-    places = lists.with_columns(position=pl.int_ranges(1, pl.col("items").list.len() + 1, dtype=pl.Int32))
-    places = places.explode("items", "propensities", "position", empty_as_null=False)
-    return places.rename({"items": "item_id", "propensities": "propensity"}).with_columns(
-        event_type=pl.lit("impression")
-    )
+    """Return an impression for every position of every list, with its propensity if the position was explored."""
+    stored = [asdict(impressions) for impressions in store.every_list() if impressions.items]
+    lists = pl.DataFrame([{name: row[name] for name in LIST_COLUMNS} for row in stored], schema=LIST_COLUMNS)
+    rows = lists.with_columns(position=pl.int_ranges(1, pl.col("items").list.len() + 1, dtype=pl.Int32))
+    rows = rows.explode("items", "propensities", "position", empty_as_null=False)
+    return rows.rename({"items": "item_id", "propensities": "propensity"}).with_columns(event_type=pl.lit("impression"))
 
 
-def _write(dataset: Dataset, items: pl.DataFrame, events: pl.DataFrame, gone: list[str], out: Path) -> None:
+def _with_positions(events: pl.DataFrame, listed: pl.DataFrame) -> pl.DataFrame:
+    """Give events the propensity of the list that led to them, and its position where they have none."""
+    of_list = listed.select(*IMPRESSION_KEY, "propensity", listed_position="position")
+    events = events.join(of_list, on=IMPRESSION_KEY, how="left", maintain_order="left")
+    return events.with_columns(position=pl.coalesce("position", "listed_position")).drop("listed_position")
+
+
+def _write(dataset: Dataset, items: pl.DataFrame, events: pl.DataFrame, forgotten: list[str], out: Path) -> None:
     changes = {"name": dataset.info.name}
     if dataset.info.split == "column":
         changes["split"] = "time"
@@ -109,22 +114,21 @@ def _write(dataset: Dataset, items: pl.DataFrame, events: pl.DataFrame, gone: li
         items.write_parquet(folder / "items.parquet")
         events.write_parquet(folder / "events.parquet")
         if dataset.users is not None:
-            dataset.users.filter(~pl.col("user_id").is_in(gone)).write_parquet(folder / "users.parquet")
+            dataset.users.filter(~pl.col("user_id").is_in(forgotten)).write_parquet(folder / "users.parquet")
         (folder / "dataset.json").write_text(info.model_dump_json(indent=1), encoding="utf-8")
 
 
-def _notes(
-    dataset: Dataset, acted: pl.DataFrame, known: pl.DataFrame, places: pl.DataFrame, gone: list[str]
-) -> list[str]:
+def _notes(dataset: Dataset, *, unknown_items: pl.Series, anonymous: int, forgotten: int) -> list[str]:
     notes = []
-    if acted.height > known.height:
-        lost = acted.join(known, on="item_id", how="anti")["item_id"]
-        notes.append(f"left out: {len(lost):,} events on items that are not in the catalogue, for example {lost[0]!r}")
-    nobody = int(np.sum(places["user_id"].is_null().to_numpy()))
-    if nobody:
-        notes.append(f"left out: {nobody:,} places of lists for nobody known")
-    if gone:
-        notes.append(f"left out: {len(gone):,} users whose data were deleted")
+    if unknown_items.len():
+        notes.append(
+            f"left out: {unknown_items.len():,} events on items that are not in the catalogue, "
+            f"for example {unknown_items[0]!r}"
+        )
+    if anonymous:
+        notes.append(f"left out: {anonymous:,} impressions without a user")
+    if forgotten:
+        notes.append(f"left out: {forgotten:,} users whose data was deleted")
     if dataset.info.split == "column":
-        notes.append("the column `split` says nothing of new events: the new dataset is split by time")
+        notes.append("new events have no value in the column `split`: the new dataset is split by time")
     return notes

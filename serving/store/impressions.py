@@ -1,4 +1,4 @@
-"""The log of answered lists: written behind the answers, bounded, never in their way.
+"""Writes the lists that were returned to clients, in the background, so that responses don't wait for the store.
 
 In: `ImpressionList`s. Out: rows of the store, from which `recsys data export` makes impressions.
 """
@@ -10,55 +10,58 @@ from collections.abc import Callable
 
 from serving.store.store import ImpressionList, Store, StoreError
 
-log = logging.getLogger("recsys.shown")
+log = logging.getLogger("recsys.impressions")
 
-WRITTEN_AT_ONCE = 500
+WRITE_LISTS = 500
+"""Lists that one transaction writes at most."""
 RETRY_S = 0.5
-GATHERED_S = 0.2
-"""Time in which lists come together before they are written in one go."""
+COLLECT_S = 0.2
+"""Seconds to wait for further lists before a transaction."""
 
 
 class ImpressionLog:
-    """A queue of lists and the thread that writes them; what does not fit is dropped and counted."""
+    """A queue of lists, and a thread that writes them to the store. A list that does not fit is dropped."""
 
-    def __init__(self, store: Store, on_dropped: Callable[[], None], most: int = 10_000) -> None:
+    def __init__(self, store: Store, on_dropped: Callable[[], None], *, capacity: int = 10_000) -> None:
+        """Start the thread. `on_dropped` is called once per dropped list."""
         self._store, self._on_dropped = store, on_dropped
-        self._waiting: queue.Queue[ImpressionList] = queue.Queue(most)
+        self._queue: queue.Queue[ImpressionList] = queue.Queue(capacity)
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._write, daemon=True)
         self._thread.start()
 
-    def add(self, shown: ImpressionList) -> None:
-        """Have `shown` written soon."""
+    def add(self, impressions: ImpressionList) -> None:
+        """Put the list into the queue; never blocks."""
         try:
-            self._waiting.put_nowait(shown)
+            self._queue.put_nowait(impressions)
         except queue.Full:
             self._on_dropped()
 
     def close(self, timeout_s: float = 5.0) -> None:
-        """Write what is waiting and end."""
+        """Write the lists in the queue and stop the thread; give up after `timeout_s` seconds."""
         self._closing.set()
         self._thread.join(timeout_s)
 
     def _write(self) -> None:
         batch: list[ImpressionList] = []
-        while not (self._closing.is_set() and not batch and self._waiting.empty()):
-            batch += self._taken(WRITTEN_AT_ONCE - len(batch))
+        while not (self._closing.is_set() and not batch and self._queue.empty()):
+            batch += self._next_lists(WRITE_LISTS - len(batch))
             try:
                 self._store.add_lists(batch)
                 batch = []
             except StoreError as error:
-                log.warning("%d answered lists wait: %s", len(batch) + self._waiting.qsize(), error)
+                log.warning("%d lists are waiting to be written: %s", len(batch) + self._queue.qsize(), error)
                 if self._closing.wait(RETRY_S):
                     return
 
-    def _taken(self, most: int) -> list[ImpressionList]:
-        taken: list[ImpressionList] = []
+    def _next_lists(self, limit: int) -> list[ImpressionList]:
+        """Return up to `limit` lists from the queue; none if none arrives within `RETRY_S`."""
+        lists: list[ImpressionList] = []
         try:
-            taken.append(self._waiting.get(timeout=RETRY_S))
-            self._closing.wait(GATHERED_S)
-            while len(taken) < most:
-                taken.append(self._waiting.get_nowait())
+            lists.append(self._queue.get(timeout=RETRY_S))
+            self._closing.wait(COLLECT_S)
+            while len(lists) < limit:
+                lists.append(self._queue.get_nowait())
         except queue.Empty:
             pass
-        return taken
+        return lists

@@ -1,15 +1,21 @@
-"""Splits, histories and requests."""
+"""Splits, histories, requests and the log that they come from."""
 
+from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from features.data.dataset import load_dataset
 from features.data.split import assign_splits
-from features.histories import EARLY, LATE, TEST, VALID
-from tests.worlds import DAY, START, events, log_of
+from features.histories import EARLY, LATE, TEST, VALID, build_log, read_log
+from recsys.config import Config
+from recsys.events import PURCHASE
+from tests.worlds import DAY, START, events, log_of, write_dataset
 
 EVENT = st.tuples(
     st.sampled_from(["u0", "u1", "u2"]),
@@ -45,25 +51,21 @@ def test_leave_last_gives_each_user_one_test_event(rows: list[tuple[str, str, st
 @settings(max_examples=50, deadline=None)
 @given(st.lists(EVENT, min_size=1, max_size=40), st.integers(0, 31), st.integers(1, 5))
 def test_histories_equal_a_plain_loop(rows: list[tuple[str, str, str, int]], day: int, length: int) -> None:
-    """The vectorised search finds the last events strictly before the moment, in order."""
+    """A history is the last events strictly before the moment, oldest first, padded on the left."""
     log = log_of(rows, 5)
     before = START + day * DAY
     users = np.arange(len(log.user_ids))
-    found = log.histories(users, np.full(len(users), before), length)
+    histories = log.histories(users, np.full(len(users), before), length)
     for row, user in enumerate(log.user_ids):
         past = [(d, n, int(i[1:])) for n, (u, i, _, d) in enumerate(rows) if u == user and d < day]
         expected = [item for _, _, item in sorted(past)][-length:]
-        assert found.items[row][found.items[row] >= 0].tolist() == expected
-        assert (found.items[row][: length - len(expected)] == -1).all()
+        assert histories.items[row].tolist() == [-1] * (length - len(expected)) + expected
 
 
 def test_events_of_a_request_become_one_request_with_distinct_targets() -> None:
     """A click and a purchase of one item in a request are one target of the stronger type."""
     frame = events([("u0", "i1", "click", 1), ("u0", "i1", "purchase", 1), ("u0", "i2", "click", 1)])
     frame = frame.with_columns(request_id=pl.lit("r1"))
-    from features.histories import build_log
-    from recsys.events import PURCHASE
-
     requests = build_log(frame, pl.Series(["i0", "i1", "i2"]), 0.25).requests(EARLY, LATE, VALID, TEST)
     assert len(requests) == 1
     assert requests.targets.tolist() == [1, 2]
@@ -72,8 +74,6 @@ def test_events_of_a_request_become_one_request_with_distinct_targets() -> None:
 
 def test_two_users_with_the_same_request_id_have_two_requests() -> None:
     """Request ids are only unique within a user."""
-    from features.histories import build_log
-
     frame = events([("u0", "i1", "click", 1), ("u1", "i1", "click", 1)]).with_columns(request_id=pl.lit("r"))
     log = build_log(frame, pl.Series(["i0", "i1"]), 0.25)
     assert len(log.requests(EARLY, LATE)) == 2
@@ -81,12 +81,43 @@ def test_two_users_with_the_same_request_id_have_two_requests() -> None:
 
 
 def test_impressions_are_kept_by_request_and_out_of_histories() -> None:
-    """What was only shown is no event of the user, but known beside the request."""
-    from features.histories import build_log
-
+    """An item that was only shown is not in the user's history, but among the request's impressions."""
     frame = events([("u0", "i1", "click", 1), ("u0", "i2", "impression", 1), ("u0", "i0", "impression", 2)])
     frame = frame.with_columns(request_id=pl.Series(["a", "a", "b"]))
     log = build_log(frame, pl.Series(["i0", "i1", "i2"]), 0.25)
     assert len(log) == 1
-    key = int(log.request_index[0])
-    assert log.impressions[log.impression_offsets[key] : log.impression_offsets[key + 1]].tolist() == [2]
+    request = int(log.request_index[0])
+    assert log.impressions[log.impression_offsets[request] : log.impression_offsets[request + 1]].tolist() == [2]
+    assert log.request_ids[request] == "a"
+    assert log.impression_offsets.tolist() == [0, 1, 2]
+
+
+def test_a_request_id_that_only_impressions_have_is_known_too() -> None:
+    """A request without an action has impressions, and no event points at it."""
+    frame = events([("u0", "i1", "click", 1), ("u0", "i2", "impression", 2)])
+    log = build_log(frame.with_columns(request_id=pl.Series([None, "b"])), pl.Series(["i0", "i1", "i2"]), 0.25)
+    assert log.request_index.tolist() == [-1]
+    assert (log.request_ids, log.impressions.tolist()) == (["b"], [2])
+
+
+def test_the_late_segment_is_the_last_share_of_train() -> None:
+    """A quarter of eight train events are two; impressions do not count, and valid stays valid."""
+    rows = [("u0", "i1", "click", day) for day in range(8)] + [("u1", "i1", "impression", day) for day in range(50)]
+    splits = ["train"] * len(rows) + ["valid"]
+    log = build_log(events([*rows, ("u0", "i0", "click", 60)], splits), pl.Series(["i0", "i1"]), 0.25)
+    assert log.segments.tolist() == [EARLY] * 6 + [LATE] * 2 + [VALID]
+
+
+@pytest.mark.parametrize("rule", ["time", "leave-last"])
+def test_the_events_are_read_once(rule: str, tmp_path: Path) -> None:
+    """Splitting and laying out the log do not read the files again."""
+    dataset, reads = load_dataset(write_dataset(tmp_path / "data")), []
+
+    def count(frame: pl.DataFrame) -> pl.DataFrame:
+        reads.append(frame.height)
+        return frame
+
+    counted = replace(dataset, events=dataset.events.map_batches(count))
+    log = read_log(counted, Config.model_validate({"data": {"split": rule}}))
+    assert reads == [36]
+    assert len(log) == 36 and set(log.segments.tolist()) >= {VALID, TEST}

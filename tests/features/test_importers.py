@@ -256,7 +256,7 @@ def test_files_maps_names_types_and_times(tmp_path: Path) -> None:
     assert events["user_id"].to_list() == ["1", "2"]
 
 
-def test_files_without_a_required_column_shows_the_way_out(tmp_path: Path) -> None:
+def test_files_without_a_required_column_suggests_the_option(tmp_path: Path) -> None:
     """The line names file, column, what there is, and --column."""
     files(tmp_path)
     with pytest.raises(
@@ -297,7 +297,7 @@ def test_files_reads_csv_jsonl_and_parquet_alike(tmp_path: Path, titles: list[st
     events = pl.DataFrame(
         {"user_id": ["a", "b"], "item_id": ["i0", "i1"], "event_type": ["view"] * 2, "timestamp": [1, 2]}
     )
-    found = []
+    titles_read = []
     for suffix in ("csv", "jsonl", "parquet"):
         folder = tmp_path / suffix
         shutil.rmtree(folder, ignore_errors=True)
@@ -306,5 +306,5 @@ def test_files_reads_csv_jsonl_and_parquet_alike(tmp_path: Path, titles: list[st
             write = {"csv": "write_csv", "jsonl": "write_ndjson", "parquet": "write_parquet"}[suffix]
             getattr(frame, write)(folder / "src" / f"{table}.{suffix}")
         import_dataset("files", folder / "src", folder / "out")
-        found.append(pl.read_parquet(folder / "out" / "items.parquet")["title"].to_list())
-    assert found == [titles] * 3
+        titles_read.append(pl.read_parquet(folder / "out" / "items.parquet")["title"].to_list())
+    assert titles_read == [titles] * 3

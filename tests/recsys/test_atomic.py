@@ -1,4 +1,4 @@
-"""What is written aside appears whole or not at all."""
+"""Atomic writes: files and folders appear whole or not at all."""
 
 from pathlib import Path
 

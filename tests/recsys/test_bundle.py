@@ -1,18 +1,24 @@
-"""The bundle: complete, unaltered, without pickle, and the same after reading it back."""
+"""The bundle: complete, unaltered, without pickle, and the same after it is read back."""
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 
-from recsys.bundle import verify
+from recsys.bundle import FORMAT, UPGRADES, read_config, verify
 from recsys.errors import RecsysError
 from serving.batch import histories_of
 from serving.loading import load_bundle
+from serving.recommender import RecommendOptions
+from tests.keep_bundle import KINDS, recommended
 from tests.worlds import DAY, catalogue, tiny_bundle, tiny_recommender
+
+KEPT = Path(__file__).parents[1] / "data"
+"""Bundles that earlier releases wrote."""
 
 
 @pytest.fixture(scope="module")
@@ -31,13 +37,13 @@ def copy(bundle: Path, tmp_path: Path) -> Path:
 def test_a_loaded_bundle_gives_the_very_lists_of_the_recommender_it_was_saved_from(
     bundle: Path, tmp_path: Path
 ) -> None:
-    """Nothing is lost on the way through the folder."""
+    """Nothing is lost when a bundle is written and read."""
     recommender, log, _ = tiny_recommender(tmp_path / "encoder")
     loaded = load_bundle(bundle).recommender
     histories = histories_of(recommender, log, [0, 3, -1], int(log.times.max()) + 1)
     # Both rankers are untrained: put the same weights in.
-    recommender.ranker = loaded.ranker
-    one, other = recommender.recommend(histories, 10), loaded.recommend(histories, 10)
+    recommender = replace(recommender, ranker=loaded.ranker)
+    one, other = (each.recommend(histories, RecommendOptions(10)) for each in (recommender, loaded))
     np.testing.assert_array_equal(one.items, other.items)
     np.testing.assert_allclose(one.score, other.score, rtol=1e-4)
 
@@ -46,25 +52,59 @@ def test_one_changed_byte_in_any_file_is_noticed(copy: Path) -> None:
     """Every file is under the manifest."""
     for path in sorted(path for path in copy.rglob("*") if path.is_file() and path.name != "manifest.json"):
         content = path.read_bytes()
-        place = len(content) // 2
-        path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        middle = len(content) // 2
+        path.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
         with pytest.raises(RecsysError, match=rf"1 of \d+ files differ .*{path.name}.*train the model again"):
             load_bundle(copy)
         path.write_bytes(content)
     verify(copy)
 
 
-@pytest.mark.parametrize("damage", ["missing file", "no manifest", "other format", "broken manifest", "no files"])
-def test_an_incomplete_bundle_is_one_clear_line(copy: Path, damage: str) -> None:
-    """Whatever is wrong, the message names the place and a hint."""
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("older", UPGRADES)
+def test_a_bundle_of_an_earlier_release_gives_the_lists_that_it_gave_then(older: int, kind: str) -> None:
+    """For every format that is read: the same items with the same scores."""
+    folder = KEPT / f"bundle-format-{older}"
+    recorded = json.loads((folder / "lists.json").read_text())[kind]
+    lists = recommended(folder / kind)
+    assert lists["items"] == recorded["items"]
+    np.testing.assert_allclose(lists["scores"], recorded["scores"], atol=1e-5)
+
+
+def test_a_configuration_of_format_4_is_read_under_the_new_names(tmp_path: Path) -> None:
+    """`interest.shown_weight` is `interest.impression_weight` now, and keeps its value."""
+    shutil.copytree(KEPT / "bundle-format-4" / "lightgbm", tmp_path / "bundle")
+    config = json.loads((tmp_path / "bundle" / "config.json").read_text())
+    config["interest"]["shown_weight"] = 0.125
+    (tmp_path / "bundle" / "config.json").write_text(json.dumps(config))
+    assert read_config(tmp_path / "bundle").interest.impression_weight == 0.125
+
+
+@pytest.mark.parametrize(
+    ("stored", "hint"),
+    [
+        (min(UPGRADES) - 1, r"; train the model again$"),
+        (FORMAT + 1, r"; update recsys-text, or train the model again$"),
+    ],
+)
+def test_a_format_that_is_not_read_is_one_line_with_what_to_do(copy: Path, stored: int, hint: str) -> None:
+    """Too old: train again. Too new: update."""
     manifest = copy / "manifest.json"
-    content = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"format": stored}))
+    for read in (verify, read_config):
+        with pytest.raises(RecsysError, match=rf"bundle format {stored}, but .* reads 4 and 5{hint}") as raised:
+            read(copy)
+        assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("damage", ["missing file", "no manifest", "broken manifest", "no files"])
+def test_an_incomplete_bundle_is_one_clear_line(copy: Path, damage: str) -> None:
+    """Whatever is wrong, the message names the file and says what to do."""
+    manifest = copy / "manifest.json"
     if damage == "missing file":
         (copy / "items.parquet").unlink()
     elif damage == "no manifest":
         manifest.unlink()
-    elif damage == "other format":
-        manifest.write_text(json.dumps(content | {"format": 99}))
     elif damage == "broken manifest":
         manifest.write_text("{")
     else:
@@ -90,28 +130,28 @@ def test_an_unseen_item_is_a_candidate_from_its_text_alone(bundle: Path) -> None
     known = pl.read_parquet(bundle / "items.parquet")
     twin = known.row(7, named=True)
     new = catalogue([twin["title"]], brand=[twin["brand"]]).with_columns(item_id=pl.lit("new"))
-    grown = load_bundle(bundle, pl.concat([known, new])).recommender
-    place = grown.items["item_id"].to_list().index("new")
-    assert grown.vectors[place] @ grown.vectors[7] > 0.99
-    index = next(source for source in grown.sources if source.name == "interest")
-    assert place in index.index.search(grown.vectors[7:8], 3)[0]  # type: ignore[attr-defined]
+    grown = load_bundle(bundle, pl.concat([known, new])).recommender.retriever
+    row = grown.items["item_id"].to_list().index("new")
+    assert grown.vectors[row] @ grown.vectors[7] > 0.99
+    index = grown.sources["interest"].catalogue_index
+    assert index is not None and row in index.search(grown.vectors[7:8], 3)[0]
 
 
 def test_items_that_left_the_catalogue_are_in_no_list(bundle: Path, tmp_path: Path) -> None:
-    """They may stand in histories."""
+    """They may be in histories."""
     items = pl.read_parquet(bundle / "items.parquet")
     shrunk = load_bundle(bundle, items.tail(30)).recommender
     _, log, _ = tiny_recommender(tmp_path / "encoder")
-    ranking = shrunk.recommend(histories_of(shrunk, log, [0, 1, -1], int(log.times.max()) + 1), 30)
+    ranking = shrunk.recommend(histories_of(shrunk, log, [0, 1, -1], int(log.times.max()) + 1), RecommendOptions(30))
     gone = set(range(10))
     assert not gone & set(ranking.items.ravel().tolist())
     assert (ranking.items >= 0).all()
 
 
 def test_a_longer_list_begins_with_the_shorter_one(tmp_path: Path) -> None:
-    """The candidates, and so the scores, do not depend on how many places are asked for."""
+    """The candidates, and so the scores, do not depend on the length of the list."""
     recommender, log, _ = tiny_recommender(tmp_path)
     histories = histories_of(recommender, log, [0, 1, -1], 100 * DAY)
-    short, long = (recommender.recommend(histories, k) for k in (3, 20))
+    short, long = (recommender.recommend(histories, RecommendOptions(k)) for k in (3, 20))
     np.testing.assert_array_equal(long.items[:, :3], short.items)
     np.testing.assert_allclose(long.score[:, :3], short.score, rtol=1e-6)

@@ -1,4 +1,4 @@
-"""The command line: quick help, exit codes, one clear line for what a person can mend."""
+"""The command line: quick help, exit codes, one clear line for what the user can solve."""
 
 import subprocess
 import sys
@@ -77,7 +77,7 @@ def test_wrong_usage_exits_with_2(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "wanted"),
+    ("arguments", "expected"),
     [
         (["train", "nowhere"], "nowhere"),
         (["data", "check", "nowhere"], "nowhere"),
@@ -93,7 +93,7 @@ def test_wrong_usage_exits_with_2(
 )
 def test_bad_input_exits_with_1_and_one_line(
     arguments: list[str],
-    wanted: str,
+    expected: str,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -103,7 +103,7 @@ def test_bad_input_exits_with_1_and_one_line(
     code, _, errors = run(capsys, *arguments)
     assert code == 1
     lines = [line for line in errors.splitlines() if line.startswith("error:")]
-    assert len(lines) == 1 and wanted in lines[0]
+    assert len(lines) == 1 and expected in lines[0]
     assert "Traceback" not in errors
     assert {path.name for path in tmp_path.iterdir()} <= {"mlflow.db"}
 

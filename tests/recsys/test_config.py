@@ -1,4 +1,4 @@
-"""Configuration: defaults, overrides, and mistakes that name their mending."""
+"""Configuration: defaults, overrides, and mistakes that suggest the correction."""
 
 from pathlib import Path
 
@@ -26,7 +26,7 @@ def test_the_resolved_configuration_is_read_back_the_same() -> None:
 
 
 @pytest.mark.parametrize(
-    ("override", "wanted"),
+    ("override", "expected"),
     [
         ("interest.epoch=3", r"interest\.epoch; did you mean 'epochs'"),
         ("intrest.epochs=3", r"'intrest'; did you mean 'interest'"),
@@ -35,9 +35,9 @@ def test_the_resolved_configuration_is_read_back_the_same() -> None:
         ("value.click=nan", r"value\.click: .*"),
     ],
 )
-def test_a_wrong_key_or_value_is_named(override: str, wanted: str) -> None:
+def test_a_wrong_key_or_value_is_named(override: str, expected: str) -> None:
     """One line says which key, and what would do."""
-    with pytest.raises(RecsysError, match=wanted) as raised:
+    with pytest.raises(RecsysError, match=expected) as raised:
         load_config(None, (override,))
     assert "\n" not in str(raised.value)
     assert raised.value.exit_code == 1
@@ -51,7 +51,7 @@ def test_an_override_of_the_wrong_form_is_wrong_usage(override: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "wanted"),
+    ("content", "expected"),
     [
         (None, "no such file"),
         (b"[interest", "not a readable TOML"),
@@ -59,12 +59,12 @@ def test_an_override_of_the_wrong_form_is_wrong_usage(override: str) -> None:
         (b"\xff", "TOML"),
     ],
 )
-def test_a_file_that_is_missing_or_broken_is_named(tmp_path: Path, content: bytes | None, wanted: str) -> None:
+def test_a_file_that_is_missing_or_broken_is_named(tmp_path: Path, content: bytes | None, expected: str) -> None:
     """The message starts with the file."""
     path = tmp_path / "c.toml"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(RecsysError, match=rf"c\.toml.*{wanted}"):
+    with pytest.raises(RecsysError, match=rf"c\.toml.*{expected}"):
         load_config(path)
 
 

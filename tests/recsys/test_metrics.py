@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ir_measures import AP, RR, R, Success, nDCG
-from sklearn.metrics import log_loss, roc_auc_score
+from sklearn.metrics import roc_auc_score
 
 from recsys import metrics
 from tests.worlds import random_ranks
@@ -25,7 +25,7 @@ def test_ranking_metrics_equal_those_of_ir_measures(seed: int) -> None:
         for target, rank in enumerate(own):
             if np.isfinite(rank):
                 filler[int(rank) - 1] = f"t{target}"
-        run += [ir_measures.ScoredDoc(str(request), doc, 100.0 - place) for place, doc in enumerate(filler)]
+        run += [ir_measures.ScoredDoc(str(request), doc, 100.0 - position) for position, doc in enumerate(filler)]
     ours = {
         nDCG @ 10: metrics.ndcg(ranks, offsets, 10),
         R @ 10: metrics.recall(ranks, offsets, 10),
@@ -33,8 +33,8 @@ def test_ranking_metrics_equal_those_of_ir_measures(seed: int) -> None:
         RR: metrics.reciprocal_rank(ranks, offsets),
         AP: metrics.average_precision(ranks, offsets),
     }
-    for found in ir_measures.iter_calc(list(ours), qrels, run):
-        assert ours[found.measure][int(found.query_id)] == pytest.approx(found.value, abs=1e-6)
+    for theirs in ir_measures.iter_calc(list(ours), qrels, run):
+        assert ours[theirs.measure][int(theirs.query_id)] == pytest.approx(theirs.value, abs=1e-6)
 
 
 def test_all_tied_scores_give_the_mean_rank() -> None:
@@ -83,13 +83,24 @@ def test_difference_of_a_model_to_itself_is_exactly_zero() -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10_000))
-def test_head_metrics_equal_those_of_scikit_learn(seed: int) -> None:
-    """AUC with ties and logloss equal scikit-learn's."""
+def test_the_auc_of_impressions_equals_that_of_scikit_learn(seed: int) -> None:
+    """Of every request's list, ties included."""
     rng = np.random.default_rng(seed)
-    labels = np.concatenate([[0, 1], rng.integers(0, 2, 50)]).astype(float)
-    probabilities = rng.integers(1, 9, 52) / 10
-    assert metrics.auc(probabilities, labels) == pytest.approx(roc_auc_score(labels, probabilities))
-    assert metrics.logloss(probabilities, labels) == pytest.approx(log_loss(labels, probabilities))
+    labels = np.tile([True, False, *(rng.random(6) < 0.3)], 5)
+    scores = rng.integers(1, 5, len(labels)) / 10
+    offsets = np.arange(0, len(labels) + 1, 8)
+    expected = [roc_auc_score(labels[at : at + 8], scores[at : at + 8]) for at in offsets[:-1]]
+    np.testing.assert_allclose(metrics.impression_metrics(scores, labels, offsets)["auc"], expected)
+
+
+def test_auc_and_log_loss_worked_by_hand() -> None:
+    """A tie counts half; labels of one kind have a log loss, and no AUC."""
+    probabilities, labels = np.array([0.8, 0.4, 0.4, 0.2], np.float32), np.array([1.0, 1.0, 0.0, 0.0])
+    assert metrics.auc(probabilities, labels) == pytest.approx(3.5 / 4)
+    assert metrics.logloss(probabilities, labels) == pytest.approx(-np.log([0.8, 0.4, 0.6, 0.8]).mean())
+    assert metrics.logloss(probabilities, np.zeros(4)) == pytest.approx(-np.log([0.2, 0.6, 0.6, 0.8]).mean())
+    assert np.isfinite(metrics.logloss(np.array([0.0, 1.0]), np.array([1.0, 0.0])))
+    assert np.isnan(metrics.auc(probabilities, np.zeros(4))) and np.isnan(metrics.auc(probabilities, np.ones(4)))
 
 
 def test_calibration_error_is_zero_for_true_rates_and_large_for_wrong_ones() -> None:
@@ -100,13 +111,13 @@ def test_calibration_error_is_zero_for_true_rates_and_large_for_wrong_ones() -> 
 
 
 def test_impression_metrics_follow_mind_on_a_list_worked_by_hand() -> None:
-    """Two clicks at places 1 and 3 of four: mrr is the mean of 1 and 1/3."""
-    found = metrics.impression_metrics(
+    """Two clicks at positions 1 and 3 of four: mrr is the mean of 1 and 1/3."""
+    values = metrics.impression_metrics(
         np.array([0.9, 0.8, 0.7, 0.1]), np.array([True, False, True, False]), np.array([0, 4])
     )
-    assert found["mrr"][0] == pytest.approx((1 + 1 / 3) / 2)
-    assert found["auc"][0] == pytest.approx(0.75)
-    assert found["ndcg@5"][0] == pytest.approx((1 + 0.5) / (1 + 1 / np.log2(3)))
+    assert values["mrr"][0] == pytest.approx((1 + 1 / 3) / 2)
+    assert values["auc"][0] == pytest.approx(0.75)
+    assert values["ndcg@5"][0] == pytest.approx((1 + 0.5) / (1 + 1 / np.log2(3)))
 
 
 def test_list_properties_on_lists_worked_by_hand() -> None:

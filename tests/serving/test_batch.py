@@ -18,11 +18,12 @@ from features.histories import EventLog
 from recsys.errors import RecsysError
 from serving.batch import Job, Written, histories_of, lists_table, read_users, write_lists
 from serving.loading import load_bundle
+from serving.recommender import RecommendOptions
 from tests.worlds import DAY, START, log_of, tiny_bundle
 
 pytestmark = pytest.mark.slow
 
-USERS = [f"u{user}" for user in range(12)] + ["stranger"]
+USERS = [f"u{user}" for user in range(12)] + ["unknown"]
 EVENTS = [(f"u{u}", f"i{(3 * u + s * s) % 35}", "click", 5 * s + u % 5) for u in range(12) for s in range(5)]
 
 
@@ -58,7 +59,7 @@ def write(bundle: Path, log: EventLog, monkeypatch: pytest.MonkeyPatch) -> Calla
 def test_lists_are_those_of_the_recommender_and_the_report_counts_them(
     write: Callable[..., Written], bundle: Path, log: EventLog, tmp_path: Path
 ) -> None:
-    """A part per five users, nothing left beside them, and why the lists are shorter than asked for."""
+    """A part per five users, no other files, and why the lists are shorter than requested."""
     written = write(tmp_path / "lists", k=50)
     assert (written.users, written.lists, written.rows, list(written.shorter.values())) == (13, 13, 520, [13])
     assert "40 items were left" in next(iter(written.shorter))
@@ -70,13 +71,13 @@ def test_lists_are_those_of_the_recommender_and_the_report_counts_them(
     recommender = load_bundle(bundle).recommender
     now = START + 24 * DAY + 1
     rows = [log.user_ids.index(user) if user in log.user_ids else -1 for user in USERS]
-    wanted = lists_table(
+    expected = lists_table(
         USERS,
-        recommender.recommend(histories_of(recommender, log, rows, now), 50),
-        recommender.items["item_id"].to_numpy(),
+        recommender.recommend(histories_of(recommender, log, rows, now), RecommendOptions(50)),
+        recommender.retriever.items["item_id"].to_numpy(),
     )
-    found = pl.concat([pl.read_parquet(path) for path in sorted((tmp_path / "lists").glob("*.parquet"))])
-    assert found.select("user_id", "rank", "item_id").equals(wanted.select("user_id", "rank", "item_id"))
+    written_lists = pl.concat([pl.read_parquet(path) for path in sorted((tmp_path / "lists").glob("*.parquet"))])
+    assert written_lists.select("user_id", "rank", "item_id").equals(expected.select("user_id", "rank", "item_id"))
 
 
 def test_a_failed_run_is_kept_and_goes_on_with_the_same_job_alone(
@@ -135,7 +136,7 @@ def test_a_killed_run_goes_on(bundle: Path, log: EventLog, tmp_path: Path) -> No
 
 
 def test_two_runs_do_not_write_one_folder(write: Callable[..., Written], tmp_path: Path) -> None:
-    """The second one says so at once."""
+    """The second one fails at once."""
     with FileLock(tmp_path / ".lists.lock"), pytest.raises(RecsysError, match="another run"):
         write(tmp_path / "lists")
 
@@ -149,7 +150,7 @@ def test_a_folder_with_files_is_left_alone(write: Callable[..., Written], tmp_pa
 
 
 def test_no_users_give_no_lists(write: Callable[..., Written], tmp_path: Path) -> None:
-    """And a report that says so."""
+    """And the report has their number."""
     assert replace(write(tmp_path / "lists", users=[]), seconds=0).lists == 0
 
 

@@ -70,7 +70,7 @@ def client(bundle: Path, store: Store) -> TestClient:
 
 @pytest.mark.parametrize("attributes", [{"size": 5}, {"size": ["a"]}, {"weight": "heavy"}, {"flag": "yes"}], ids=str)
 def test_a_value_of_another_kind_is_refused_and_not_kept(client: TestClient, store: Store, attributes: Any) -> None:
-    """By name; the items beside it are not kept either, and the next ones are."""
+    """By name; the other items of the request are not stored either, those of the next are."""
     good, bad = {"item_id": "good", "title": "red lamp"}, {"item_id": "bad", "title": "x", "attributes": attributes}
     answer = client.put("/v1/items", json={"items": [good, bad]})
     assert answer.status_code == 422 and f"'{next(iter(attributes))}', which holds" in answer.json()["detail"]

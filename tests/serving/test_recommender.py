@@ -1,6 +1,6 @@
-"""What may stand in a list: allowed items, typed sentences, items that changed since the fit."""
+"""What a list may contain: allowed items, typed sentences, items that changed since the fit."""
 
-from copy import copy
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -9,125 +9,126 @@ import pytest
 from features.histories import EventLog, Histories
 from serving.batch import histories_of
 from serving.loading import read_sentences, with_items
-from serving.recommender import Recommender
+from serving.recommender import ItemFilter, Recommender, RecommendOptions
 from tests.worlds import DAY, catalogue, tiny_recommender
 
 NOW = 1_700_000_000_000_000 + 100 * DAY
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Recommender, EventLog, object]:
+def parts(tmp_path_factory: pytest.TempPathFactory) -> tuple[Recommender, EventLog, object]:
     """Return a small recommender, its log and tokenizer."""
     return tiny_recommender(tmp_path_factory.mktemp("tiny") / "encoder")
 
 
 def typed(recommender: Recommender) -> Histories:
     """Return the history of somebody who only typed a sentence."""
-    length = recommender.config.interest.max_history
+    length = recommender.retriever.config.interest.max_history
     items, zeros = np.full((1, length), -1, np.int32), np.zeros((1, length), np.int64)
-    items[0, -1] = len(recommender.vectors)
+    items[0, -1] = len(recommender.retriever.vectors)
     return Histories(items, zeros.astype(np.int8), zeros + NOW, np.array([NOW]))
 
 
-def test_a_list_is_full_as_long_as_enough_items_are_allowed(world: tuple[Recommender, EventLog, object]) -> None:
+def test_a_list_is_full_as_long_as_enough_items_are_allowed(parts: tuple[Recommender, EventLog, object]) -> None:
     """However few they are, and for users with and without a history."""
-    recommender, log, _ = world
+    recommender, log, _ = parts
     histories = histories_of(recommender, log, [0, 3, -1], NOW)
     for share in (2, 5, 13):
-        allowed = np.arange(len(recommender.vectors)) % share == 1
-        items = recommender.recommend(histories, 3, allowed=allowed).items
+        allowed = np.arange(len(recommender.retriever.vectors)) % share == 1
+        items = recommender.recommend(histories, RecommendOptions(3, ItemFilter("", allowed))).items
         assert (items % share == 1).all()
 
 
-def test_the_caller_may_leave_out_what_a_user_has_seen(world: tuple[Recommender, EventLog, object]) -> None:
+def test_the_caller_may_leave_out_what_a_user_has_seen(parts: tuple[Recommender, EventLog, object]) -> None:
     """Whatever the model does by itself."""
-    recommender, log, _ = world
+    recommender, log, _ = parts
     histories = histories_of(recommender, log, [0, 1], NOW)
-    kept = recommender.recommend(histories, 40).items
-    left = recommender.recommend(histories, 40, exclude_seen=True).items
+    kept = recommender.recommend(histories, RecommendOptions(40)).items
+    left = recommender.recommend(histories, RecommendOptions(40, exclude_seen=True)).items
     for row, past in enumerate(histories.items):
         seen = set(past[past >= 0].tolist())
         assert seen <= set(kept[row].tolist())
         assert not seen & set(left[row].tolist())
 
 
-def test_a_sentence_is_understood_as_an_item_with_that_title(world: tuple[Recommender, EventLog, object]) -> None:
+def test_a_sentence_is_understood_as_an_item_with_that_title(parts: tuple[Recommender, EventLog, object]) -> None:
     """Its vector leads the interest, its words the lexical source."""
-    recommender, _, tokenizer = world
-    sentences = read_sentences(recommender, tokenizer, ["red lamp for the garden"])
-    batch = recommender.batch(typed(recommender), sentences)
+    recommender, _, tokenizer = parts
+    sentences = read_sentences(recommender.retriever, tokenizer, ["red lamp for the garden"])
+    batch = recommender.retriever.open(typed(recommender), sentences).requests
     twin = with_items(recommender, tokenizer, catalogue(["red lamp for the garden"]).with_columns(item_id=pl.lit("t")))
-    np.testing.assert_allclose(batch.past[0, -1], twin.vectors[-1], atol=1e-5)
-    words = recommender.items["title"].str.split(" ").to_list()
-    found = sentences.words[0].indices
-    assert len(found)
-    assert all({"red", "lamp", "garden"} & set(words[item]) for item in found)
-    ranking = recommender.recommend(typed(recommender), 10, sentences)
-    assert (ranking.items >= 0).all() and (ranking.items < len(recommender.vectors)).all()
+    np.testing.assert_allclose(batch.past[0, -1], twin.retriever.vectors[-1], atol=1e-5)
+    words = recommender.retriever.items["title"].str.split(" ").to_list()
+    matches = sentences.matches["lexical"][0].indices
+    assert len(matches)
+    assert all({"red", "lamp", "garden"} & set(words[item]) for item in matches)
+    ranking = recommender.recommend(typed(recommender), RecommendOptions(10), sentences)
+    assert (ranking.items >= 0).all() and (ranking.items < len(recommender.retriever.vectors)).all()
 
 
-def test_a_changed_item_keeps_its_place_and_takes_its_new_text(world: tuple[Recommender, EventLog, object]) -> None:
+def test_a_changed_item_keeps_its_row_and_takes_its_new_text(parts: tuple[Recommender, EventLog, object]) -> None:
     """Brand, price and vector are the new ones; other items stay as they were."""
-    recommender, log, tokenizer = world
+    recommender, log, tokenizer = parts
     changes = catalogue(["wooden chair", "steel table"], brand=["brand 2", "unheard"], price=[7.0, None])
     changes = changes.with_columns(item_id=pl.Series(["i3", "fresh"]))
     changed = with_items(recommender, tokenizer, changes)
-    assert changed.items["item_id"].to_list() == [*recommender.items["item_id"], "fresh"]
-    assert changed.items.row(3, named=True)["title"] == "wooden chair"
-    np.testing.assert_array_equal(np.delete(changed.vectors[:-1], 3, 0), np.delete(recommender.vectors, 3, 0))
-    assert not np.allclose(changed.vectors[3], recommender.vectors[3])
-    facts = changed.features.facts
-    assert facts.brand[3] == recommender.features.facts.brand[2]
+    assert changed.retriever.items["item_id"].to_list() == [*recommender.retriever.items["item_id"], "fresh"]
+    assert changed.retriever.items.row(3, named=True)["title"] == "wooden chair"
+    np.testing.assert_array_equal(
+        np.delete(changed.retriever.vectors[:-1], 3, 0), np.delete(recommender.retriever.vectors, 3, 0)
+    )
+    assert not np.allclose(changed.retriever.vectors[3], recommender.retriever.vectors[3])
+    facts = changed.retriever.features.facts
+    assert facts.brand[3] == recommender.retriever.features.facts.brand[2]
     assert facts.brand[-1] == 0
     assert facts.price[3] == pytest.approx(np.log(8))
-    assert facts.price[-1] == pytest.approx(np.median(recommender.features.facts.price))
+    assert facts.price[-1] == pytest.approx(np.median(recommender.retriever.features.facts.price))
     histories = histories_of(changed, log, [0, 1, -1], NOW)
-    assert {3, 40} <= set(changed.recommend(histories, 41).items[0].tolist())
+    assert {3, 40} <= set(changed.recommend(histories, RecommendOptions(41)).items[0].tolist())
 
 
 def test_a_batch_of_histories_of_any_length_equals_each_alone(
-    world: tuple[Recommender, EventLog, object], monkeypatch: pytest.MonkeyPatch
+    parts: tuple[Recommender, EventLog, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Requests are grouped by length within; the answer keeps their order."""
     monkeypatch.setattr("serving.recommender.BLOCK", 5)
-    recommender, log, _ = world
+    recommender, log, _ = parts
     users = np.arange(12) % len(log.user_ids)
     histories = log.histories(users, log.times[log.offsets[users] + np.arange(12) % 5], 6)
     assert len(set(histories.lengths.tolist())) > 2
-    together = recommender.recommend(histories, 5)
+    together = recommender.recommend(histories, RecommendOptions(5))
     for row in range(12):
-        alone = recommender.recommend(histories.rows(np.array([row])), 5)
+        alone = recommender.recommend(histories.rows(np.array([row])), RecommendOptions(5))
         np.testing.assert_array_equal(together.items[row], alone.items[0])
         np.testing.assert_allclose(together.score[row], alone.score[0], rtol=1e-4)
 
 
 def test_similar_items_are_the_nearest_available_ones_but_the_item_itself(
-    world: tuple[Recommender, EventLog, object],
+    parts: tuple[Recommender, EventLog, object],
 ) -> None:
     """With the interest source turned off as well."""
-    recommender, _, _ = world
-    available = np.arange(len(recommender.vectors)) % 4 > 0
-    bare = copy(recommender)
-    bare.sources = []
-    for one in (recommender, bare):
-        found, cosines = one.with_available(available).similar(5, 6)
-        wanted = np.where(available & (np.arange(len(available)) != 5), one.vectors @ one.vectors[5], -np.inf)
-        np.testing.assert_array_equal(found, np.argsort(-wanted, kind="stable")[:6])
-        np.testing.assert_allclose(cosines, wanted[found], rtol=1e-5)
+    recommender, _, _ = parts
+    available = np.arange(len(recommender.retriever.vectors)) % 4 > 0
+    for one in (recommender.retriever, replace(recommender.retriever, sources={})):
+        neighbours, cosines = one.restricted(available).similar(5, 6)
+        expected = np.where(available & (np.arange(len(available)) != 5), one.vectors @ one.vectors[5], -np.inf)
+        np.testing.assert_array_equal(neighbours, np.argsort(-expected, kind="stable")[:6])
+        np.testing.assert_allclose(cosines, expected[neighbours], rtol=1e-5)
 
 
 def test_a_list_that_popular_items_fill_does_not_depend_on_who_else_asks(
-    world: tuple[Recommender, EventLog, object],
+    parts: tuple[Recommender, EventLog, object],
 ) -> None:
     """A neighbour with a long history brings no further candidates into the list of one with a short history."""
-    recommender, log, _ = world
-    few = copy(recommender)
-    quotas = dict.fromkeys(recommender.config.sources.model_dump(), 1)
-    sources = type(recommender.config.sources).model_validate(quotas)
-    few.config = recommender.config.model_copy(update={"sources": sources})
+    recommender, log, _ = parts
+    quotas = dict.fromkeys(recommender.retriever.config.sources.model_dump(), 1)
+    sources = type(recommender.retriever.config.sources).model_validate(quotas)
+    config = recommender.retriever.config.model_copy(update={"sources": sources})
+    few = replace(recommender, retriever=replace(recommender.retriever, config=config))
+    options = RecommendOptions(8, exclude_seen=True)
     histories = log.histories(np.array([0, 1]), np.array([log.times[log.offsets[0] + 1], NOW]), 6)
     assert histories.lengths.tolist() == [1, 5]
-    together = few.recommend(histories, 8, exclude_seen=True)
-    alone = few.recommend(histories.rows(np.array([0])), 8, exclude_seen=True)
+    together = few.recommend(histories, options)
+    alone = few.recommend(histories.rows(np.array([0])), options)
     np.testing.assert_array_equal(together.items[0], alone.items[0])
     np.testing.assert_allclose(together.score[0], alone.score[0], rtol=1e-4)

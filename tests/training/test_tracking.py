@@ -1,13 +1,49 @@
-"""MLflow's store: made once, also when several start at the same time."""
+"""MLflow: one store for all runs, versions that have to be promoted, a model that loads without this repository."""
 
+import json
 import subprocess
 import sys
+import sysconfig
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
+import pandas as pd
 import pytest
+from packaging.requirements import Requirement
+
+from recsys.errors import RecsysError
+from recsys.registry import CHAMPION, MODEL_NAME, bundle_folder, mlflow_client, resolve
+from training import tracking
+
+pytestmark = pytest.mark.slow
 
 
-@pytest.mark.slow
+@dataclass(frozen=True)
+class Registered:
+    """A working directory with an MLflow store and the versions that were registered in it, in this order."""
+
+    folder: Path
+    versions: list[str]
+
+
+@pytest.fixture(scope="module")
+def registered(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registered]:
+    """Register one bundle twice."""
+    folder = tmp_path_factory.mktemp("mlflow")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        yield Registered(folder, [tracking.register(tracking.start_run(None, {}, {}), tiny) for _ in range(2)])
+
+
+@pytest.fixture
+def inside(registered: Registered, monkeypatch: pytest.MonkeyPatch) -> Registered:
+    """Return the registered versions, with their folder as the working directory."""
+    monkeypatch.chdir(registered.folder)
+    return registered
+
+
 def test_two_first_runs_at_once_share_one_store(tmp_path: Path) -> None:
     """Neither meets the other's half-made tables."""
     code = "from training.tracking import start_run; print(start_run(None, {'a': 1}, {}))"
@@ -15,3 +51,93 @@ def test_two_first_runs_at_once_share_one_store(tmp_path: Path) -> None:
     runs = [process.communicate()[0].strip() for process in both]
     assert [process.returncode for process in both] == [0, 0]
     assert len(set(runs)) == 2
+
+
+def test_the_first_version_is_champion_until_a_person_promotes_another(inside: Registered) -> None:
+    """A second version does not take the alias by itself."""
+    assert inside.versions == ["1", "2"]
+    assert resolve("models:/recsys@champion") == "models:/recsys/1"
+    assert (
+        bundle_folder("models:/recsys@champion")
+        == bundle_folder("models:/recsys/1")
+        != bundle_folder("models:/recsys/2")
+    )
+    with mlflow_client() as client:
+        client.set_registered_model_alias(MODEL_NAME, CHAMPION, "2")
+        assert resolve("models:/recsys@champion") == "models:/recsys/2"
+        client.set_registered_model_alias(MODEL_NAME, CHAMPION, "1")
+
+
+@pytest.mark.parametrize(
+    "model", ["models:/nope@champion", "models:/recsys@best", "models:/recsys/99", "runs:/none/bundle"]
+)
+def test_what_is_not_registered_is_one_line_with_the_command_that_trains(inside: Registered, model: str) -> None:
+    """The line names the model, the store and what to do."""
+    with pytest.raises(
+        RecsysError, match=rf"^--model {model}: .*mlflow\.db .*not found.*; .*`recsys train DATASET`"
+    ) as raised:
+        bundle_folder(resolve(model))
+    assert "\n" not in str(raised.value)
+
+
+def test_an_unknown_run_is_one_line(inside: Registered) -> None:
+    """It names the option and where a run's id comes from."""
+    with pytest.raises(RecsysError, match=r"^--resume none: .*not found.*`recsys train` prints"):
+        tracking.find_run("none")
+
+
+def test_every_requirement_of_a_registered_model_is_what_is_installed(inside: Registered) -> None:
+    """Name and version, public and pinned; recsys-text, which no index has, is not among them."""
+    lines = (bundle_folder("models:/recsys/1").parents[1] / "requirements.txt").read_text().splitlines()
+    requirements = [Requirement(line) for line in lines]
+    names = {requirement.name for requirement in requirements}
+    assert {"torch", "polars", "transformers", "mlflow"} <= names and "recsys-text" not in names
+    assert any(name.startswith("faiss-") for name in names)
+    for requirement in requirements:
+        assert str(requirement.specifier).startswith("==") and "+" not in str(requirement.specifier)
+        assert requirement.specifier.contains(metadata.version(requirement.name)), requirement
+
+
+def test_no_requirement_brings_both_builds_of_fbgemm(inside: Registered) -> None:
+    """They overwrite each other: torchrec, which asks for CUDA's, is a requirement only beside that."""
+    folder = bundle_folder("models:/recsys/1").parents[1]
+    names = {Requirement(line).name for line in (folder / "requirements.txt").read_text().splitlines()}
+    on_cpu = "fbgemm-gpu-cpu" in names
+    assert ("fbgemm-gpu" in names) != on_cpu
+    assert ("torchrec" in names) != on_cpu
+    assert (folder / "code" / "torchrec").is_dir() == on_cpu
+    assert bool(list((folder / "code").glob("torchrec-*.dist-info/licenses/LICENSE"))) == on_cpu
+
+
+ELSEWHERE = """
+import importlib.util, json, sys
+sys.path.append(sys.argv[1])
+assert not any(map(importlib.util.find_spec, ("recsys", "features", "serving", "training")))
+import mlflow, pandas
+model = mlflow.pyfunc.load_model(sys.argv[2])
+answer = model.predict(pandas.DataFrame({"user_id": ["u0", "nobody"]}), params={"k": 5})
+import recsys
+assert recsys.__file__.startswith(sys.argv[2]), recsys.__file__
+print(json.dumps(answer["items"].to_list()))
+"""
+
+
+def test_a_registered_model_answers_where_this_repository_is_not_installed(inside: Registered, tmp_path: Path) -> None:
+    """It brings its own code: a process that sees only the installed packages gets the same lists."""
+    model = bundle_folder("models:/recsys/1").parents[1]
+    packages = sysconfig.get_path("purelib")
+    # Without `site`, Python reads no .pth file, so that an editable install is not found.
+    command = [sys.executable, "-S", "-P", "-c", ELSEWHERE, packages, str(model)]
+    process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr
+    here = tracking.predict("models:/recsys/1", pd.DataFrame({"user_id": ["u0", "nobody"]}), k=5)
+    assert json.loads(process.stdout.splitlines()[-1]) == here["items"].to_list()
+
+
+def test_a_registered_model_carries_code_and_no_more_than_its_bundle(inside: Registered, tiny: Path) -> None:
+    """The code adds less than 10 MB."""
+    model = bundle_folder("models:/recsys/1").parents[1]
+    code = sum(path.stat().st_size for path in (model / "code").rglob("*") if path.is_file())
+    assert 0 < code < 10_000_000
+    kept = {path.relative_to(model / "artifacts" / "bundle") for path in (model / "artifacts" / "bundle").rglob("*")}
+    assert kept == {path.relative_to(tiny) for path in tiny.rglob("*")}

@@ -21,6 +21,7 @@ from threadpoolctl import threadpool_limits
 from features.data.dataset import Dataset
 from features.histories import EventLog
 from features.tokens import item_tokens
+from recsys.arrays import Floats
 from recsys.config import WORK, Config, EncoderConfig
 from recsys.errors import RecsysError
 from recsys.events import EVENT_TYPES
@@ -30,7 +31,6 @@ from serving.retrieval.sources.base import HISTORY_DECAY
 from serving.retrieval.sources.graphs import NEIGHBOURS, LexicalSource
 from training.plan import PLANS
 
-Floats = NDArray[np.float32]
 Histories = NDArray[np.int32]
 
 EASE_LIMIT = 20_000

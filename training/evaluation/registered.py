@@ -14,7 +14,8 @@ from recsys.progress import stage
 from recsys.registry import bundle_folder
 from serving.loading import Bundle, load_bundle, read_dataset
 from training.evaluation.baselines import fit_baselines
-from training.evaluation.evaluate import SPLIT_SEGMENTS, Report, evaluate
+from training.evaluation.evaluate import SPLIT_SEGMENTS, evaluate
+from training.evaluation.report import Report
 from training.plan import PLANS, item_counts
 
 
@@ -33,11 +34,21 @@ def evaluate_model(folder: Path, model: str, split: str, with_baselines: bool) -
         )
     if not len(log.requests(SPLIT_SEGMENTS[split])):
         raise RecsysError(f"{folder}: split {split} has no events to measure on; see `recsys data check {folder}`")
-    config, items = bundle.recommender.config, bundle.recommender.items
-    baselines, skipped = fit_baselines(config, items, dataset, log, fit_on) if with_baselines else ({}, {})
-    counts = item_counts(log, fit_on, len(bundle.recommender.vectors))
+    retriever = bundle.recommender.retriever
+    baselines, skipped = (
+        fit_baselines(retriever.config, retriever.items, dataset, log, fit_on) if with_baselines else ({}, {})
+    )
     with stage(f"evaluating on {split}") as update:
-        report = evaluate(bundle.recommender, log, split, dataset.info.name, counts, baselines, dataset.folder, update)
+        report = evaluate(
+            bundle.recommender,
+            log,
+            split,
+            dataset=dataset.info.name,
+            counts=item_counts(log, fit_on, len(retriever.vectors)),
+            baselines=baselines,
+            truth_folder=dataset.folder,
+            update=update,
+        )
     return replace(report, skipped=skipped)
 
 
@@ -47,4 +58,4 @@ def _open(folder: Path, model: str) -> tuple[Dataset, Bundle, EventLog]:
     dataset = read_dataset(folder, config, manifest["dataset_fingerprint"], model)
     with stage(f"loading {model}"):
         bundle = load_bundle(path, dataset.items)
-    return dataset, bundle, read_log(dataset, config, bundle.recommender.items["item_id"])
+    return dataset, bundle, read_log(dataset, config, bundle.recommender.retriever.items["item_id"])

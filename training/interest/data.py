@@ -1,8 +1,9 @@
-"""What the interest model is fitted on, as plain arrays in one file that every worker reads.
+"""The data that the interest model is fitted on: plain arrays in one file that every worker reads.
 
-In: the log, the catalogue's tokens. Out: `InterestData`, saved as `.npz` without pickle.
+In: arrays laid out by `training.interest.sequences`. Out: `InterestData`, saved as `.npz` without pickle.
 
-Shapes: S sequences, L positions, N catalogue, R validation requests, T their targets.
+Shapes: S sequences, L positions, N catalogue, Q request ids, W impressions of a request, R validation requests,
+T their targets, B sequences of a batch.
 """
 
 from collections.abc import Iterator
@@ -13,48 +14,55 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from recsys.arrays import Bools, Ints
 from recsys.models.encoder import Tokens
 from recsys.models.interest import HistoryBatch, recency_buckets
 from training.interest.objective import Batch
 
-Ints = NDArray[np.int64]
+SORTED_STEPS = 32
+"""Steps' worth of sequences that are sorted by length at a time."""
 
 
 @dataclass(frozen=True)
 class InterestData:
-    """Arrays of one fit; sequences are right-aligned and padded with -1."""
+    """Arrays of one fit; sequences are right-aligned, `items` padded with -1."""
 
     token_ids: NDArray[np.int32]
     token_offsets: Ints
+    """`[N + 1]` item i's tokens are `token_ids[token_offsets[i]:token_offsets[i + 1]]`."""
     items: NDArray[np.int32]
-    """`[S, L + 1]`"""
+    """`[S, L + 1]` item indexes."""
     types: NDArray[np.int8]
-    """`[S, L + 1]`"""
+    """`[S, L + 1]` event type codes."""
     times: Ints
-    """`[S, L + 1]`"""
+    """`[S, L + 1]` microseconds or ordinals."""
     request_index: Ints
-    """`[S, L + 1]` request of each event, a row of `impressions`; -1 without one."""
+    """`[S, L + 1]` request of each event, a row of `impressions`; -1 where it has none."""
     impressions: NDArray[np.int32]
-    """`[K, W]` items shown and left alone per request, padded with -1."""
+    """`[Q, W]` items shown in each request and not acted on, padded with -1."""
     valid_items: NDArray[np.int32]
+    """`[R, L]` histories of the validation requests."""
     valid_types: NDArray[np.int8]
+    """`[R, L]` event type codes."""
     valid_times: Ints
+    """`[R, L]` microseconds or ordinals."""
     valid_targets: NDArray[np.int32]
+    """`[T]` item indexes."""
     valid_offsets: Ints
+    """`[R + 1]` request r's targets are `valid_targets[valid_offsets[r]:valid_offsets[r + 1]]`."""
     event_weights: NDArray[np.float64]
-    """By event type code."""
-    has_clock: NDArray[np.bool_]
-    """`[1]`"""
+    """Weight of each event type, by code."""
+    has_clock: Bools
+    """`[1]` whether times are microseconds."""
 
     @property
     def tokens(self) -> Tokens:
+        """The catalogue's texts as token ids."""
         return Tokens(self.token_ids, self.token_offsets)
 
     def valid_histories(self, rows: slice) -> HistoryBatch:
         """Return the histories of some validation requests."""
-        items = torch.from_numpy(self.valid_items[rows]).long()
-        recency = recency_buckets(torch.from_numpy(self.valid_times[rows]), items >= 0, bool(self.has_clock[0]))
-        return HistoryBatch(items, torch.from_numpy(self.valid_types[rows]).long(), recency)
+        return self._history(self.valid_items[rows], self.valid_types[rows], self.valid_times[rows])
 
     def frequencies(self) -> NDArray[np.float64]:
         """Return each item's share `[N]` of the training events."""
@@ -71,44 +79,50 @@ class InterestData:
         with np.load(path, allow_pickle=False) as arrays:
             return cls(**{field.name: arrays[field.name] for field in fields(cls)})
 
-    def batches(self, epoch_seed: int, batch_users: int, rank: int, world_size: int) -> Iterator[Batch]:
-        """Yield one epoch's batches for worker `rank` of `world_size`, sequences of like length together."""
+    def batches(self, epoch_seed: int, batch_users: int, rank: int = 0, world_size: int = 1) -> Iterator[Batch]:
+        """Yield the batches of worker `rank` in one epoch; sequences of similar length come together.
+
+        A step's sequences are dealt out to the workers in turn; a step with fewer sequences than workers is left out.
+        """
         rng = np.random.default_rng(epoch_seed)
-        lengths = (self.items >= 0).sum(1)
-        order = rng.permutation(len(self.items))
-        pool = batch_users * world_size * 32
-        groups = [chunk[np.argsort(lengths[chunk], kind="stable")] for chunk in _chunks(order, pool)]
-        steps = [step for group in groups for step in _chunks(group, batch_users * world_size)]
+        steps = self._steps(rng.permutation(len(self.items)), batch_users, world_size)
         for step in rng.permutation(len(steps)):
-            rows = steps[step][rank::world_size]
             if len(steps[step]) >= world_size:
-                yield self._batch(rows, int(lengths[rows].max()))
+                yield self._batch(steps[step][rank::world_size])
 
     def steps_per_epoch(self, batch_users: int, world_size: int) -> int:
         """Return how many batches `batches` yields to each worker."""
-        return sum(1 for _ in self._step_sizes(batch_users, world_size))
+        steps = self._steps(np.arange(len(self.items)), batch_users, world_size)
+        return sum(len(step) >= world_size for step in steps)
 
-    def _step_sizes(self, batch_users: int, world_size: int) -> Iterator[int]:
-        pool = batch_users * world_size * 32
-        for group in _chunks(np.arange(len(self.items)), pool):
-            yield from (len(step) for step in _chunks(group, batch_users * world_size) if len(step) >= world_size)
+    def _steps(self, order: Ints, batch_users: int, world_size: int) -> list[Ints]:
+        """Return the sequences of each step of all workers together; `order` `[S]` is cut, sorted and cut again."""
+        size = batch_users * world_size
+        lengths = (self.items >= 0).sum(1)
+        pools = [pool[np.argsort(lengths[pool], kind="stable")] for pool in _chunks(order, SORTED_STEPS * size)]
+        return [step for pool in pools for step in _chunks(pool, size)]
 
-    def _batch(self, rows: Ints, length: int) -> Batch:
-        items, types, times, keys = (
-            torch.from_numpy(array[rows, -length:])
-            for array in (self.items, self.types, self.times, self.request_index)
+    def _batch(self, rows: Ints) -> Batch:
+        """Return the sequences `rows` `[B]`, without the columns that are padding in all of them."""
+        length = int((self.items[rows] >= 0).sum(1).max())
+        columns = slice(-length, None)
+        items, types = self.items[rows, columns], self.types[rows, columns]
+        history = self._history(items[:, :-1], types[:, :-1], self.times[rows, columns][:, :-1])
+        target_types = torch.from_numpy(types[:, 1:]).long()
+        requests = torch.from_numpy(self.request_index[rows, columns][:, 1:])
+        impressions = torch.from_numpy(self.impressions)[requests].long()  # [B, L, W]
+        return Batch(
+            history=history,
+            targets=torch.where(history.mask, torch.from_numpy(items[:, 1:]).long(), -1),
+            target_types=target_types,
+            weights=torch.from_numpy(self.event_weights).float()[target_types] * history.mask,
+            impressions=torch.where((requests >= 0).unsqueeze(-1), impressions, -1),
         )
-        history = HistoryBatch(
-            items[:, :-1].long(),
-            types[:, :-1].long(),
-            recency_buckets(times[:, :-1], items[:, :-1] >= 0, bool(self.has_clock[0])),
-        )
-        targets = torch.where(history.mask, items[:, 1:].long(), -1)
-        target_types = types[:, 1:].long()
-        weights = torch.from_numpy(self.event_weights).float()[target_types] * history.mask
-        impressions = torch.from_numpy(self.impressions)[keys[:, 1:]].long()
-        impressions = torch.where((keys[:, 1:] >= 0).unsqueeze(-1), impressions, -1)
-        return Batch(history, targets, target_types, weights, impressions)
+
+    def _history(self, items: NDArray[np.int32], types: NDArray[np.int8], times: Ints) -> HistoryBatch:
+        indexes = torch.from_numpy(items).long()
+        recency = recency_buckets(torch.from_numpy(times), indexes >= 0, bool(self.has_clock[0]))
+        return HistoryBatch(indexes, torch.from_numpy(types).long(), recency)
 
 
 def _chunks(rows: Ints, size: int) -> list[Ints]:

@@ -1,9 +1,9 @@
-"""One training step of the interest model: sampled softmax with logQ over cached item vectors.
+"""One training step of the interest model: sampled softmax with logQ over cached text vectors.
 
 In: a `Batch` of user sequences. Out: the loss. Plain PyTorch, so that it runs alone on any machine.
 
-Shapes: B sequences, L positions, N catalogue, S items of the step, U encoded items, P predicted
-positions, W shown items of a request, D width.
+Shapes: B sequences, L positions, N catalogue, K items with events, S items in the step's softmax, U items that
+the step encodes, P predicted positions, W impressions of a request, H width of the text encoder, D of item vectors.
 """
 
 from dataclasses import dataclass
@@ -21,55 +21,82 @@ from recsys.models.interest import HEADS, HistoryBatch, InterestModel, to_device
 
 
 @dataclass(frozen=True)
-class Batch:
-    """B sequences of L + 1 events: position t is predicted from the positions up to t."""
-
-    history: HistoryBatch
-    """The first L events, `[B, L]`."""
-    targets: Tensor
-    """`[B, L]` item that followed; -1 where padded."""
-    target_types: Tensor
-    """`[B, L]` event type code of what followed."""
-    weights: Tensor
-    """`[B, L]` event weight of what followed."""
-    impressions: Tensor
-    """`[B, L, W]` items shown with the target and left alone; -1 where there are none."""
-
-    def to(self, device: torch.device) -> "Batch":
-        """Move every tensor to `device`."""
-        rest = (self.targets, self.target_types, self.weights, self.impressions)
-        return Batch(self.history.to(device), *(to_device(tensor, device) for tensor in rest))
-
-
-@dataclass(frozen=True)
 class Targets:
     """The P predicted positions of a batch."""
 
     items: Tensor
-    """`[P]`"""
+    """`[P]` item indexes."""
     types: Tensor
-    """`[P]`"""
+    """`[P]` event type codes."""
     weights: Tensor
-    """`[P]`"""
+    """`[P]` event weights."""
     impressions: Tensor
-    """`[P, W]`"""
+    """`[P, W]` items shown with the target and not acted on; -1 pads."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B sequences of L + 1 events; the event after position t is predicted from the positions up to t."""
+
+    history: HistoryBatch
+    """The first L events, `[B, L]`."""
+    targets: Tensor
+    """`[B, L]` item of the next event; -1 where padded."""
+    target_types: Tensor
+    """`[B, L]` type code of the next event."""
+    weights: Tensor
+    """`[B, L]` weight of the next event."""
+    impressions: Tensor
+    """`[B, L, W]` items shown with the target and not acted on; -1 pads."""
+
+    @property
+    def predicted(self) -> Tensor:
+        """`[B, L]`, False where padded."""
+        return self.targets >= 0
+
+    @property
+    def items(self) -> Tensor:
+        """The item of every event, `[B, L + 1]`; -1 where padded."""
+        return torch.cat([self.history.items, self.targets[:, -1:]], 1)
+
+    def at_predicted(self) -> Targets:
+        """Return the targets of the predicted positions."""
+        rows = self.predicted
+        return Targets(
+            items=self.targets[rows],
+            types=self.target_types[rows],
+            weights=self.weights[rows],
+            impressions=self.impressions[rows],
+        )
+
+    def to(self, device: torch.device) -> "Batch":
+        """Move every tensor to `device`."""
+        return Batch(
+            history=self.history.to(device),
+            targets=to_device(self.targets, device),
+            target_types=to_device(self.target_types, device),
+            weights=to_device(self.weights, device),
+            impressions=to_device(self.impressions, device),
+        )
 
 
 class InterestObjective(nn.Module):
-    """The loss of a batch, over two sets of items.
+    """The loss of a batch, a sum over two sets of items.
 
-    Negatives are items with events: that nobody chose an item which was perhaps not yet there says
-    nothing against it, and pushing it away would spoil new items.
+    Only items with events are negatives. An item without events may be newer than the data, so that
+    nobody could choose it; pushing it away would spoil new items.
 
-    The user tower, projection and ID residual learn from a softmax over the catalogue (or a sample
-    of it), whose pooled vectors come from `cache` `[N, H]` without gradients. The text encoder
-    alone learns from a softmax over the items that this step encodes anew, each once: half of them
-    items of the batch, half drawn from those with events. Were fresh targets set against cached
-    negatives, the encoder would learn to tell fresh from stale and forget what the texts say.
+    The user tower, projection and ID residual learn from a softmax over the catalogue, or a sample
+    of it, whose text vectors come from `cache` without gradients. The text encoder alone learns from
+    a second softmax, over the items that this step encodes anew: half of them from the batch, half
+    drawn from the items with events. If fresh targets stood against cached negatives, the encoder
+    would learn to tell fresh from stale vectors and forget what the texts say.
     """
 
     cache: Tensor
+    """`[N, H]` text vectors of the catalogue."""
     frequencies: Tensor
+    """`[N]` share of each item among the training events."""
     known: Tensor
     """`[K]` items with events, ascending."""
 
@@ -84,71 +111,72 @@ class InterestObjective(nn.Module):
         self.register_buffer("cache", torch.zeros(len(frequencies), model.encoder.width), persistent=False)
 
     def refresh(self) -> None:
-        """Encode the whole catalogue anew into the cache."""
+        """Encode the whole catalogue into the cache."""
         self.cache.copy_(encode_all(self.model.encoder, self.prefix))
 
     def forward(self, batch: Batch) -> Tensor:
         """Return the loss, a scalar."""
-        events = torch.cat([batch.history.items, batch.targets[:, -1:]], 1)
+        events = batch.items
         events = events[events >= 0]
         of_batch = events.unique()
         encoded = self._choose(of_batch)  # [U]
         items = self._items_of_step(of_batch, batch.impressions)  # [S]
-        predicted = batch.targets >= 0
         with autocast(items.device, self.prefix.precision):
             vectors = self.model.item_vectors(self.cache[items], items)  # [S, D]
-            places = torch.searchsorted(items, batch.history.items.clamp(min=0))  # [B, L]
-            users = self.model.user_vectors(vectors[places], batch.history)[predicted].float()  # [P, 2, D]
+            columns = torch.searchsorted(items, batch.history.items.clamp(min=0))  # [B, L]
+            users = self.model.user_vectors(vectors[columns], batch.history)[batch.predicted].float()  # [P, 2, D]
             fresh = self._encode(encoded)  # [U, D]
-        wanted = Targets(
-            *(tensor[predicted] for tensor in (batch.targets, batch.target_types, batch.weights, batch.impressions))
-        )
+        targets = batch.at_predicted()
         logits = _logits(users, vectors.float(), self.model.temperature)  # [2, P, S]
-        loss = self._softmax(logits, items, self.log_inclusion(items, len(events)), wanted)
-        loss = loss + self.config.impression_weight * _impression_loss(logits[0], items, wanted)
+        loss = self._softmax(logits, items, self.log_inclusion(items, len(events)), targets)
+        loss = loss + self.config.impression_weight * _impression_loss(logits[0], items, targets)
         if len(encoded):
             logits = _logits(users.detach(), fresh.float(), self.model.temperature.detach())  # [2, P, U]
             inclusion = self.log_inclusion_encoded(encoded, len(events), len(of_batch))
-            loss = loss + self._softmax(logits, encoded, inclusion, wanted)
+            loss = loss + self._softmax(logits, encoded, inclusion, targets)
         return loss
 
     def _softmax(self, logits: Tensor, items: Tensor, log_inclusion: Tensor, targets: Targets) -> Tensor:
         """Return both heads' sampled softmax for logits `[2, P, S]` over `items` `[S]`, ascending.
 
-        Dividing by each item's chance to be in the sample makes the denominator unbiased (logQ
-        correction; Yi et al. 2019). A target that is in it counts with certainty and stays as it
-        is; one that is not counts for nothing.
+        Dividing by each item's probability of being in the sample makes the denominator unbiased
+        (logQ correction; Yi et al. 2019). A target in the sample is there with certainty and needs
+        no correction; a target outside it has weight 0.
         """
         columns = torch.searchsorted(items, targets.items).clamp(max=len(items) - 1)  # [P]
         weights = targets.weights * (items[columns] == targets.items)
-        places = columns.expand(len(HEADS), -1).unsqueeze(2)
-        corrected = (logits - log_inclusion).scatter(2, places, logits.gather(2, places))
+        of_target = columns.expand(len(HEADS), -1).unsqueeze(2)  # [2, P, 1]
+        corrected = (logits - log_inclusion).scatter(2, of_target, logits.gather(2, of_target))
         click = _weighted_mean(F.cross_entropy(corrected[0], columns, reduction="none"), weights)
-        bought = weights * (targets.types == PURCHASE)
-        purchase = _weighted_mean(F.cross_entropy(corrected[1], columns, reduction="none"), bought)
+        purchases = weights * (targets.types == PURCHASE)
+        purchase = _weighted_mean(F.cross_entropy(corrected[1], columns, reduction="none"), purchases)
         return click + self.config.purchase_weight * purchase
 
     def log_inclusion(self, items: Tensor, draws: int) -> Tensor:
-        """Return the log chance `[S]` that each of `items` is in a step with `draws` events."""
-        count, wanted = len(self.known), self.config.catalogue_negatives
-        if wanted >= count:
+        """Return the log probability `[S]` that each of `items` is in a step with `draws` events."""
+        if self._full_softmax:
             return torch.zeros(len(items), device=items.device)
-        missed = draws * torch.log1p(-self.frequencies[items]) + wanted * np.log1p(-1 / count)
-        return torch.log(-torch.expm1(missed)).float()
+        drawn = self.config.catalogue_negatives
+        log_missed = draws * torch.log1p(-self.frequencies[items]) + drawn * np.log1p(-1 / len(self.known))
+        return torch.log(-torch.expm1(log_missed)).float()
 
     def log_inclusion_encoded(self, items: Tensor, draws: int, distinct: int) -> Tensor:
-        """Return the log chance `[U]` that each of `items` is encoded in a step.
+        """Return the log probability `[U]` that each of `items` is encoded in a step.
 
-        The step has `draws` events of `distinct` items, of which half a step's share is encoded.
+        The step has `draws` events on `distinct` items.
         """
         half = self.config.encoded_per_step // 2
         by_event = -torch.expm1(draws * torch.log1p(-self.frequencies[items])) * min(1.0, half / max(1, distinct))
         missed = (1 - by_event) * (1 - 1 / len(self.known)) ** half
         return torch.log1p(-missed).float()
 
+    @property
+    def _full_softmax(self) -> bool:
+        return self.config.catalogue_negatives >= len(self.known)
+
     def _items_of_step(self, of_batch: Tensor, impressions: Tensor) -> Tensor:
-        count, wanted = len(self.known), self.config.catalogue_negatives
-        negatives = self.known if wanted >= count else self._draw(wanted)
+        """Return the items `[S]` of the step's softmax, ascending: events, impressions and negatives."""
+        negatives = self.known if self._full_softmax else self._draw(self.config.catalogue_negatives)
         return torch.cat([of_batch, impressions[impressions >= 0], negatives]).unique()
 
     def _draw(self, count: int) -> Tensor:
@@ -156,7 +184,7 @@ class InterestObjective(nn.Module):
         return self.known[torch.randint(len(self.known), (count,), device=self.known.device)]
 
     def _choose(self, of_batch: Tensor) -> Tensor:
-        """Return the items `[U]` to encode: some of the batch, some of the catalogue."""
+        """Return the items `[U]` to encode, ascending: half from the batch, half from the catalogue."""
         if not self.model.encoder.trainable:
             return of_batch[:0]
         half = self.config.encoded_per_step // 2
@@ -164,7 +192,7 @@ class InterestObjective(nn.Module):
         return torch.cat([chosen, self._draw(half)]).unique()
 
     def _encode(self, items: Tensor) -> Tensor:
-        """Return the vectors `[U, D]` of `items`, encoded with gradients, and keep them in the cache."""
+        """Encode `items` with gradients, keep their text vectors in the cache and return their item vectors `[U, D]`."""
         if not len(items):
             return self.cache[:0]
         hidden, mask = self.prefix.rows(items.cpu().numpy())
@@ -182,11 +210,11 @@ def _weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
 
 
 def _impression_loss(logits: Tensor, items: Tensor, targets: Targets) -> Tensor:
-    """Softmax of the target against the items shown beside it, from logits `[P, S]` over `items`."""
+    """Return the softmax loss of the target against its impressions, from logits `[P, S]` over `items` `[S]`."""
     if not targets.impressions.shape[1]:
         return logits.new_zeros(())
-    beside = logits.gather(1, torch.searchsorted(items, targets.impressions.clamp(min=0)).clamp(max=len(items) - 1))
-    beside = beside.masked_fill(targets.impressions < 0, float("-inf"))
-    target = logits.gather(1, torch.searchsorted(items, targets.items).unsqueeze(1))
-    loss = torch.logsumexp(torch.cat([target, beside], 1), 1) - target.squeeze(1)
+    columns = torch.searchsorted(items, targets.impressions.clamp(min=0)).clamp(max=len(items) - 1)  # [P, W]
+    shown = logits.gather(1, columns).masked_fill(targets.impressions < 0, float("-inf"))
+    chosen = logits.gather(1, torch.searchsorted(items, targets.items).unsqueeze(1))  # [P, 1]
+    loss = torch.logsumexp(torch.cat([chosen, shown], 1), 1) - chosen.squeeze(1)
     return _weighted_mean(loss, targets.weights * (targets.impressions >= 0).any(1))

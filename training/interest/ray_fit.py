@@ -1,23 +1,25 @@
-"""Run the interest model's training under Ray Train: the door to ray in this package.
+"""Run the fits of the interest model under Ray Train; no other module of this package knows ray.
 
-In: `InterestData`, the configuration and a stage folder. Out: `InterestFit`, with the checkpoint of
-the best (or last) epoch. A stage that was killed goes on from its last checkpoint; one that had
-ended returns what it found.
+In: `InterestData`, the configuration and the folder of a stage. Out: `InterestFit`, with the checkpoint of the kept
+epoch. `choose_epochs` stops early and keeps the best epoch; `refit` runs as many epochs as were chosen.
 
-Shapes: none; arrays travel through `data.npz` in the stage folder.
+A stage that was killed goes on from its last checkpoint; one that had ended returns its result.
+Arrays travel to the workers in `data.npz` in the stage's folder.
 """
 
 import json
 import os
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from recsys.atomic import atomic_file
 from recsys.cluster import start_ray
@@ -27,167 +29,223 @@ from recsys.progress import Update
 from training.interest.data import InterestData
 from training.interest.trainer import InterestTrainer
 
-PROGRESS = "progress.json"
-RESULT = "result.json"
+DATA, PROGRESS, RESULT, HISTORY = "data.npz", "progress.json", "result.json", "history.json"
+NDCG = "ndcg@10"
+
+Epochs = list[dict[str, float]]
+"""Per epoch: epoch (from 1), loss and, where validation was looked at, ndcg@10."""
 
 
 @dataclass(frozen=True)
 class InterestFit:
-    """How a fit went."""
+    """The outcome of a fit."""
 
     epochs: int
-    """Passes that gave the kept weights."""
+    """Epochs after which the kept weights were saved."""
     metric: float | None
-    """Validation ndcg@10 of the interest model alone; None where valid was not looked at."""
-    history: list[dict[str, float]]
-    """Per epoch: loss and, where valid was looked at, ndcg@10."""
+    """Validation ndcg@10 of the kept weights by the interest model alone; None after a refit."""
+    history: Epochs
     checkpoint: str
     """Folder of the kept weights."""
+    device: str
+    """Type of the device that trained: cpu or cuda."""
 
 
-def fit_interest(
-    data: InterestData, config: Config, seed: int, folder: Path, update: Update, chosen: InterestFit | None = None
-) -> InterestFit:
-    """Fit on `data` in the stage `folder`.
+@dataclass(frozen=True)
+class _Job:
+    """What every worker of a fit needs to know."""
 
-    Without `chosen` the best epoch on validation is kept and `patience` ends the fit. With it, as
-    many epochs are run as it found best, with its text encoder as it is, and the last is kept,
-    without a look at valid, which may be among what is fitted.
+    folder: Path
+    config: Config
+    seed: int
+    epochs: int
+    """Most epochs to run."""
+    encoder_from: Path | None = None
+    """Checkpoint whose text encoder is used as it is."""
+
+
+def choose_epochs(data: InterestData, *, config: Config, seed: int, folder: Path, update: Update) -> InterestFit:
+    """Fit until `patience` epochs brought no better validation ndcg@10, and keep the best epoch.
+
+    Raises:
+        RecsysError: a worker failed, or there is no GPU where the configuration asks for one.
     """
-    result = folder / RESULT
-    if result.exists():
-        return InterestFit(**json.loads(result.read_text(encoding="utf-8")))
-    folder.mkdir(parents=True, exist_ok=True)
-    data.save(folder / "data.npz")
-    settings = {
-        "folder": str(folder.resolve()),
-        "config": config.model_dump_json(),
-        "seed": seed,
-        "epochs": chosen.epochs if chosen else None,
-        "encoder_from": chosen.checkpoint if chosen else None,
-    }
-    with _watching(folder / PROGRESS, update):
-        fit = _run(settings, config, folder)
-    with atomic_file(result) as temporary:
-        temporary.write_text(json.dumps(asdict(fit)), encoding="utf-8")
-    return fit
+    job = _Job(folder.resolve(), config, seed, epochs=config.interest.epochs)
+    return _fit(_choosing_loop, job, data, update, keep=NDCG)
 
 
-def _run(settings: dict[str, Any], config: Config, folder: Path) -> InterestFit:
-    start_ray()
-    from ray.train import CheckpointConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchTrainer
+def refit(
+    data: InterestData, chosen: InterestFit, *, config: Config, seed: int, folder: Path, update: Update
+) -> InterestFit:
+    """Fit all but the text encoder anew for as many epochs as `chosen` kept, and keep the last.
 
-    gpu = use_gpu(config)
-    workers = config.compute.workers
-    cpus = max(1, (os.cpu_count() or 1) // workers)
-    trainer = TorchTrainer(
-        worker_loop,
-        train_loop_config=settings | {"threads": cpus},
-        scaling_config=ScalingConfig(
-            num_workers=workers, use_gpu=gpu, resources_per_worker={"CPU": cpus} | ({"GPU": 1} if gpu else {})
-        ),
-        run_config=RunConfig(
-            name="ray",
-            storage_path=str(folder.resolve()),
-            checkpoint_config=CheckpointConfig(
-                num_to_keep=2, checkpoint_score_attribute="ndcg@10" if settings["epochs"] is None else "epoch"
-            ),
-        ),
-    )
-    try:
-        outcome = trainer.fit()
-    except Exception as error:
-        reason = str(error).strip().splitlines()[-1] if str(error).strip() else repr(error)
-        raise RecsysError(f"training failed in a worker: {reason} (log: {folder / 'ray'})") from error
-    best = max(outcome.best_checkpoints, key=lambda pair: pair[1]["score"])
-    metrics = best[1]
-    return InterestFit(int(metrics["epoch"]), metrics.get("ndcg@10"), metrics["history"], best[0].path)
+    The text encoder is that of `chosen`. Validation requests are not looked at: they may be among the fitted events.
 
-
-def worker_loop(settings: dict[str, Any]) -> None:
-    """Train in one Ray worker: restore, fit epochs, report each with a checkpoint."""
-    import ray.train
-    from ray.train.torch import get_device, prepare_model
-
-    torch.set_num_threads(settings["threads"])
-    config = Config.model_validate_json(settings["config"])
-    folder, context = Path(settings["folder"]), ray.train.get_context()
-    rank, world_size = context.get_world_rank(), context.get_world_size()
-    trainer = InterestTrainer(
-        InterestData.load(folder / "data.npz"),
-        config,
-        get_device(),
-        settings["seed"],
-        rank,
-        world_size,
-        wrap=(lambda module: prepare_model(module, parallel_strategy_kwargs={"broadcast_buffers": False}))
-        if world_size > 1
-        else (lambda module: module),
-        encoder_from=Path(settings["encoder_from"]) if settings["encoder_from"] else None,
-    )
-    history, checkpoint = [], ray.train.get_checkpoint()
-    if checkpoint:
-        with checkpoint.as_directory() as saved:
-            trainer.restore(Path(saved))
-            history = json.loads((Path(saved) / "history.json").read_text(encoding="utf-8"))
-    fixed, total = settings["epochs"] is not None, settings["epochs"] or config.interest.epochs
-    for epoch in range(len(history), total):
-        if not fixed and _stalled(history, config.interest.patience):
-            break
-        loss = trainer.fit_epoch(epoch, _writer(folder / PROGRESS, epoch, total, history, rank))
-        history.append({"epoch": epoch + 1, "loss": loss} | ({} if fixed else {"ndcg@10": trainer.evaluate()}))
-        with tempfile.TemporaryDirectory() as saved:
-            if rank == 0:
-                trainer.save(Path(saved))
-                (Path(saved) / "history.json").write_text(json.dumps(history), encoding="utf-8")
-            score = history[-1]["epoch" if fixed else "ndcg@10"]
-            ray.train.report(
-                history[-1] | {"score": score, "history": list(history)},
-                checkpoint=ray.train.Checkpoint.from_directory(saved) if rank == 0 else None,
-            )
+    Raises:
+        RecsysError: a worker failed, or there is no GPU where the configuration asks for one.
+    """
+    job = _Job(folder.resolve(), config, seed, epochs=chosen.epochs, encoder_from=Path(chosen.checkpoint))
+    return _fit(_refitting_loop, job, data, update, keep="epoch")
 
 
 def use_gpu(config: Config) -> bool:
-    """Whether training runs on GPUs.
+    """Return whether training runs on GPUs.
 
     Raises:
-        RecsysError: a GPU is asked for and there is none.
+        RecsysError: the configuration asks for a GPU and there is none.
     """
     if config.compute.device == "gpu" and not torch.cuda.is_available():
         raise RecsysError("compute.device is gpu but PyTorch sees no GPU; use compute.device=auto or cpu")
     return config.compute.device != "cpu" and torch.cuda.is_available()
 
 
-def _stalled(history: list[dict[str, float]], patience: int) -> bool:
-    metrics = [epoch["ndcg@10"] for epoch in history]
+def _fit(
+    loop: Callable[[dict[str, _Job]], None], job: _Job, data: InterestData, update: Update, *, keep: str
+) -> InterestFit:
+    """Run `loop` in every worker and keep the checkpoint with the highest value of the metric `keep`."""
+    result = job.folder / RESULT
+    if result.exists():
+        return InterestFit(**json.loads(result.read_text(encoding="utf-8")))
+    job.folder.mkdir(parents=True, exist_ok=True)
+    data.save(job.folder / DATA)
+    with _watching(job.folder / PROGRESS, update):
+        fit = _run(loop, job, keep)
+    with atomic_file(result) as temporary:
+        temporary.write_text(json.dumps(asdict(fit)), encoding="utf-8")
+    return fit
+
+
+def _run(loop: Callable[[dict[str, _Job]], None], job: _Job, keep: str) -> InterestFit:
+    start_ray()
+    from ray.train import CheckpointConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    gpu, compute = use_gpu(job.config), job.config.compute
+    resources = {"CPU": _threads(job.config)} | ({"GPU": 1} if gpu else {})
+    trainer = TorchTrainer(
+        loop,
+        train_loop_config={"job": job},
+        scaling_config=ScalingConfig(num_workers=compute.workers, use_gpu=gpu, resources_per_worker=resources),
+        run_config=RunConfig(
+            name="ray",
+            storage_path=str(job.folder),
+            checkpoint_config=CheckpointConfig(num_to_keep=2, checkpoint_score_attribute=keep),
+        ),
+    )
+    try:
+        outcome = trainer.fit()
+    except Exception as error:
+        reason = str(error).strip().splitlines()[-1] if str(error).strip() else repr(error)
+        raise RecsysError(f"training failed in a worker: {reason} (log: {job.folder / 'ray'})") from error
+    checkpoint, metrics = max(outcome.best_checkpoints, key=lambda kept: kept[1][keep])
+    return InterestFit(
+        epochs=int(metrics["epoch"]),
+        metric=metrics.get(NDCG),
+        history=metrics["history"],
+        checkpoint=checkpoint.path,
+        device=metrics["device"],
+    )
+
+
+def _threads(config: Config) -> int:
+    """Return the CPU cores of each worker."""
+    return max(1, (os.cpu_count() or 1) // config.compute.workers)
+
+
+def _choosing_loop(settings: dict[str, _Job]) -> None:
+    """Train and validate in one worker until the epochs are used up or bring nothing more."""
+    worker = _Worker(settings["job"])
+    patience = worker.job.config.interest.patience
+    while len(worker.history) < worker.job.epochs and not _stalled(worker.history, patience):
+        loss = worker.fit_epoch()
+        worker.report({"loss": loss, NDCG: worker.trainer.evaluate()})
+
+
+def _refitting_loop(settings: dict[str, _Job]) -> None:
+    """Train in one worker for the chosen number of epochs."""
+    worker = _Worker(settings["job"])
+    while len(worker.history) < worker.job.epochs:
+        worker.report({"loss": worker.fit_epoch()})
+
+
+def _stalled(history: Epochs, patience: int) -> bool:
+    """Return whether the last `patience` epochs were no better than the best one before them."""
+    metrics = [epoch[NDCG] for epoch in history]
     return bool(metrics) and len(metrics) - 1 - metrics.index(max(metrics)) >= patience
 
 
-def _writer(path: Path, epoch: int, total: int, history: list[dict[str, float]], rank: int) -> Any:
-    """Return a callback that notes the progress of rank 0 where the driver looks for it."""
-    best = max((past["ndcg@10"] for past in history if "ndcg@10" in past), default=None)
-    note = f"epoch {epoch + 1} of at most {total}" + (f", best ndcg@10 {best:.4f}" if best is not None else "")
+class _Worker:
+    """A trainer in a worker of Ray Train, continued from the last checkpoint where there is one."""
 
-    def write(done: int, of: int) -> None:
-        if rank == 0:
-            with atomic_file(path) as temporary:
-                state = {"share": (epoch + done / of) / total, "note": note}
-                temporary.write_text(json.dumps(state), encoding="utf-8")
+    def __init__(self, job: _Job) -> None:
+        import ray.train
+        from ray.train.torch import get_device, prepare_model
 
-    return write
+        torch.set_num_threads(_threads(job.config))
+        context = ray.train.get_context()
+        self.job, self.history = job, Epochs()
+        self.rank, world_size = context.get_world_rank(), context.get_world_size()
+        # Workers draw and encode different items, so that their buffers may differ until the epoch ends.
+        parallel = partial(prepare_model, parallel_strategy_kwargs={"broadcast_buffers": False})
+        self.trainer = InterestTrainer(
+            InterestData.load(job.folder / DATA),
+            job.config,
+            device=get_device(),
+            seed=job.seed,
+            rank=self.rank,
+            world_size=world_size,
+            wrap=parallel if world_size > 1 else _unwrapped,
+            encoder_from=job.encoder_from,
+        )
+        if checkpoint := ray.train.get_checkpoint():
+            with checkpoint.as_directory() as folder:
+                self.trainer.restore(Path(folder))
+                self.history = json.loads((Path(folder) / HISTORY).read_text(encoding="utf-8"))
+
+    def fit_epoch(self) -> float:
+        """Train the next epoch and return its mean loss."""
+        return self.trainer.fit_epoch(len(self.history), self._note_progress if self.rank == 0 else _ignore)
+
+    def report(self, metrics: dict[str, float]) -> None:
+        """Add an epoch to the history and hand it to Ray Train with a checkpoint."""
+        import ray.train
+
+        self.history = [*self.history, {"epoch": len(self.history) + 1} | metrics]
+        about = {"history": self.history, "device": self.trainer.device.type}
+        with tempfile.TemporaryDirectory() as folder:
+            if self.rank == 0:
+                self.trainer.save(Path(folder))
+                (Path(folder) / HISTORY).write_text(json.dumps(self.history), encoding="utf-8")
+            checkpoint = ray.train.Checkpoint.from_directory(folder) if self.rank == 0 else None
+            ray.train.report(self.history[-1] | about, checkpoint=checkpoint)
+
+    def _note_progress(self, done: int, of: int) -> None:
+        """Write the progress where the driver looks for it: `done` of the epoch's steps `of` are done."""
+        epoch, total = len(self.history), self.job.epochs
+        best = max((past[NDCG] for past in self.history if NDCG in past), default=None)
+        note = f"epoch {epoch + 1} of at most {total}" + (f", best ndcg@10 {best:.4f}" if best is not None else "")
+        with atomic_file(self.job.folder / PROGRESS) as temporary:
+            temporary.write_text(json.dumps({"share": (epoch + done / of) / total, "note": note}), encoding="utf-8")
+
+
+def _unwrapped(module: nn.Module) -> nn.Module:
+    return module
+
+
+def _ignore(done: int, of: int) -> None:
+    pass
 
 
 @contextmanager
 def _watching(path: Path, update: Update) -> Iterator[None]:
-    """Pass what workers write to `path` on to `update` while the body runs."""
+    """Pass what a worker writes to `path` on to `update` while the body runs."""
     stop = threading.Event()
 
     def watch() -> None:
         while not stop.wait(0.5):
             if path.exists():
-                state = json.loads(path.read_text(encoding="utf-8"))
-                update(state["share"], state["note"])
+                progress: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+                update(progress["share"], progress["note"])
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()

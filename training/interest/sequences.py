@@ -2,46 +2,58 @@
 
 In: the log, the catalogue's tokens. Out: `InterestData`.
 
-Shapes: K requests, W items shown in one.
+Shapes: S sequences, L positions, V users, Q request ids, W impressions of a request.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
-from features.histories import VALID, EventLog, Ints, Requests, spans
+from features.histories import VALID, EventLog, Requests, spans
+from recsys.arrays import Bools, Ints
 from recsys.config import Config
 from recsys.events import EVENT_TYPES
 from recsys.models.encoder import Tokens
 from training.interest.data import InterestData
 
 MAX_VALID_REQUESTS = 10_000
-"""Validation requests that early stopping looks at, the latest ones."""
+"""Most validation requests that early stopping looks at, the latest ones."""
+
+MAX_IMPRESSIONS = 20
+"""Most impressions of a request that the loss looks at, the first ones."""
 
 
 def prepare(
-    log: EventLog, segments: tuple[int, ...], tokens: Tokens, weights: dict[str, float], has_clock: bool, config: Config
+    log: EventLog,
+    segments: tuple[int, ...],
+    tokens: Tokens,
+    *,
+    weights: dict[str, float],
+    has_clock: bool,
+    config: Config,
 ) -> InterestData:
-    """Lay out the sequences of the events in `segments`, and the validation requests beside them."""
-    length = config.interest.max_history + 1
+    """Return the sequences of the events in `segments` and the validation requests.
+
+    `weights` are those of the event types; `has_clock` says whether times are microseconds.
+    """
     fitted = log.in_segments(*segments)
-    items, types, times, keys = _sequences(fitted, length)
+    rows, known = _sequence_rows(fitted.offsets, config.interest.max_history + 1)
     requests = latest(log.requests(VALID), MAX_VALID_REQUESTS)
     valid = log.histories(requests.users, requests.times, config.interest.max_history)
     return InterestData(
-        tokens.ids,
-        tokens.offsets,
-        items,
-        types,
-        times,
-        keys,
-        _impression_table(log),
-        valid.items,
-        valid.types,
-        valid.times,
-        requests.targets,
-        requests.offsets,
-        np.array([weights[name] for name in EVENT_TYPES]),
-        np.array([has_clock]),
+        token_ids=tokens.ids,
+        token_offsets=tokens.offsets,
+        items=np.where(known, fitted.items[rows], -1).astype(np.int32),
+        types=np.where(known, fitted.types[rows], 0).astype(np.int8),
+        times=np.where(known, fitted.times[rows], 0),
+        request_index=np.where(known, fitted.request_index[rows], -1),
+        impressions=_impression_table(log),
+        valid_items=valid.items,
+        valid_types=valid.types,
+        valid_times=valid.times,
+        valid_targets=requests.targets,
+        valid_offsets=requests.offsets,
+        event_weights=np.array([weights[name] for name in EVENT_TYPES]),
+        has_clock=np.array([has_clock]),
     )
 
 
@@ -50,31 +62,27 @@ def latest(requests: Requests, count: int) -> Requests:
     return requests.select(np.arange(max(0, len(requests) - count), len(requests)))
 
 
-def _sequences(log: EventLog, length: int) -> tuple[NDArray[np.int32], NDArray[np.int8], Ints, Ints]:
-    """Cut every user's events into pieces of `length` that overlap by one event."""
-    counts = np.diff(log.offsets)
-    pieces = np.maximum(0, -(-(counts - 1) // (length - 1)))
-    user = np.repeat(np.arange(len(counts)), pieces)
-    piece = spans(np.zeros(len(counts), np.int64), pieces)
-    stops = log.offsets[user + 1] - piece * (length - 1)
-    places = stops[:, None] - np.arange(length, 0, -1)
-    valid = places >= log.offsets[user][:, None]
-    places = np.where(valid, places, 0)
-    return (
-        np.where(valid, log.items[places], -1).astype(np.int32),
-        np.where(valid, log.types[places], 0).astype(np.int8),
-        np.where(valid, log.times[places], 0),
-        np.where(valid, log.request_index[places], -1),
-    )
+def _sequence_rows(offsets: Ints, length: int) -> tuple[Ints, Bools]:
+    """Cut the events of users at `offsets` `[V + 1]` into sequences of `length` that overlap by one event.
+
+    Return the log's row of each position `[S, length]` and whether the position is an event or padding.
+    """
+    counts = np.diff(offsets)
+    pieces = np.maximum(0, -(-(counts - 1) // (length - 1)))  # [V]
+    user = np.repeat(np.arange(len(counts)), pieces)  # [S]
+    piece = spans(np.zeros(len(counts), np.int64), pieces)  # [S], 0 is the user's latest
+    stops = offsets[user + 1] - piece * (length - 1)
+    rows = stops[:, None] - np.arange(length, 0, -1)  # [S, length]
+    known = rows >= offsets[user][:, None]
+    return np.where(known, rows, 0), known
 
 
-def _impression_table(log: EventLog, width: int = 20) -> NDArray[np.int32]:
-    """Return at most `width` shown items per request `[K, W]`; `[1, 0]` where nothing is known."""
+def _impression_table(log: EventLog) -> NDArray[np.int32]:
+    """Return the impressions of each request `[Q, W]`, padded with -1; `[1, 0]` where there are no requests."""
     counts = np.diff(log.impression_offsets)
-    width = min(width, int(counts.max(initial=0)))
-    columns = np.arange(width)
-    valid = columns < counts[:, None]
-    places = np.where(valid, log.impression_offsets[:-1][:, None] + columns, 0)
-    if not width:
+    columns = np.arange(min(MAX_IMPRESSIONS, int(counts.max(initial=0))))
+    if not len(columns):
         return np.empty((max(1, len(counts)), 0), np.int32)
-    return np.where(valid, log.impressions[places], -1).astype(np.int32)
+    known = columns < counts[:, None]
+    rows = np.where(known, log.impression_offsets[:-1][:, None] + columns, 0)
+    return np.where(known, log.impressions[rows], -1).astype(np.int32)

@@ -1,7 +1,9 @@
 """Fit the interest model: epochs, validation, checkpoints. Plain PyTorch.
 
-In: `InterestData` and the configuration. Out: a fitted `InterestModel` and its validation ndcg@10.
-Ray Train runs this class in each of its workers (`training.interest.ray_fit`).
+In: `InterestData` and the configuration. Out: a fitted `InterestModel`, its validation ndcg@10 and the text
+vectors of the catalogue. Ray Train runs this class in each of its workers (`training.interest.ray_fit`).
+
+Shapes: N catalogue, R validation requests, H width of the text encoder, D of item vectors.
 """
 
 from collections.abc import Callable, Iterator
@@ -10,10 +12,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
+from recsys.arrays import Floats
 from recsys.config import Config
 from recsys.metrics import ndcg, target_ranks
 from recsys.models.encoder import FrozenPrefix, load_encoder, resolve_precision
@@ -23,7 +25,18 @@ from training.interest.data import InterestData
 from training.interest.objective import Batch, InterestObjective
 
 WARMUP_STEPS = 20
+
 SCALAR_LEARNING_RATE = 1e-2
+"""Of temperature and decay: single numbers that have a long way to go."""
+
+PREFIX_BYTES = 3 << 30
+"""Most memory for the output of the frozen layers, which is otherwise computed again at every step."""
+
+VALID_BLOCK = 256
+"""Validation requests that are scored at a time."""
+
+STATE = "state.pt"
+TEXT_VECTORS = "text_vectors.npy"
 
 
 class InterestTrainer:
@@ -33,6 +46,7 @@ class InterestTrainer:
         self,
         data: InterestData,
         config: Config,
+        *,
         device: torch.device,
         seed: int,
         rank: int = 0,
@@ -40,9 +54,9 @@ class InterestTrainer:
         wrap: Callable[[nn.Module], nn.Module] = lambda module: module,
         encoder_from: Path | None = None,
     ) -> None:
-        """`wrap` makes the objective data-parallel (DDP) where there are several workers.
+        """Build worker `rank` of `world_size`; `wrap` makes the objective data-parallel (DDP).
 
-        With `encoder_from`, a checkpoint's folder, the text encoder is that one's and stays as it is.
+        With `encoder_from`, the folder of a checkpoint, the text encoder is taken from there and not trained.
         """
         torch.manual_seed(seed)
         self.data, self.config, self.device = data, config, device
@@ -52,23 +66,29 @@ class InterestTrainer:
         if encoder_from:
             self.model.load_state_dict(_encoder_state(encoder_from), strict=False)
             self.model.encoder.requires_grad_(False)
-        precision = resolve_precision(config.encoder.precision, device)
-        prefix = FrozenPrefix(self.model.encoder.eval(), data.tokens, precision)
+        encoder, precision = self.model.encoder.eval(), resolve_precision(config.encoder.precision, device)
+        prefix = FrozenPrefix(encoder, data.tokens, precision, limit_bytes=PREFIX_BYTES if encoder.trainable else 0)
         self.objective = InterestObjective(self.model, prefix, frequencies, config.interest).to(device)
-        self.objective.refresh()
+        if encoder_from:
+            self.objective.cache.copy_(torch.from_numpy(load_text_vectors(encoder_from)))
+        else:
+            self.objective.refresh()
         self.step_module = wrap(self.objective)
         self.optimizer = _optimizer(self.model, config)
         self.steps = max(1, data.steps_per_epoch(config.interest.batch_users, world_size))
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._rate)
 
     def fit_epoch(self, epoch: int, on_step: Callable[[int, int], None] = lambda done, of: None) -> float:
-        """Train one epoch and return its mean loss; the seed depends on the epoch alone."""
+        """Train one epoch and return its mean loss; its random numbers depend on seed, epoch and rank alone.
+
+        `on_step` is called after each step with the number of steps done and that of all.
+        """
         epoch_seed = self.seed * 1000 + epoch
         torch.manual_seed(epoch_seed + 7919 * self.rank)
         self.step_module.train()
         total = torch.zeros((), device=self.device)
         batches = self.data.batches(epoch_seed, self.config.interest.batch_users, self.rank, self.world_size)
-        for done, batch in enumerate(_moved_ahead(batches, self.device), start=1):
+        for done, batch in enumerate(_prefetched(batches, self.device), start=1):
             loss = self.step_module(batch)
             self.optimizer.zero_grad()
             loss.backward()
@@ -92,40 +112,41 @@ class InterestTrainer:
         return float(np.concatenate(values).mean()) if values else 0.0
 
     @torch.no_grad()
-    def valid_scores(self) -> Iterator[NDArray[np.float32]]:
+    def valid_scores(self) -> Iterator[Floats]:
         """Yield the interest scores `[R, N]` of the validation requests, block by block."""
         self.model.eval()
         items = torch.arange(len(self.data.tokens), device=self.device)
         vectors = self.model.item_vectors(self.objective.cache, items)  # [N, D]
-        for start in range(0, len(self.data.valid_items), 256):
-            history = self.data.valid_histories(slice(start, start + 256)).to(self.device)
+        for start in range(0, len(self.data.valid_items), VALID_BLOCK):
+            history = self.data.valid_histories(slice(start, start + VALID_BLOCK)).to(self.device)
             users = self.model.last_user_vectors(vectors, history)[:, 0]
             yield (users @ vectors.T).float().cpu().numpy()
 
     def save(self, folder: Path) -> None:
-        """Write everything that resuming needs; read back with `weights_only`."""
+        """Write the weights, all that resuming needs and the catalogue's text vectors into `folder`."""
         state = {
             "model": trained_state(self.model),
             "optimizer": self.optimizer.state_dict(),
             "schedule": {"last_epoch": self.schedule.last_epoch},
         }
-        torch.save(state, folder / "state.pt")
+        torch.save(state, folder / STATE)
+        np.save(folder / TEXT_VECTORS, self.objective.cache.cpu().numpy())
 
     def restore(self, folder: Path) -> None:
         """Continue from what `save` wrote."""
-        state = torch.load(folder / "state.pt", weights_only=True, map_location=self.device)
+        state = torch.load(folder / STATE, weights_only=True, map_location=self.device)
         self.model.load_state_dict(state["model"], strict=False)
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.last_epoch = state["schedule"]["last_epoch"]
-        self.objective.refresh()
+        self.objective.cache.copy_(torch.from_numpy(load_text_vectors(folder)))
 
     def _rate(self, step: int) -> float:
         whole = self.steps * self.config.interest.epochs
         return min((step + 1) / WARMUP_STEPS, max(0.05, 1 - step / whole))
 
 
-def _moved_ahead(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
-    """Yield the batches on `device`; on a GPU each is copied, from pinned memory, while the one before is at work."""
+def _prefetched(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
+    """Yield the batches on `device`; a GPU receives the next one, from pinned memory, while it works on this one."""
     ahead = None
     for batch in batches:
         moved = batch.to(device)
@@ -144,23 +165,33 @@ def build_model(config: Config, known: Tensor) -> InterestModel:
 
 
 def trained_state(model: InterestModel) -> dict[str, Tensor]:
-    """Return the model's state without what stays as it was loaded (frozen layers, token embeddings)."""
+    """Return the model's state without the frozen layers and token embeddings, which stay as they were loaded."""
     fixed = {id(parameter) for part in model.encoder.fixed() for parameter in part.parameters()}
     left_out = {name for name, parameter in model.named_parameters() if id(parameter) in fixed}
     return {name: tensor.detach().cpu() for name, tensor in model.state_dict().items() if name not in left_out}
 
 
-def _encoder_state(folder: Path) -> dict[str, Tensor]:
-    state: dict[str, Any] = torch.load(folder / "state.pt", weights_only=True, map_location="cpu")
-    return {name: tensor for name, tensor in state["model"].items() if name.startswith("encoder.")}
-
-
 def load_trained(folder: Path, config: Config, known: Tensor) -> InterestModel:
-    """Return the model whose `trained_state` a checkpoint in `folder` holds."""
+    """Return the model of the checkpoint in `folder`; `known` `[N]` are the items that it was fitted on."""
     model = build_model(config, known)
-    state: dict[str, Any] = torch.load(folder / "state.pt", weights_only=True, map_location="cpu")
-    model.load_state_dict(state["model"], strict=False)
+    model.load_state_dict(_model_state(folder), strict=False)
     return model.eval()
+
+
+def load_text_vectors(folder: Path) -> Floats:
+    """Return the catalogue's text vectors `[N, H]` as the checkpoint's encoder computed them while training."""
+    vectors: Floats = np.load(folder / TEXT_VECTORS, allow_pickle=False)
+    return vectors
+
+
+def _model_state(folder: Path) -> dict[str, Tensor]:
+    state: dict[str, Any] = torch.load(folder / STATE, weights_only=True, map_location="cpu")
+    model: dict[str, Tensor] = state["model"]
+    return model
+
+
+def _encoder_state(folder: Path) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in _model_state(folder).items() if name.startswith("encoder.")}
 
 
 def _optimizer(model: InterestModel, config: Config) -> torch.optim.Optimizer:
@@ -170,7 +201,6 @@ def _optimizer(model: InterestModel, config: Config) -> torch.optim.Optimizer:
     groups = [
         {"params": encoder, "lr": config.interest.encoder_learning_rate},
         {"params": [p for p in rest if p.ndim], "lr": config.interest.learning_rate},
-        # Temperature and decay: single numbers that have a way to go.
         {"params": [p for p in rest if not p.ndim], "lr": SCALAR_LEARNING_RATE, "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, weight_decay=config.interest.weight_decay)

@@ -1,122 +1,131 @@
 """Candidates of past requests with what became of them: what rankers are fitted on.
 
-In: a `Recommender` without a ranker and later `Requests`. Out: `RankingData`.
+In: a `Retriever` and later `Requests`. Out: `RankingData`.
 
 Shapes: R requests, C candidates, F dense and G categorical features.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
-import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
-from features.histories import EventLog, Ints, Requests, spans
+from features.histories import EventLog, Requests, spans
+from recsys.arrays import Bools, Floats, Ints
 from recsys.events import PURCHASE
-from serving.recommender import BLOCK, Recommender
-from serving.retrieval.sources import RequestBatch, Scores
+from serving.retrieval.retriever import BLOCK, OpenBatch, Retriever
 
 
 @dataclass(frozen=True)
 class RankingData:
     """Candidates of R requests with what became of them."""
 
-    candidates: Tensor
+    candidates: Ints
     """`[R, C]`, -1 padded."""
-    dense: Tensor
+    dense: Floats
     """`[R, C, F]`"""
-    categorical: Tensor
+    categorical: Ints
     """`[R, C, G]`"""
-    labels: Tensor
+    labels: Floats
     """`[R, C, 2]` 1 where the item was a target (click head) or was bought (purchase head)."""
-    price: Tensor
+    price: Floats
     """`[R, C]`"""
 
     def __len__(self) -> int:
         return len(self.candidates)
 
-    def rows(self, rows: Tensor | slice) -> "RankingData":
+    @property
+    def present(self) -> Bools:
+        """`[R, C]`, False where padded."""
+        return self.candidates >= 0
+
+    def rows(self, rows: Ints | slice) -> "RankingData":
         """Return some requests."""
-        return RankingData(
-            self.candidates[rows], self.dense[rows], self.categorical[rows], self.labels[rows], self.price[rows]
+        return RankingData(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
+
+    @classmethod
+    def join(cls, parts: list["RankingData"]) -> "RankingData":
+        """Put the requests of several blocks together, padded to the widest."""
+        width = max(part.candidates.shape[1] for part in parts)
+        return cls(
+            **{
+                field.name: np.concatenate(
+                    [
+                        _padded(getattr(part, field.name), width, -1 if field.name == "candidates" else 0)
+                        for part in parts
+                    ]
+                )
+                for field in fields(cls)
+            }
         )
 
 
 def ranking_data(
-    recommender: Recommender, log: EventLog, requests: Requests, on_block: Callable[[int], None] = lambda done: None
+    retriever: Retriever, log: EventLog, requests: Requests, on_block: Callable[[int], None] = lambda done: None
 ) -> RankingData:
     """Retrieve and describe the candidates of `requests`, exactly as serving would.
 
-    A target that no source retrieves is left out: forcing it in would tell the ranker that an item
+    A target that no source retrieves is left out: forced in, it would teach the ranker that an item
     without scores is a sure hit.
     """
 
-    def retrieved(batch: RequestBatch, opened: dict[str, Scores], rows: slice) -> Ints:
-        return recommender.candidates(batch, opened, k=1)
+    def retrieved(batch: OpenBatch, rows: slice) -> Ints:
+        return retriever.candidates(batch, retriever.propose(batch), k=1)
 
-    return _described(recommender, log, requests, retrieved, on_block)
+    return _described(retriever, log, requests, retrieved, on_block)
 
 
-def impression_data(recommender: Recommender, log: EventLog, requests: Requests) -> tuple[Requests, RankingData]:
-    """Describe what was shown in those of `requests` of which it is known, exactly as serving would rank it."""
+def impression_data(retriever: Retriever, log: EventLog, requests: Requests) -> tuple[Requests, RankingData]:
+    """Describe the impressions of those of `requests` that have any, exactly as serving would rank them."""
     has = requests.request_index >= 0
-    beside = np.zeros(len(requests), np.int64)
-    beside[has] = np.diff(log.impression_offsets)[requests.request_index[has]]
-    rows = np.flatnonzero(beside)
-    part, beside = requests.select(rows), beside[rows]
+    ignored = np.zeros(len(requests), np.int64)
+    ignored[has] = np.diff(log.impression_offsets)[requests.request_index[has]]
+    rows = np.flatnonzero(ignored)
+    part, ignored = requests.select(rows), ignored[rows]
     counts = np.diff(part.offsets)
-    candidates = np.full((len(rows), int((beside + counts).max(initial=0))), -1, np.int64)
+    candidates = np.full((len(rows), int((ignored + counts).max(initial=0))), -1, np.int64)
     candidates[np.repeat(np.arange(len(rows)), counts), spans(np.zeros(len(rows), np.int64), counts)] = part.targets
-    places = spans(log.impression_offsets[part.request_index], beside)
-    candidates[np.repeat(np.arange(len(rows)), beside), spans(counts, beside)] = log.impressions[places]
-    return part, _described(recommender, log, part, lambda batch, opened, block: candidates[block])
+    impressions = spans(log.impression_offsets[part.request_index], ignored)
+    columns = spans(counts, ignored)
+    candidates[np.repeat(np.arange(len(rows)), ignored), columns] = log.impressions[impressions]
+    return part, _described(retriever, log, part, lambda batch, block: candidates[block])
 
 
 def _described(
-    recommender: Recommender,
+    retriever: Retriever,
     log: EventLog,
     requests: Requests,
-    candidates_of: Callable[[RequestBatch, dict[str, Scores], slice], Ints],
+    candidates_of: Callable[[OpenBatch, slice], Ints],
     on_block: Callable[[int], None] = lambda done: None,
 ) -> RankingData:
-    blocks: list[tuple[Tensor, ...]] = []
-    length = recommender.config.interest.max_history
+    blocks = []
+    length = retriever.config.interest.max_history
     for start in range(0, max(1, len(requests)), BLOCK):
         rows = slice(start, min(start + BLOCK, len(requests)))
         part = requests.select(np.arange(rows.start, rows.stop))
-        batch = recommender.batch(log.histories(part.users, part.times, length))
-        opened = recommender.open(batch)
-        candidates = candidates_of(batch, opened, rows)
-        dense, categorical = recommender.inputs(batch, opened, candidates)
-        arrays = (candidates, dense, categorical, _labels(candidates, part), recommender.price[candidates])
-        blocks.append(tuple(torch.from_numpy(array) for array in arrays))
+        batch = retriever.open(log.histories(part.users, part.times, length))
+        items = candidates_of(batch, rows)
+        dense, categorical = retriever.describe(batch, batch.requests.candidates(items))
+        blocks.append(RankingData(items, dense, categorical, _labels(items, part), retriever.price[items]))
         on_block(len(part))
-    width = max(block[0].shape[1] for block in blocks)
-    columns = zip(*blocks, strict=True)
-    fill = (-1, 0, 0, 0, 0)
-    padded = [
-        torch.cat([_pad_candidates(tensor, width, value) for tensor in column])
-        for column, value in zip(columns, fill, strict=True)
-    ]
-    return RankingData(*padded)
+    return RankingData.join(blocks)
 
 
-def _labels(candidates: np.ndarray, requests: Requests) -> np.ndarray:
+def _labels(candidates: Ints, requests: Requests) -> Floats:
     labels = np.zeros((*candidates.shape, 2), np.float32)
     counts = np.diff(requests.offsets)
     owners = np.repeat(np.arange(len(requests)), counts)
-    places = spans(requests.offsets[:-1], counts)
-    hit = candidates[owners] == requests.targets[places][:, None]
+    rows = spans(requests.offsets[:-1], counts)
+    hit = candidates[owners] == requests.targets[rows][:, None]
     target, column = np.nonzero(hit)
     labels[owners[target], column, 0] = 1
-    bought = requests.types[places][target] == PURCHASE
+    bought = requests.types[rows][target] == PURCHASE
     labels[owners[target[bought]], column[bought], 1] = 1
     return labels
 
 
-def _pad_candidates(tensor: Tensor, width: int, fill: float) -> Tensor:
-    short = width - tensor.shape[1]
-    if not short:
-        return tensor
-    return torch.cat([tensor, tensor.new_full((len(tensor), short, *tensor.shape[2:]), fill)], 1)
+def _padded(array: NDArray[np.generic], width: int, fill: float) -> NDArray[np.generic]:
+    """Return `array` `[R, C, …]` with `width` columns; those from the C-th on hold `fill`."""
+    missing = [(0, 0), (0, width - array.shape[1]), *((0, 0) for _ in array.shape[2:])]
+    return np.pad(array, missing, constant_values=fill)

@@ -1,6 +1,6 @@
-"""Fit the ranker on requests that come after everything its features were fitted on.
+"""Fit the neural ranker on requests that come after everything its features were fitted on.
 
-In: a `Recommender` without a ranker and later `Requests`. Out: a fitted `Ranker`.
+In: `RankingData`, and the `Retriever` that described it. Out: a fitted `TorchRecRanker`.
 
 Shapes: R requests, C candidates, F dense and G categorical features.
 """
@@ -15,37 +15,36 @@ from torch.nn import functional as F
 from features.ranking import CATEGORICAL
 from recsys.config import RankerConfig
 from recsys.events import EVENT_TYPES
-from recsys.models.rankers import Ranker, TorchRecRanker
-from serving.recommender import Recommender
+from recsys.models.rankers import TorchRecRanker
+from serving.retrieval.retriever import Retriever
 from training.ranker.data import RankingData
-from training.ranker.trees import fit_trees
 
 CALIBRATION_WEIGHT = 10.0
-"""Weight of the pointwise loss beside the listwise one; it alone sets the level of probabilities."""
+"""Weight of the pointwise loss relative to the listwise one; it alone sets the level of probabilities."""
 
 
-def fit_ranker(
-    data: RankingData, recommender: Recommender, seed: int, on_epoch: Callable[[int], None] = lambda epoch: None
-) -> Ranker:
-    """Fit the kind of ranker that the configuration names; `on_epoch` is told of each pass over `data`, of which trees need none."""
-    config = recommender.config.ranker
-    if config.kind == "lightgbm":
-        return fit_trees(data, config, seed)
-    ranker = _new_network(data, recommender, seed)
+def fit_network(
+    data: RankingData, retriever: Retriever, seed: int, on_epoch: Callable[[int], None] = lambda epoch: None
+) -> TorchRecRanker:
+    """Fit the network on `data`, which `retriever` described; `on_epoch` gets the number of each pass after it."""
+    config = retriever.config.ranker
+    ranker = _new_network(data, retriever, seed)
     for epoch in _fit_epochs(ranker, data, config, seed):
         on_epoch(epoch)
     return ranker.eval()
 
 
-def _new_network(data: RankingData, recommender: Recommender, seed: int) -> TorchRecRanker:
+def _new_network(data: RankingData, retriever: Retriever, seed: int) -> TorchRecRanker:
     torch.manual_seed(seed)
-    facts = recommender.features.facts
-    sizes = (int(facts.brand.max(initial=0)) + 1, int(facts.category.max(initial=0)) + 1, len(EVENT_TYPES) + 1)
-    ranker = TorchRecRanker(
-        recommender.config.ranker, recommender.features.names, dict(zip(CATEGORICAL, sizes, strict=True))
-    )
-    present = data.candidates >= 0
-    ranker.start_from(data.dense[present], data.labels[present])
+    facts = retriever.features.facts
+    codes = {
+        "brand": facts.brand.max(initial=0),
+        "category": facts.category.max(initial=0),
+        "last_type": len(EVENT_TYPES),
+    }
+    sizes = {name: int(codes[name]) + 1 for name in CATEGORICAL}
+    ranker = TorchRecRanker(retriever.config.ranker, retriever.features.names, sizes)
+    ranker.start_from(torch.from_numpy(data.dense[data.present]), torch.from_numpy(data.labels[data.present]))
     return ranker
 
 
@@ -61,7 +60,7 @@ def _fit_epochs(ranker: TorchRecRanker, data: RankingData, config: RankerConfig,
     for epoch in range(1, config.epochs + 1):
         ranker.train()
         for rows in torch.randperm(len(data), generator=generator).split(config.batch_requests):
-            loss = ranking_loss(ranker, data.rows(rows))
+            loss = ranking_loss(ranker, data.rows(rows.numpy()))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -71,12 +70,12 @@ def _fit_epochs(ranker: TorchRecRanker, data: RankingData, config: RankerConfig,
 
 def ranking_loss(ranker: TorchRecRanker, data: RankingData) -> Tensor:
     """Listwise softmax plus pointwise logistic loss on the same logits (JRC; Sheng et al. 2023)."""
-    present = (data.candidates >= 0).unsqueeze(-1)
-    logits = ranker(data.dense, data.categorical)  # [R, C, 2]
-    pointwise = F.binary_cross_entropy_with_logits(logits, data.labels, reduction="none")
+    present, labels = torch.from_numpy(data.present).unsqueeze(-1), torch.from_numpy(data.labels)
+    logits = ranker(torch.from_numpy(data.dense), torch.from_numpy(data.categorical))  # [R, C, 2]
+    pointwise = F.binary_cross_entropy_with_logits(logits, labels, reduction="none")
     pointwise = (pointwise * present).sum() / present.sum()
     share = F.log_softmax(logits.masked_fill(~present, float("-inf")), dim=1)
-    positives = data.labels.sum(1)  # [R, 2]
-    listwise = -(share.masked_fill(~present, 0.0) * data.labels).sum(1) / positives.clamp(min=1)
+    positives = labels.sum(1)  # [R, 2]
+    listwise = -(share.masked_fill(~present, 0.0) * labels).sum(1) / positives.clamp(min=1)
     listwise = (listwise.sum(0) / (positives > 0).sum(0).clamp(min=1)).sum()
     return listwise + CALIBRATION_WEIGHT * pointwise

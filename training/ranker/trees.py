@@ -49,9 +49,8 @@ class Rows:
     @classmethod
     def of(cls, data: RankingData) -> "Rows":
         """Leave the padding out."""
-        present = data.candidates >= 0
-        inputs = tree_inputs(data.dense, data.categorical)[present.flatten().numpy()]
-        return cls(inputs, data.labels[present].numpy(), present.sum(1).numpy())
+        inputs = tree_inputs(data.dense, data.categorical)[data.present.ravel()]
+        return cls(inputs, data.labels[data.present], data.present.sum(1))
 
     def dataset(self, head: int) -> lightgbm.Dataset:
         """Return the requests that have a positive, which alone teach an order."""

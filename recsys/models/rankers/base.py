@@ -7,8 +7,9 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Self
 
-from torch import Tensor
+import numpy as np
 
+from recsys.arrays import Floats, Ints
 from recsys.config import ValueConfig
 
 
@@ -16,11 +17,11 @@ class Ranker(ABC):
     """Turns features of candidates into probabilities; saved in the bundle."""
 
     @abstractmethod
-    def probabilities(self, dense: Tensor, categorical: Tensor) -> Tensor:
+    def probabilities(self, dense: Floats, categorical: Ints) -> Floats:
         """Return p(click) and p(purchase) `[R, C, 2]`."""
 
     @abstractmethod
-    def contributions(self, dense: Tensor, categorical: Tensor) -> Tensor:
+    def contributions(self, dense: Floats, categorical: Ints) -> Floats:
         """Return what each feature adds to the log odds of a click, `[R, C, F + G]`."""
 
     @abstractmethod
@@ -33,10 +34,10 @@ class Ranker(ABC):
         """Read what `save` wrote."""
 
 
-def value(probabilities: Tensor, price: Tensor, config: ValueConfig) -> Tensor:
+def value(probabilities: Floats, price: Floats, config: ValueConfig) -> Floats:
     """Return the value `[R, C]` = click · p(click) + purchase · p(purchase) · price^price_power.
 
     `probabilities` `[R, C, 2]`; `price` `[R, C]` in units of the dataset.
     """
-    worth = config.purchase * price.clamp(min=1e-6) ** config.price_power if config.price_power else config.purchase
-    return config.click * probabilities[..., 0] + worth * probabilities[..., 1]
+    worth = config.purchase * np.maximum(price, 1e-6) ** config.price_power if config.price_power else config.purchase
+    return np.asarray(config.click * probabilities[..., 0] + worth * probabilities[..., 1], np.float32)

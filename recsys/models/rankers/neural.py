@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torchrec import EmbeddingBagCollection, EmbeddingBagConfig, KeyedJaggedTensor
 
+from recsys.arrays import Floats, Ints
 from recsys.config import RankerConfig
 from recsys.models.rankers.base import Ranker
 
@@ -59,8 +60,10 @@ class TorchRecRanker(nn.Module, Ranker):
 
     def forward(self, dense: Tensor, categorical: Tensor) -> Tensor:
         """Return logits `[R, C, 2]`."""
-        scaled = ((dense - self.mean) / self.deviation).clamp(-5, 5)  # type: ignore[operator]
-        return self._logits(scaled, self._embedded(categorical))
+        return self._logits(self._scaled(dense), self._embedded(categorical))
+
+    def _scaled(self, dense: Tensor) -> Tensor:
+        return ((dense - self.mean) / self.deviation).clamp(-5, 5)  # type: ignore[operator]
 
     def _embedded(self, categorical: Tensor) -> Tensor:
         """Return the embeddings `[R, C, G · width]` of the codes."""
@@ -81,21 +84,21 @@ class TorchRecRanker(nn.Module, Ranker):
         return logits
 
     @torch.no_grad()
-    def probabilities(self, dense: Tensor, categorical: Tensor) -> Tensor:
+    def probabilities(self, dense: Floats, categorical: Ints) -> Floats:
         """Return p(click) and p(purchase) `[R, C, 2]`."""
-        return torch.sigmoid(self(dense, categorical))
+        return torch.sigmoid(self(torch.from_numpy(dense), torch.from_numpy(categorical))).numpy()
 
-    def contributions(self, dense: Tensor, categorical: Tensor) -> Tensor:
+    def contributions(self, dense: Floats, categorical: Ints) -> Floats:
         """Return what each feature adds to the log odds of a click, `[R, C, F + G]` (gradient times input)."""
-        scaled = ((dense - self.mean) / self.deviation).clamp(-5, 5).requires_grad_()  # type: ignore[operator]
-        embedded = self._embedded(categorical).detach().requires_grad_()
+        scaled = self._scaled(torch.from_numpy(dense)).requires_grad_()
+        embedded = self._embedded(torch.from_numpy(categorical)).detach().requires_grad_()
         click = self._logits(scaled, embedded)[..., 0].sum()
-        shares = [
-            tensor * grad
+        of_dense, of_codes = (
+            (tensor * grad).detach()
             for tensor, grad in zip((scaled, embedded), torch.autograd.grad(click, (scaled, embedded)), strict=True)
-        ]
-        by_code = shares[1].unflatten(-1, (len(self.sizes), -1)).sum(-1)
-        return torch.cat([shares[0], by_code], -1).detach()
+        )
+        by_code = of_codes.unflatten(-1, (len(self.sizes), -1)).sum(-1)
+        return torch.cat([of_dense, by_code], -1).numpy()
 
     def save(self, folder: Path) -> None:
         """Write `ranker.safetensors` and `ranker.json`."""

@@ -10,9 +10,9 @@ from typing import Self
 import lightgbm
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
+from scipy.special import expit
 
+from recsys.arrays import Floats, Ints
 from recsys.models.interest import HEADS
 from recsys.models.rankers.base import Ranker
 
@@ -24,21 +24,20 @@ class LightGbmRanker(Ranker):
         """One of `trees` and one slope and shift of `calibration` per head."""
         self.trees, self.calibration = trees, calibration
 
-    def probabilities(self, dense: Tensor, categorical: Tensor) -> Tensor:
+    def probabilities(self, dense: Floats, categorical: Ints) -> Floats:
         """Return p(click) and p(purchase) `[R, C, 2]`."""
-        rows = tree_inputs(dense, categorical)
-        heads = []
-        for trees, (slope, shift) in zip(self.trees, self.calibration, strict=True):
-            found = trees.predict(rows, num_threads=torch.get_num_threads())
-            scores = torch.from_numpy(np.asarray(found, np.float32))
-            heads.append(torch.sigmoid(slope * scores + shift).view(dense.shape[:2]))
-        return torch.stack(heads, -1)
+        rows, threads = tree_inputs(dense, categorical), torch.get_num_threads()  # as many as the networks use
+        probabilities = np.empty((len(rows), len(HEADS)), np.float32)
+        for head, (trees, (slope, shift)) in enumerate(zip(self.trees, self.calibration, strict=True)):
+            scores = np.asarray(trees.predict(rows, num_threads=threads), np.float32)
+            probabilities[:, head] = expit(slope * scores + shift)
+        return probabilities.reshape(*dense.shape[:2], len(HEADS))
 
-    def contributions(self, dense: Tensor, categorical: Tensor) -> Tensor:
+    def contributions(self, dense: Floats, categorical: Ints) -> Floats:
         """Return what each feature adds to the log odds of a click, `[R, C, F + G]` (SHAP, Lundberg 2018)."""
         shares = np.asarray(self.trees[0].predict(tree_inputs(dense, categorical), pred_contrib=True), np.float32)
         slope, _ = self.calibration[0]
-        return slope * torch.from_numpy(shares[:, :-1]).unflatten(0, dense.shape[:2])
+        return np.float32(slope) * shares[:, :-1].reshape(*dense.shape[:2], -1)
 
     def save(self, folder: Path) -> None:
         """Write `trees-HEAD.txt` and `trees.json`."""
@@ -53,6 +52,8 @@ class LightGbmRanker(Ranker):
         return cls([lightgbm.Booster(model_file=folder / f"trees-{head}.txt") for head in HEADS], calibration)
 
 
-def tree_inputs(dense: Tensor, categorical: Tensor) -> NDArray[np.float32]:
+def tree_inputs(dense: Floats, categorical: Ints) -> Floats:
     """Return one row `[R · C, F + G]` per candidate."""
-    return torch.cat([dense, categorical.float()], -1).flatten(0, 1).numpy()
+    return np.concatenate([dense, categorical.astype(np.float32)], -1).reshape(
+        -1, dense.shape[2] + categorical.shape[2]
+    )

@@ -1,6 +1,6 @@
 """All candidate sources by the names that the configuration uses for their quotas."""
 
-from serving.retrieval.sources.base import Bools, CandidateSource, FitContext, Floats, RequestBatch, Scores, Sentences
+from serving.retrieval.sources.base import Candidates, CandidateSource, FitContext, RequestBatch, Scores, Sentences
 from serving.retrieval.sources.graphs import CovisitationSource, LexicalSource, RelatedSource
 from serving.retrieval.sources.popular import PopularSource
 from serving.retrieval.sources.vectors import InterestSource, NewSource
@@ -10,14 +10,4 @@ SOURCES: dict[str, type[CandidateSource]] = {
     for source in (InterestSource, CovisitationSource, LexicalSource, PopularSource, RelatedSource, NewSource)
 }
 
-__all__ = [
-    "SOURCES",
-    "Bools",
-    "CandidateSource",
-    "FitContext",
-    "Floats",
-    "InterestSource",
-    "RequestBatch",
-    "Scores",
-    "Sentences",
-]
+__all__ = ["SOURCES", "CandidateSource", "Candidates", "FitContext", "RequestBatch", "Scores", "Sentences"]

@@ -1,6 +1,6 @@
-"""Candidate sources: who proposes items for a request, each with a score that is kept as a feature.
+"""Candidate sources: each proposes items for a request and scores any candidate; its scores are ranking features.
 
-In: a `RequestBatch`. Out: per source the best `[R, k]` items and the scores of any candidates.
+In: a `RequestBatch`. Out: per source the best items `[R, k]`, and the scores of any `Candidates`.
 A new source is one subclass of `CandidateSource` in `SOURCES` and one quota in the configuration.
 
 A mask `allowed` `[N]` says which items may be proposed; None allows all.
@@ -9,6 +9,7 @@ Shapes: R requests, C candidates, L history positions, N catalogue, D width.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,19 +17,17 @@ from typing import ClassVar, Self
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 from scipy import sparse
 
-from features.histories import EventLog, Histories, Ints, offsets_of
-
-Floats = NDArray[np.float32]
-Bools = NDArray[np.bool_]
+from features.histories import EventLog, Histories, offsets_of
+from recsys.arrays import Bools, Floats, Ints
+from serving.retrieval.index import VectorIndex
 
 HISTORY_DECAY = 0.7
 """Weight of a history event against the one after it."""
 
-GATHERED = 16
-"""Requests whose candidates' vectors are copied at once: they stay in the processor's cache."""
+CACHED_REQUESTS = 16
+"""Requests whose candidate vectors are copied at once: few enough to stay in the processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -37,18 +36,28 @@ class Sentences:
 
     vectors: Floats
     """`[R, D]` unit vectors; zero without a sentence."""
-    words: sparse.csr_matrix
-    """`[R, N]` how well the words of each item match."""
+    matches: Mapping[str, sparse.csr_matrix] = field(default_factory=dict)
+    """`[R, N]` how well each item matches, by the name of a source that reads sentences."""
 
     @classmethod
-    def none(cls, requests: int, shape: tuple[int, int]) -> "Sentences":
-        """Return those of `requests` users who typed nothing; `shape` is `[N, D]`."""
-        count, width = shape
-        return cls(np.zeros((requests, width), np.float32), sparse.csr_matrix((requests, count), dtype=np.float32))
+    def none(cls, requests: int, width: int) -> "Sentences":
+        """Return the sentences of `requests` users who typed nothing."""
+        return cls(np.zeros((requests, width), np.float32))
+
+    def blank(self) -> "Sentences":
+        """Return sentences of the same shape without any content."""
+        matches = {name: sparse.csr_matrix(scores.shape, dtype=scores.dtype) for name, scores in self.matches.items()}
+        return Sentences(np.zeros_like(self.vectors), matches)
+
+    @classmethod
+    def join(cls, parts: Sequence["Sentences"]) -> "Sentences":
+        """Put the sentences of several requests together; all of them have matches of the same sources."""
+        matches = {name: sparse.vstack([part.matches[name] for part in parts], "csr") for name in parts[0].matches}
+        return cls(np.concatenate([part.vectors for part in parts]), matches)
 
     def rows(self, rows: slice | Ints) -> "Sentences":
         """Return the sentences of some requests."""
-        return Sentences(self.vectors[rows], self.words[rows])
+        return Sentences(self.vectors[rows], {name: scores[rows] for name, scores in self.matches.items()})
 
 
 @dataclass(frozen=True)
@@ -63,36 +72,53 @@ class RequestBatch:
     sentences: Sentences
     vectors: Floats
     """`[N, D]` unit vectors of the catalogue."""
-    _likeness: dict[int, tuple[Ints, Floats]] = field(default_factory=dict)
 
     @cached_property
     def weights(self) -> sparse.csr_matrix:
         """The weights `[R, N]` of the items in each history, the latest counting most; sentences left out."""
-        past, shape = self.histories.items, self.sentences.words.shape
+        past, shape = self.histories.items, (len(self.users), len(self.vectors))
         known = (past >= 0) & (past < shape[1])
         rows, columns = np.nonzero(known)
         weights = HISTORY_DECAY ** np.arange(past.shape[1], dtype=np.float32)[::-1][columns]
         return sparse.csr_matrix((weights, past[rows, columns], offsets_of(known.sum(1))), shape=shape)
 
-    def interest(self, candidates: Ints) -> Floats:
-        """Return the inner products `[R, C, 2]` of `candidates` `[R, C]` with the user vectors; 0 where padded."""
-        return np.where((candidates >= 0)[:, :, None], self._likenesses(candidates)[:, :, :2], 0)
+    def candidates(self, items: Ints) -> "Candidates":
+        """Return `items` `[R, C]` (-1 padded) as candidates of these requests."""
+        return Candidates(items, self)
 
-    def similarity(self, candidates: Ints) -> Floats:
-        """Return the inner products `[R, C, L]` of `candidates` `[R, C]` with the events of the history."""
-        return self._likenesses(candidates)[:, :, 2:]
 
-    def _likenesses(self, candidates: Ints) -> Floats:
-        """Return `[R, C, 2 + L]`, worked out once for an array of candidates: several sources ask for it."""
-        known = self._likeness.get(id(candidates))
-        if known is None:
-            against = np.concatenate([self.users, self.past], axis=1).transpose(0, 2, 1)  # [R, D, 2 + L]
-            found = np.empty((*candidates.shape, against.shape[2]), np.float32)
-            for start in range(0, len(candidates), GATHERED):
-                rows = slice(start, start + GATHERED)
-                np.matmul(self.vectors[candidates[rows]], against[rows], out=found[rows])
-            known = self._likeness[id(candidates)] = (candidates, found)
-        return known[1]
+@dataclass(frozen=True)
+class Candidates:
+    """Candidates of R requests. Their products with the requests' vectors are computed once, for every source."""
+
+    items: Ints
+    """`[R, C]`, -1 padded."""
+    batch: RequestBatch
+
+    @property
+    def present(self) -> Bools:
+        """`[R, C]`, False where padded."""
+        return self.items >= 0
+
+    @property
+    def interest(self) -> Floats:
+        """`[R, C, 2]` inner products with the user vectors, one per head; 0 where padded."""
+        return np.where(self.present[:, :, None], self._products[:, :, :2], 0)
+
+    @property
+    def similarity(self) -> Floats:
+        """`[R, C, L]` inner products with the events of the history."""
+        return self._products[:, :, 2:]
+
+    @cached_property
+    def _products(self) -> Floats:
+        """`[R, C, 2 + L]`"""
+        against = np.concatenate([self.batch.users, self.batch.past], axis=1).transpose(0, 2, 1)  # [R, D, 2 + L]
+        products = np.empty((*self.items.shape, against.shape[2]), np.float32)
+        for start in range(0, len(self.items), CACHED_REQUESTS):
+            rows = slice(start, start + CACHED_REQUESTS)
+            np.matmul(self.batch.vectors[self.items[rows]], against[rows], out=products[rows])
+        return products
 
 
 @dataclass(frozen=True)
@@ -116,14 +142,20 @@ class Scores(ABC):
         """Return the best `allowed` items `[R, k]`, -1 where there are fewer."""
 
     @abstractmethod
-    def of(self, candidates: Ints) -> Floats:
-        """Return the scores `[R, C]` of `candidates` `[R, C]`; 0 where unknown or padded."""
+    def of(self, candidates: Candidates) -> Floats:
+        """Return the scores `[R, C]` of `candidates`; 0 where unknown or padded."""
 
 
 class CandidateSource(ABC):
     """Base of every source. Fitted once, saved in the bundle, opened for each batch."""
 
     name: ClassVar[str]
+    fills_short_lists: ClassVar[bool] = False
+    """Whether its best items complete a list for which the other sources propose too few."""
+    explored: ClassVar[bool] = False
+    """Whether its proposals may take positions of a list to be learned about (`lists.explore`)."""
+    catalogue_index: VectorIndex | None = None
+    """An index over the whole catalogue, where the source keeps one."""
 
     @classmethod
     @abstractmethod
@@ -134,11 +166,15 @@ class CandidateSource(ABC):
     def open(self, batch: RequestBatch) -> Scores:
         """Prepare the scores of one batch of requests."""
 
+    def read(self, texts: list[str]) -> sparse.csr_matrix | None:
+        """Return how well each item matches what users typed, `[R, N]`; None where the source reads no sentences."""
+        return None
+
     @abstractmethod
     def extended(self, items: pl.DataFrame, vectors: Floats, changed: Ints) -> Self:
         """Return the source for a catalogue with further items at its end; `vectors` `[N, D]`.
 
-        `changed` are the rows whose texts are new: those at the end, and known items in their old places.
+        `changed` are the rows whose texts are new: those at the end, and known items in their old rows.
         """
 
     @abstractmethod

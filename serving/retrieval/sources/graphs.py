@@ -14,9 +14,9 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy import sparse
 
-from features.histories import Ints
+from recsys.arrays import Bools, Floats, Ints
 from recsys.events import DAY_US
-from serving.retrieval.sources.base import Bools, CandidateSource, FitContext, Floats, RequestBatch, Scores
+from serving.retrieval.sources.base import Candidates, CandidateSource, FitContext, RequestBatch, Scores
 
 NEIGHBOURS = 200
 """Items kept per item."""
@@ -34,7 +34,7 @@ class ItemGraphSource(CandidateSource):
         return SparseScores(self.scores(batch))
 
     def scores(self, batch: RequestBatch) -> sparse.csr_matrix:
-        """Return the scores `[R, N]` of what the histories lead to."""
+        """Return the scores `[R, N]` of what follows from the histories."""
         return batch.weights @ self.graph
 
     def extended(self, items: pl.DataFrame, vectors: Floats, changed: Ints) -> Self:
@@ -67,23 +67,23 @@ class SparseScores(Scores):
             items, scores = self.scores.indices[span], self.scores.data[span]
             if allowed is not None:
                 items, scores = items[allowed[items]], scores[allowed[items]]
-            if 0 < 4 * k < len(items):  # most of them need no place in the order
+            if 0 < 4 * k < len(items):  # most of them need not be sorted
                 least = np.partition(scores, len(scores) - k)[len(scores) - k]
                 items, scores = items[scores >= least], scores[scores >= least]
             order = np.lexsort((items, -scores))[:k]
             best[row, : len(order)] = items[order]
         return best
 
-    def of(self, candidates: Ints) -> Floats:
-        every = np.zeros(self.scores.shape[1], np.float32)  # [N], of one request after another
-        found = np.zeros(candidates.shape, np.float32)
-        for row, wanted in enumerate(candidates):
+    def of(self, candidates: Candidates) -> Floats:
+        dense = np.zeros(self.scores.shape[1], np.float32)  # [N], of one request after another
+        scores = np.zeros(candidates.items.shape, np.float32)
+        for row, items in enumerate(candidates.items):
             span = slice(self.scores.indptr[row], self.scores.indptr[row + 1])
-            items = self.scores.indices[span]
-            every[items] = self.scores.data[span]
-            found[row] = every[wanted]
-            every[items] = 0
-        return np.where(candidates >= 0, found, 0)
+            scored = self.scores.indices[span]
+            dense[scored] = self.scores.data[span]
+            scores[row] = dense[items]
+            dense[scored] = 0
+        return np.where(candidates.present, scores, 0)
 
 
 class CovisitationSource(ItemGraphSource):
@@ -124,7 +124,7 @@ class LexicalSource(ItemGraphSource):
     name = "lexical"
 
     def __init__(self, graph: sparse.csr_matrix, words: bm25s.BM25, added: sparse.csr_matrix | None = None) -> None:
-        """`words` finds fitted items; `added` `[N, N]` are the ways from and to items that came later."""
+        """`words` indexes the fitted items; `added` `[N, N]` links them with items that came later."""
         super().__init__(graph)
         self.words, self.added = words, added
 
@@ -139,32 +139,31 @@ class LexicalSource(ItemGraphSource):
         corpus = bm25s.tokenize(items.select(described).to_series().to_list(), **TOKENS)
         words = bm25s.BM25()
         words.index(corpus, show_progress=False)
-        found = found_by(words, words_of(items), NEIGHBOURS + 1).tocoo()
-        other = found.row != found.col
-        ways = (found.row[other], found.col[other])
-        return cls(sparse.csr_matrix((found.data[other], ways), shape=found.shape), words)
+        matches = matching_items(words, words_of(items), NEIGHBOURS + 1).tocoo()
+        other = matches.row != matches.col
+        links = (matches.row[other], matches.col[other])
+        return cls(sparse.csr_matrix((matches.data[other], links), shape=matches.shape), words)
 
     def scores(self, batch: RequestBatch) -> sparse.csr_matrix:
         scores = batch.weights @ self.graph
-        if batch.sentences.words.nnz:
-            scores = scores + batch.sentences.words
+        if self.name in batch.sentences.matches:
+            scores = scores + batch.sentences.matches[self.name]
         return scores if self.added is None else scores + batch.weights @ self.added
 
     def extended(self, items: pl.DataFrame, vectors: Floats, changed: Ints) -> Self:
         old, count = self.graph.shape[0], items.height
         new = changed[changed >= old]
-        found = sparse.coo_matrix(found_by(self.words, words_of(items[new]), NEIGHBOURS))
-        ways = (np.append(new[found.row], found.col), np.append(found.col, new[found.row]))
-        added = sparse.csr_matrix((np.tile(found.data, 2), ways), shape=(count, count))
+        matches = sparse.coo_matrix(matching_items(self.words, words_of(items[new]), NEIGHBOURS))
+        links = (np.append(new[matches.row], matches.col), np.append(matches.col, new[matches.row]))
+        added = sparse.csr_matrix((np.tile(matches.data, 2), links), shape=(count, count))
         if self.added is not None:
             added = added + grown(self.added, count)
         return type(self)(grown(self.graph, count), self.words, added)
 
-    def sentences(self, texts: list[str]) -> sparse.csr_matrix:
-        """Return how well each item matches the words of `texts`, `[R, N]`."""
-        found = found_by(self.words, texts, NEIGHBOURS)
-        found.resize(len(texts), self.graph.shape[0])
-        return found
+    def read(self, texts: list[str]) -> sparse.csr_matrix:
+        matches = matching_items(self.words, texts, NEIGHBOURS)
+        matches.resize(len(texts), self.graph.shape[0])
+        return matches
 
     def save(self, folder: Path) -> None:
         super().save(folder)
@@ -181,22 +180,22 @@ TOKENS = {"stopwords": "en", "show_progress": False}
 
 
 def words_of(items: pl.DataFrame) -> list[str]:
-    """Return what stands in an item's title, brand, category and tags."""
+    """Return each item's title, brand, category and tags as one text."""
     return items.select(WORDS).to_series().to_list()
 
 
-def found_by(words: bm25s.BM25, texts: list[str], k: int) -> sparse.csr_matrix:
-    """Return the scores `[T, N]` of the k items that each of `texts` finds, 1 for the best."""
+def matching_items(words: bm25s.BM25, texts: list[str], k: int) -> sparse.csr_matrix:
+    """Return the scores `[T, N]` of the k items that match each of T texts best, 1 for the best of a text."""
     count = int(words.scores["num_docs"])
     k = min(k, count)
     queries = bm25s.tokenize(texts, return_ids=False, **TOKENS) if texts else []
     if not queries:
         return sparse.csr_matrix((0, count), dtype=np.float32)
-    found, scores = words.retrieve(queries, k=k, show_progress=False)
-    rows, columns, data = np.repeat(np.arange(len(texts)), k), np.asarray(found).ravel(), np.asarray(scores).ravel()
-    best = np.maximum(np.asarray(scores)[:, :1].repeat(k, 1).ravel(), 1e-6)
-    kept = data > 0
-    return sparse.csr_matrix(((data / best)[kept], (rows[kept], columns[kept])), shape=(len(texts), count))
+    items, scores = (np.asarray(array) for array in words.retrieve(queries, k=k, show_progress=False))  # [T, k]
+    relative = (scores / np.maximum(scores[:, :1], 1e-6)).ravel()
+    matched = scores.ravel() > 0
+    rows = np.repeat(np.arange(len(texts)), k)[matched]
+    return sparse.csr_matrix((relative[matched], (rows, items.ravel()[matched])), shape=(len(texts), count))
 
 
 class RelatedSource(ItemGraphSource):

@@ -10,15 +10,16 @@ from typing import Self
 import numpy as np
 import polars as pl
 
-from features.histories import Ints
+from recsys.arrays import Bools, Floats, Ints, grow
 from recsys.events import DAY_US
-from serving.retrieval.sources.base import Bools, CandidateSource, FitContext, Floats, RequestBatch, Scores
+from serving.retrieval.sources.base import Candidates, CandidateSource, FitContext, RequestBatch, Scores
 
 
 class PopularSource(CandidateSource):
     """Items with the most weighted events; where there is a clock, the latest count most."""
 
     name = "popular"
+    fills_short_lists = True
     half_life_days = 14.0
 
     def __init__(self, scores: Floats) -> None:
@@ -38,7 +39,7 @@ class PopularSource(CandidateSource):
         return FixedScores(self.scores, self.order, len(batch.users))
 
     def extended(self, items: pl.DataFrame, vectors: Floats, changed: Ints) -> Self:
-        return type(self)(np.pad(self.scores, (0, items.height - len(self.scores))))
+        return type(self)(grow(self.scores, items.height, fill=0))
 
     def save(self, folder: Path) -> None:
         np.savez(folder / "popular.npz", allow_pickle=False, scores=self.scores)
@@ -63,5 +64,5 @@ class FixedScores(Scores):
         best[: len(order[:k])] = order[:k]
         return np.broadcast_to(best, (self.requests, k))
 
-    def of(self, candidates: Ints) -> Floats:
-        return np.where(candidates >= 0, self.scores[candidates], 0).astype(np.float32)
+    def of(self, candidates: Candidates) -> Floats:
+        return np.where(candidates.present, self.scores[candidates.items], 0).astype(np.float32)

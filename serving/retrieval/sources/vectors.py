@@ -10,9 +10,9 @@ from typing import Self
 import numpy as np
 import polars as pl
 
-from features.histories import Ints
+from recsys.arrays import Bools, Floats, Ints, grow
 from serving.retrieval.index import VectorIndex
-from serving.retrieval.sources.base import Bools, CandidateSource, FitContext, Floats, RequestBatch, Scores
+from serving.retrieval.sources.base import Candidates, CandidateSource, FitContext, RequestBatch, Scores
 
 
 class InterestSource(CandidateSource):
@@ -21,20 +21,20 @@ class InterestSource(CandidateSource):
     name = "interest"
 
     def __init__(self, index: VectorIndex) -> None:
-        self.index = index
+        self.catalogue_index: VectorIndex = index
 
     @classmethod
     def fit(cls, context: FitContext) -> Self:
         return cls(VectorIndex.build(context.vectors, np.arange(len(context.vectors))))
 
     def open(self, batch: RequestBatch) -> Scores:
-        return VectorScores(self.index, batch)
+        return VectorScores(self.catalogue_index, batch)
 
     def extended(self, items: pl.DataFrame, vectors: Floats, changed: Ints) -> Self:
-        return type(self)(self.index.extended(vectors, changed))
+        return type(self)(self.catalogue_index.extended(vectors, changed))
 
     def save(self, folder: Path) -> None:
-        self.index.save(folder / "index.faiss")
+        self.catalogue_index.save(folder / "index.faiss")
 
     @classmethod
     def load(cls, folder: Path, vectors: Floats) -> Self:
@@ -50,21 +50,22 @@ class VectorScores(Scores):
 
     def top(self, k: int, allowed: Bools | None = None) -> Ints:
         users = self.batch.users
-        found = self.index.search(users.mean(1), k, allowed)
-        return np.where(np.any(users, axis=(1, 2))[:, None], found, -1)
+        nearest = self.index.search(users.mean(1), k, allowed)
+        return np.where(np.any(users, axis=(1, 2))[:, None], nearest, -1)
 
-    def of(self, candidates: Ints) -> Floats:
-        return self.batch.interest(candidates)[:, :, 0]
+    def of(self, candidates: Candidates) -> Floats:
+        return candidates.interest[:, :, 0]
 
 
 class NewSource(CandidateSource):
     """Nearest items among those with at most `most_events` events, which no count can propose."""
 
     name = "new"
+    explored = True
     most_events = 2
 
     def __init__(self, index: VectorIndex, new: Bools) -> None:
-        """`new` `[N]` says which items are."""
+        """`new` `[N]` is True for the items of `index`."""
         self.index, self.new = index, new
 
     @classmethod
@@ -76,7 +77,7 @@ class NewSource(CandidateSource):
         return NewScores(self.index, batch, self.new)
 
     def extended(self, items: pl.DataFrame, vectors: Floats, changed: Ints) -> Self:
-        new = np.pad(self.new, (0, items.height - len(self.new)), constant_values=True)
+        new = grow(self.new, items.height, fill=True)
         return type(self)(self.index.extended(vectors, changed[new[changed]]), new)
 
     def save(self, folder: Path) -> None:
@@ -96,5 +97,5 @@ class NewScores(VectorScores):
 
     new: Bools
 
-    def of(self, candidates: Ints) -> Floats:
-        return np.where(self.new[candidates], VectorScores.of(self, candidates), 0)
+    def of(self, candidates: Candidates) -> Floats:
+        return np.where(self.new[candidates.items], VectorScores.of(self, candidates), 0)

@@ -53,13 +53,13 @@ BAD: dict[str, tuple[dict[str, Any], list[str]]] = {
 
 @pytest.mark.parametrize("kind", BAD)
 def test_bad_input_gets_one_line_that_names_file_rule_count_and_example(kind: str, tmp_path: Path) -> None:
-    """The error is one line with all that a person needs to find and mend it."""
-    changes, wanted = BAD[kind]
+    """The error is one line with all that a person needs to find and correct it."""
+    changes, parts = BAD[kind]
     with pytest.raises(RecsysError) as raised:
         load_dataset(write_dataset(tmp_path / "bad", **changes))
     message = str(raised.value)
     assert "\n" not in message
-    for part in wanted:
+    for part in parts:
         assert part in message
 
 
@@ -83,10 +83,10 @@ def test_every_violated_rule_is_in_the_report(tmp_path: Path) -> None:
     """The report lists all rules with counts and up to three examples."""
     rows = "".join(f"u1,gone{row},click,1700000000\n" for row in range(5)) + "u2,i1,hover,soon\n"
     report = check(write_dataset(tmp_path / "bad", **{"events.csv": EVENTS + GOOD + rows}))
-    found = {violation.rule: violation for violation in report.violations}
-    assert set(found) == {"event on unknown item", "unknown event_type", "unparsable timestamp"}
-    assert found["event on unknown item"].count == 5
-    assert len(found["event on unknown item"].examples) == 3
+    violated = {violation.rule: violation for violation in report.violations}
+    assert set(violated) == {"event on unknown item", "unknown event_type", "unparsable timestamp"}
+    assert violated["event on unknown item"].count == 5
+    assert len(violated["event on unknown item"].examples) == 3
     assert not report.ok
 
 
@@ -100,13 +100,13 @@ ROWS = st.lists(
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(ROWS)
 def test_quarantine_keeps_every_row_somewhere(tmp_path: Path, rows: list[tuple[str, ...]]) -> None:
-    """Rows that are kept and rows that are set aside add up; only good ones are kept."""
+    """Kept and quarantined rows add up; only good ones are kept."""
     folder = write_dataset(
         tmp_path / "mixed", **{"events.csv": EVENTS + GOOD + "".join(",".join(r) + "\n" for r in rows)}
     )
     kept = load_dataset(folder, "quarantine").events.collect()
-    aside = folder / "quarantine" / "events.parquet"
-    rejected = pl.read_parquet(aside).height if aside.exists() else 0
+    quarantined = folder / "quarantine" / "events.parquet"
+    rejected = pl.read_parquet(quarantined).height if quarantined.exists() else 0
     good = [r for r in rows if r[0] and r[1] != "gone" and r[2] != "hover" and r[3] == "1700000000"]
     assert kept.height == len(good) + 2
     assert kept.height + rejected == len(rows) + 2
@@ -151,11 +151,14 @@ def test_every_way_to_write_a_moment_reads_the_same(written: str, tmp_path: Path
 
 
 def test_one_changed_byte_changes_the_fingerprint(tmp_path: Path) -> None:
-    """The fingerprint identifies the very files."""
-    first = load_dataset(write_dataset(tmp_path / "a")).fingerprint()
-    assert load_dataset(write_dataset(tmp_path / "b")).fingerprint() == first
+    """The fingerprint identifies the very files, as they are when it is first asked for."""
+    dataset = load_dataset(write_dataset(tmp_path / "a"))
+    first = dataset.fingerprint
+    assert load_dataset(write_dataset(tmp_path / "b")).fingerprint == first
     changed = write_dataset(tmp_path / "c", **{"dataset.json": json.dumps({"name": "smalm"})})
-    assert load_dataset(changed).fingerprint() != first
+    assert load_dataset(changed).fingerprint != first
+    write_dataset(tmp_path / "a", **{"dataset.json": json.dumps({"name": "smalm"})})
+    assert dataset.fingerprint == first  # hashed once
 
 
 @pytest.mark.skipif(not (DATA / "amazon-industrial").exists(), reason="the real data are not beside the repository")

@@ -53,7 +53,7 @@ def test_a_simulated_shop_violates_no_rule(shop: Path) -> None:
 
 
 def test_clicks_fall_with_position(events: pl.DataFrame) -> None:
-    """Users look less often at lower places."""
+    """Users look less often at lower positions."""
     rates = (
         events.filter(pl.col("event_type") != "purchase")
         .group_by("position")
@@ -69,6 +69,7 @@ def test_purchases_are_rarer_than_clicks_and_follow_one(events: pl.DataFrame) ->
     clicks = events.filter(pl.col("event_type") == "click").select(*keys, clicked="timestamp")
     bought = events.filter(pl.col("event_type") == "purchase").join(clicks, on=keys, how="left")
     assert 0 < bought.height < 0.5 * clicks.height
+    assert bought["clicked"].null_count() == 0
     assert (bought["timestamp"] > bought["clicked"]).all()
 
 

@@ -1,6 +1,7 @@
 """The text encoder: what is cached equals what is computed; altered weights are refused."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -23,7 +24,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> EncoderConfig:
     return EncoderConfig(name=tiny_encoder(tmp_path_factory.mktemp("encoder")), trainable_layers=1, precision="fp32")
 
 
-@pytest.mark.parametrize("limit_bytes", [0, 1 << 30], ids=["computed when asked", "kept"])
+@pytest.mark.parametrize("limit_bytes", [0, 1 << 30], ids=["computed at each call", "kept"])
 def test_encoding_through_the_frozen_prefix_equals_the_plain_model(tiny: EncoderConfig, limit_bytes: int) -> None:
     """Split, cached and batched by length, the vectors are those of the whole model with mean pooling."""
     text_encoder, tokenizer = load_encoder(tiny)
@@ -95,6 +96,22 @@ def test_vectors_in_int8_are_those_of_the_plain_model(packaged: tuple[TextEncode
     assert torch.nn.functional.cosine_similarity(fast.encode(tokens), plain).min() >= 0.995
 
 
+def test_channels_that_are_large_for_every_text_leave_the_others_their_bits() -> None:
+    """A model with 100 times larger values, and weights that undo it, is as accurate in int8."""
+    pytest.importorskip("openvino")
+    text_encoder, tokenizer = load_encoder(EncoderConfig())
+    layers: Any = text_encoder.layers
+    with torch.no_grad():
+        for layer in layers:
+            layer.attention.self.value.weight[::64] *= 100
+            layer.attention.self.value.bias[::64] *= 100
+            layer.attention.output.dense.weight[:, ::64] /= 100
+    tokens = tokenize(words(60), tokenizer, 64)
+    plain = encode_all(text_encoder, FrozenPrefix(text_encoder, tokens, "fp32", limit_bytes=0))
+    vectors = Int8Encoder(text_encoder).encode(tokens)
+    assert torch.nn.functional.cosine_similarity(vectors, plain).min() >= 0.995
+
+
 def test_a_text_has_one_vector_in_int8_alone_and_among_others(
     packaged: tuple[TextEncoder, Int8Encoder, Tokens],
 ) -> None:
@@ -109,15 +126,22 @@ def test_the_encoder_in_int8_is_kept_and_follows_the_weights(tiny: EncoderConfig
     """It is made once, and anew after the weights were fine-tuned."""
     pytest.importorskip("openvino")
     text_encoder, tokenizer = load_encoder(tiny)
-    first = int8_encoder(text_encoder)
+    first = int8_encoder(text_encoder, "auto")
     if first is None:
         pytest.skip("this CPU has no AVX-512 VNNI")
-    assert int8_encoder(text_encoder) is first
+    assert int8_encoder(text_encoder, "auto") is first
     with torch.no_grad():
         text_encoder.model.encoder.layer[-1].output.dense.weight.mul_(2)  # type: ignore[union-attr, index]
     tokens = tokenize(words(5), tokenizer, 64)
-    changed = int8_encoder(text_encoder)
+    changed = int8_encoder(text_encoder, "auto")
     assert changed is not None and not torch.allclose(changed.encode(tokens), first.encode(tokens), atol=1e-2)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_only_auto_allows_int8(tiny: EncoderConfig, monkeypatch: pytest.MonkeyPatch, precision: str) -> None:
+    """A precision that is set by hand holds for the encoder that serves as well."""
+    monkeypatch.setattr("recsys.models.encoder_int8.native", lambda encoder: True)
+    assert int8_encoder(load_encoder(tiny)[0], precision) is None
 
 
 def test_a_model_that_openvino_cannot_read_is_left_as_it_is(
@@ -125,14 +149,14 @@ def test_a_model_that_openvino_cannot_read_is_left_as_it_is(
 ) -> None:
     """Encoding goes on without int8, and the log says so once."""
 
-    def refuse(encoder: TextEncoder) -> None:
+    def refuse(encoder: torch.nn.Module) -> None:
         raise RuntimeError("no rule for aten::strange\nmore lines")
 
-    monkeypatch.setattr("recsys.models.encoder_int8._converted", refuse)
+    monkeypatch.setattr("recsys.models.encoder_int8.to_graph", refuse)
     monkeypatch.setattr("recsys.models.encoder_int8.native", lambda encoder: True)
     text_encoder, _ = load_encoder(tiny)
-    assert int8_encoder(text_encoder) is None
-    assert int8_encoder(text_encoder) is None
+    assert int8_encoder(text_encoder, "auto") is None
+    assert int8_encoder(text_encoder, "auto") is None
     assert len(caplog.messages) == 1 and caplog.messages[0].endswith("no rule for aten::strange")
 
 

@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from features.histories import Histories
 from serving.api.app import create_app
 from serving.api.batching import MicroBatcher
 from serving.api.filters import FilterError
 from serving.api.metrics import Metrics
 from serving.api.schemas import RankRequest, RecommendRequest, RecommendResponse
 from serving.api.service import Service
+from serving.recommender import Ranking, Recommender
 from serving.store.impressions import ImpressionLog
 from serving.store.store import Store, StoredEvent
 from tests.worlds import client_of, holder_of
@@ -66,10 +68,10 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 @pytest.fixture
 def service(tiny: Path, store: Store) -> Iterator[Service]:
-    """Return a service whose clock stands still."""
-    shown = ImpressionLog(store, lambda: None)
-    yield Service(holder_of(tiny, store), store, Metrics(lambda: "tiny"), shown, lambda: NOW)
-    shown.close()
+    """Return a service with a stopped clock."""
+    impressions = ImpressionLog(store, lambda: None)
+    yield Service(holder_of(tiny, store), store, Metrics(lambda: "tiny"), impressions, lambda: NOW)
+    impressions.close()
 
 
 def assert_same(together: RecommendResponse | Exception, alone: RecommendResponse | Exception) -> None:
@@ -90,15 +92,15 @@ def assert_same(together: RecommendResponse | Exception, alone: RecommendRespons
 
 def test_lists_made_together_are_those_made_alone(service: Service) -> None:
     """Whatever k, filters, rules, sentences and reasons the others of the batch have."""
-    wanted = [RecommendRequest.model_validate(body) for body in LISTS]
-    for together, body in zip(service.recommend_all(wanted), wanted, strict=True):
+    requests = [RecommendRequest.model_validate(body) for body in LISTS]
+    for together, body in zip(service.recommend_all(requests), requests, strict=True):
         assert_same(together, service.recommend(body))
 
 
 def test_rankings_made_together_are_those_made_alone(service: Service) -> None:
     """However many candidates the others of the batch have, known ones or not."""
-    wanted = [RankRequest.model_validate(body) for body in RANKED]
-    for together, body in zip(service.rank_all(wanted), wanted, strict=True):
+    requests = [RankRequest.model_validate(body) for body in RANKED]
+    for together, body in zip(service.rank_all(requests), requests, strict=True):
         assert_same(together, service.rank_all([body])[0])
 
 
@@ -110,22 +112,25 @@ def test_a_request_that_fails_leaves_the_others_of_its_batch_alone(service: Serv
     assert_same(first, third)
 
 
-def test_alike_requests_are_one_call_of_the_model(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Which is what makes batches worth their while."""
-    recommender = service.live.model.lookup.recommender
+def test_requests_with_one_batch_key_are_one_call_of_the_model(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sentences do not keep them apart."""
     sizes: list[int] = []
-    plain = recommender.recommend
+    plain = Recommender.recommend
 
-    def noting(*asked: Any) -> Any:
-        sizes.append(len(asked[0]))
-        return plain(*asked)
+    def counting(recommender: Recommender, histories: Histories, *rest: Any) -> Ranking:
+        sizes.append(len(histories))
+        return plain(recommender, histories, *rest)
 
-    monkeypatch.setattr(recommender, "recommend", noting)
-    service.recommend_all([RecommendRequest(user_id=f"u{user}", k=k) for k in (3, 5) for user in range(4)])
+    monkeypatch.setattr(Recommender, "recommend", counting)
+    queries = (None, "red lamp", None, "garden chair")
+    requests = [RecommendRequest(user_id=f"u{n}", k=k, query=query) for k in (3, 5) for n, query in enumerate(queries)]
+    service.recommend_all(requests)
     assert sizes == [4, 4]
 
 
-def gathered(answer: Callable[[list[int]], list[Any]], most: int, at_once: int, count: int) -> list[Any]:
+def answers_of(answer: Callable[[list[int]], list[Any]], most: int, at_once: int, count: int) -> list[Any]:
     """Ask for 0 … count - 1 at once and return the answers or errors."""
     with ThreadPoolExecutor(4) as pool:
 
@@ -133,8 +138,8 @@ def gathered(answer: Callable[[list[int]], list[Any]], most: int, at_once: int, 
             return await asyncio.get_running_loop().run_in_executor(pool, task)
 
         async def ask() -> list[Any]:
-            gather = MicroBatcher(work, answer, most, at_once)
-            return await asyncio.gather(*(gather(number) for number in range(count)), return_exceptions=True)
+            batcher = MicroBatcher(work, answer, size=most, at_once=at_once)
+            return await asyncio.gather(*(batcher(number) for number in range(count)), return_exceptions=True)
 
         return asyncio.run(ask())
 
@@ -147,7 +152,7 @@ def test_what_comes_while_others_are_worked_on_is_the_next_batch() -> None:
         batches.append(numbers)
         return [2 * number for number in numbers]
 
-    assert gathered(double, most=4, at_once=1, count=10) == [2 * number for number in range(10)]
+    assert answers_of(double, most=4, at_once=1, count=10) == [2 * number for number in range(10)]
     assert batches == [[0], [1, 2, 3, 4], [5, 6, 7, 8], [9]]
 
 
@@ -165,7 +170,7 @@ def test_no_more_batches_than_allowed_are_worked_on_at_once() -> None:
         both.wait(timeout=10)
         return numbers
 
-    assert gathered(wait, most=1, at_once=2, count=6) == list(range(6))
+    assert answers_of(wait, most=1, at_once=2, count=6) == list(range(6))
     assert most_running == 2
 
 
@@ -177,7 +182,7 @@ def test_an_error_reaches_its_request_and_a_crash_those_of_its_batch() -> None:
             raise ZeroDivisionError
         return [KeyError(number) if number == 2 else number for number in numbers]
 
-    crashed, fine, wrong, last = gathered(fail, most=2, at_once=1, count=4)
+    crashed, fine, wrong, last = answers_of(fail, most=2, at_once=1, count=4)
     assert isinstance(crashed, ZeroDivisionError) and isinstance(wrong, KeyError)
     assert (fine, last) == (1, 3)
 
@@ -185,12 +190,12 @@ def test_an_error_reaches_its_request_and_a_crash_those_of_its_batch() -> None:
 def test_the_api_with_batches_answers_each_client_its_own_list(tiny: Path, store: Store) -> None:
     """Many at once get what one after another gets."""
     app = create_app(holder_of(tiny, store), store, clock=lambda: NOW, batch=8)
-    asked = [body for body in LISTS if "query" not in body] * 3
+    bodies = [body for body in LISTS if "query" not in body] * 3
 
     def ask(client: TestClient, body: dict[str, Any]) -> tuple[Any, list[str]]:
         answer = client.post("/v1/recommend", json=body).json()
         return answer["user_id"], [item["item_id"] for item in answer["items"]]
 
     with client_of(app) as client, ThreadPoolExecutor(12) as clients:
-        alone = [ask(client, body) for body in asked]
-        assert list(clients.map(lambda body: ask(client, body), asked)) == alone
+        alone = [ask(client, body) for body in bodies]
+        assert list(clients.map(lambda body: ask(client, body), bodies)) == alone

@@ -1,4 +1,4 @@
-"""What the API answers is what its documentation says, for whatever is sent."""
+"""Every answer is one that the documentation lists, whatever is sent."""
 
 import asyncio
 import threading
@@ -22,14 +22,14 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from serving.api.access.keys import create_key
+from serving.api.access.limits import Limits
 from serving.api.app import create_app
-from serving.api.guard import Limits
-from serving.api.keys import create_key
 from serving.store.store import Store
 from tests.worlds import holder_of
 
 EXAMPLES = 30
-"""Requests a route of each kind: within the documentation, and outside of it."""
+"""Requests per route and kind: valid ones and invalid ones."""
 
 CHECKS = [
     not_a_server_error,
@@ -57,14 +57,14 @@ ROUTES = [
 
 @pytest.fixture(scope="module")
 def app(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> FastAPI:
-    """Return an app on a store of its own."""
+    """Return an application with a store of its own."""
     store = Store(f"sqlite:///{tmp_path_factory.mktemp('documented')}/store.db")
     return create_app(holder_of(tiny, store), store)
 
 
 @pytest.fixture(scope="module")
 def url(app: FastAPI) -> Iterator[str]:
-    """Return the address of the app, which listens on loopback."""
+    """Return the address of the application, which listens on this machine."""
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -75,20 +75,20 @@ def url(app: FastAPI) -> Iterator[str]:
     thread.join()
 
 
-def test_these_are_all_routes(app: FastAPI) -> None:
-    """A new one is to be listed here, and is tried then."""
+def test_every_route_is_in_the_list_of_tested_routes(app: FastAPI) -> None:
+    """A new route belongs into `ROUTES`."""
     assert [f"{method.upper()} {path}" for path, verbs in app.openapi()["paths"].items() for method in verbs] == ROUTES
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: mode.value)
 @pytest.mark.parametrize("route", ROUTES)
-def test_every_answer_is_a_documented_one(url: str, route: str, mode: GenerationMode) -> None:
-    """No 5xx, no other status, no other content type, and bodies of the documented form."""
+def test_every_answer_is_documented(url: str, route: str, mode: GenerationMode) -> None:
+    """Its status, content type, headers and body; none is a server error."""
     operation = schemathesis.openapi.from_url(f"{url}/openapi.json").find_operation_by_label(route)
     assert operation is not None
     if mode is GenerationMode.NEGATIVE and not (operation.body or operation.path_parameters):
-        pytest.skip("nothing can be wrong")
+        pytest.skip("a request without parameters cannot be invalid")
 
     @settings(max_examples=EXAMPLES, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
     @given(operation.as_strategy(generation_mode=mode))
@@ -98,8 +98,8 @@ def test_every_answer_is_a_documented_one(url: str, route: str, mode: Generation
     answers()
 
 
-async def sent(app: FastAPI, route: str, host: str = "localhost") -> int:
-    """Send a body in two parts to a route, and return the status of the answer, which says why."""
+async def refused(app: FastAPI, route: str, host: str = "localhost") -> int:
+    """Send a body in two parts to a route, and return the status of the answer, which gives a reason."""
     method, path = route.split()
 
     async def parts() -> AsyncIterator[bytes]:
@@ -115,23 +115,23 @@ async def sent(app: FastAPI, route: str, host: str = "localhost") -> int:
 
 
 @pytest.mark.parametrize("route", [route for route in ROUTES if route not in ("GET /healthz", "GET /readyz")])
-def test_every_refusal_of_the_guard_is_documented(tiny: Path, tmp_path: Path, route: str) -> None:
-    """On the routes where it may come: all but those that only say how the process is."""
+def test_every_refusal_by_keys_limits_or_hosts_is_documented(tiny: Path, tmp_path: Path, route: str) -> None:
+    """For all routes but the probes, which are never refused."""
     store = Store(f"sqlite:///{tmp_path}/store.db")
-    live = holder_of(tiny, store)
+    holder = holder_of(tiny, store)
     method, path = route.split()
-    documented = create_app(live, store).openapi()["paths"][path][method.lower()]["responses"]
+    documented = create_app(holder, store).openapi()["paths"][path][method.lower()]["responses"]
     limits = {
         408: Limits(body_s=0.01),
         413: Limits(body_bytes=1),
         429: Limits(per_second=0),
         503: Limits(waiting=0),
     }
-    refused = {
-        status: asyncio.run(sent(create_app(live, store, limits=most), route)) for status, most in limits.items()
+    statuses = {
+        status: asyncio.run(refused(create_app(holder, store, limits=most), route)) for status, most in limits.items()
     }
-    refused[403] = asyncio.run(sent(create_app(live, store), route, host="elsewhere"))
+    statuses[403] = asyncio.run(refused(create_app(holder, store), route, host="elsewhere"))
     create_key(store, "none", ())
-    refused[401] = asyncio.run(sent(create_app(live, store), route))
-    assert list(refused) == list(refused.values())
-    assert {str(status) for status in refused} <= set(documented)
+    statuses[401] = asyncio.run(refused(create_app(holder, store), route))
+    assert list(statuses) == list(statuses.values())
+    assert {str(status) for status in statuses} <= set(documented)

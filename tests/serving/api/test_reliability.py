@@ -1,4 +1,4 @@
-"""What was acknowledged stays, whatever happens to the process, the disk or the store."""
+"""Acknowledged events survive, whatever happens to the process, the disk or the store."""
 
 import contextlib
 import multiprocessing
@@ -26,11 +26,11 @@ KILLS = 20
 
 forks = multiprocessing.get_context("forkserver")
 forks.set_forkserver_preload(["serving.api.server", "training.tracking"])
-"""Servers are forked from a process that has imported everything, which takes most of a start."""
+"""Servers are forked from a process that has imported everything, since imports take most of a start."""
 
 
 def serve(bundle: Path, store: str, port: int, log: Path) -> None:
-    """Be `recsys serve`, with stderr in a file."""
+    """Run `recsys serve`, with stderr in a file."""
     from recsys.cli import main
 
     os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
@@ -40,8 +40,8 @@ def serve(bundle: Path, store: str, port: int, log: Path) -> None:
 
 
 @contextlib.contextmanager
-def killed_in_the_end(bundle: Path, store: str, log: Path) -> Iterator[str]:
-    """Give the body the URL of a server process that answers; then kill it as `kill -9` does."""
+def running_server(bundle: Path, store: str, log: Path) -> Iterator[str]:
+    """Yield the URL of a server process that answers; then kill it as `kill -9` does."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -65,14 +65,14 @@ def _ready(url: str) -> bool:
 
 
 class Writer(threading.Thread):
-    """Sends events, one after the other, until the server is gone; `acknowledged` are the ids that it took."""
+    """Sends events one after another until the server is gone; `acknowledged` has the ids of those that it stored."""
 
     def __init__(self, url: str) -> None:
         super().__init__()
         self.url, self.acknowledged = url, set[str]()
 
     def run(self) -> None:
-        """Send."""
+        """Send events."""
         with httpx.Client(base_url=self.url, timeout=10) as client:
             for _ in range(10_000):
                 sent = [{"event_id": uuid.uuid4().hex, "user_id": "u", "item_id": "i1"} for _ in range(3)]
@@ -86,10 +86,10 @@ class Writer(threading.Thread):
 
 @pytest.mark.slow
 def test_every_acknowledged_event_survives_twenty_kills(tiny: Path, tmp_path: Path) -> None:
-    """The server process is killed while four clients write, and its successor has all that it acknowledged."""
+    """The server is killed while four clients write; every event that it acknowledged is in the store."""
     url, acknowledged = f"sqlite:///{tmp_path}/store.db", set[str]()
     for _ in range(KILLS):
-        with killed_in_the_end(tiny, url, tmp_path / "log") as server:
+        with running_server(tiny, url, tmp_path / "log") as server:
             writers = [Writer(server) for _ in range(4)]
             for writer in writers:
                 writer.start()
@@ -107,7 +107,7 @@ def test_every_acknowledged_event_survives_twenty_kills(tiny: Path, tmp_path: Pa
 
 
 def send(client: TestClient, count: int = 1) -> httpx.Response:
-    """Send events with texts of a kilobyte."""
+    """Send events of a few hundred bytes each."""
     sent = [
         {"event_id": uuid.uuid4().hex, "user_id": "u", "item_id": "i1", "session_id": "x" * 250} for _ in range(count)
     ]
@@ -116,7 +116,7 @@ def send(client: TestClient, count: int = 1) -> httpx.Response:
 
 
 def lists_kept(store: Store, count: int) -> bool:
-    """Return whether that many answered lists are in the store before long."""
+    """Return whether that many lists are in the store within 20 s."""
     until = time.monotonic() + 20
     while len(list(store.every_list())) < count and time.monotonic() < until:
         time.sleep(0.1)
@@ -125,7 +125,7 @@ def lists_kept(store: Store, count: int) -> bool:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """Return a disk of two megabytes."""
+    """Mount and return a disk of two megabytes."""
     folder = tmp_path / "disk"
     folder.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", folder], capture_output=True).returncode:
@@ -135,7 +135,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_full_disk_is_503_until_there_is_space(tiny: Path, small_disk: Path) -> None:
-    """Lists are answered all the while and written down later; what was acknowledged stays, and no restart is needed."""
+    """Lists are answered meanwhile and logged later; acknowledged events survive, and no restart is needed."""
     store, answers = Store(f"sqlite:///{small_disk}/store.db"), list[httpx.Response]()
     with client_of(create_app(holder_of(tiny, store), store)) as client:
         assert send(client).status_code == 200
@@ -159,7 +159,7 @@ def test_a_full_disk_is_503_until_there_is_space(tiny: Path, small_disk: Path) -
 
 @pytest.fixture
 def freeze(url: str) -> Iterator[Callable[[Store, bool], None]]:
-    """Return what makes a store read-only, and writable again."""
+    """Return a function that makes a store read-only, and writable again."""
     frozen = [False]
 
     def set_mode(connection: Any, *rest: object) -> None:
@@ -187,7 +187,7 @@ def freeze(url: str) -> Iterator[Callable[[Store, bool], None]]:
 def test_a_read_only_store_is_503_until_it_can_be_written(
     tiny: Path, url: str, freeze: Callable[[Store, bool], None]
 ) -> None:
-    """Lists are answered all the while and written down later; no restart is needed."""
+    """Lists are answered meanwhile and logged later; no restart is needed."""
     store = Store(url)
     with client_of(create_app(holder_of(tiny, store), store)) as client:
         assert send(client).status_code == 200
@@ -210,10 +210,10 @@ def test_a_read_only_store_is_503_until_it_can_be_written(
 
 
 @pytest.mark.slow
-def test_a_log_line_is_written_once(tiny: Path, tmp_path: Path) -> None:
-    """Also where a library gave the root logger a handler."""
+def test_each_request_is_logged_once(tiny: Path, tmp_path: Path) -> None:
+    """Even if a library added a handler to the root logger."""
     log, until = tmp_path / "log", time.monotonic() + 60
-    with killed_in_the_end(tiny, f"sqlite:///{tmp_path}/store.db", log) as url:
+    with running_server(tiny, f"sqlite:///{tmp_path}/store.db", log) as url:
         for request_id in ("only-one", "the-next"):
             httpx.get(f"{url}/v1/model", headers={"X-Request-ID": request_id})
         while "the-next" not in log.read_text() and time.monotonic() < until:

@@ -1,4 +1,4 @@
-"""Replicas behind one port: one is killed under load, and nothing that was acknowledged is lost."""
+"""Replicas behind one port: one is killed under load, and no acknowledged event is lost."""
 
 import os
 import re
@@ -22,7 +22,7 @@ from tests.worlds import empty_database, tiny_bundle
 
 POSTGRES = os.environ.get("RECSYS_TEST_POSTGRES", "")
 START_S, BACK_S, STOP_S = 240, 120, 120
-"""Times that suffice on a machine that is busy with other things."""
+"""Seconds that suffice even on a busy machine."""
 
 
 @dataclass
@@ -35,22 +35,22 @@ class Served:
     errors: Path
 
     def replicas(self) -> dict[int, psutil.Process]:
-        """Return the processes of the replicas by their ids."""
+        """Return the processes of the replicas, by process id."""
         below = psutil.Process(self.process.pid).children(recursive=True)
         return {process.pid: process for process in below if "ServeReplica" in "".join(process.cmdline())}
 
-    def answering(self, asked: int = 20) -> set[str]:
-        """Return what tells the replicas that answer apart: when each began to count."""
-        born = set()
-        for _ in range(asked):
+    def answering(self, requests: int = 20) -> set[str]:
+        """Return the start times of the replicas that answer, which tell them apart."""
+        started = set()
+        for _ in range(requests):
             text = httpx.get(f"{self.url}/metrics", timeout=30).text
-            born |= set(re.findall(r"^recsys_events_created (\S+)$", text, re.MULTILINE))
-        return born
+            started |= set(re.findall(r"^recsys_events_created (\S+)$", text, re.MULTILINE))
+        return started
 
 
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[Served]:
-    """Start two replicas on a free port and an empty database; stop them if the test did not."""
+    """Start two replicas on a free port and an empty database; stop them if the test does not."""
     if not POSTGRES:
         pytest.skip("RECSYS_TEST_POSTGRES is not set; `.ci/run` starts a server and sets it")
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -79,7 +79,7 @@ def served(tmp_path: Path) -> Iterator[Served]:
 
 @dataclass
 class Clients:
-    """Threads that send events, each once, and ask for lists, until they are stopped."""
+    """Threads that send events, each once, and request lists, until they are stopped."""
 
     url: str
     acknowledged: list[str] = field(default_factory=list)
@@ -88,7 +88,7 @@ class Clients:
     stopped: threading.Event = field(default_factory=threading.Event)
 
     def run(self, client: int) -> None:
-        """Send one request after another."""
+        """Send requests one after another."""
         with httpx.Client(base_url=self.url, timeout=30) as http:
             for number in range(10**6):
                 if self.stopped.is_set():
@@ -103,16 +103,16 @@ class Clients:
                     self.failed.append(str(error))
 
 
-def wait_until(true: Callable[[], bool], seconds: float) -> None:
-    """Wait until `true`, or fail."""
+def wait_until(condition: Callable[[], bool], seconds: float) -> None:
+    """Wait until the condition holds, or fail after that time."""
     end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "waited in vain"
+    while not condition():
+        assert time.monotonic() < end, f"not within {seconds:g} s"
         time.sleep(0.1)
 
 
 def first_line(process: "subprocess.Popen[str]", seconds: float) -> str:
-    """Return what the process prints first; it is killed when it does not in time."""
+    """Return the first line that the process prints; kill it if there is none in time."""
     assert process.stdout is not None
     timer = threading.Timer(seconds, process.kill)
     timer.start()
@@ -122,8 +122,8 @@ def first_line(process: "subprocess.Popen[str]", seconds: float) -> str:
 
 
 @pytest.mark.slow
-def test_a_replica_that_is_killed_under_load_loses_no_acknowledged_event_and_is_replaced(served: Served) -> None:
-    """The port goes on answering; at the end there are two replicas again, and Ctrl-C leaves nothing behind."""
+def test_a_replica_killed_under_load_is_replaced_and_no_acknowledged_event_is_lost(served: Served) -> None:
+    """The port keeps answering; in the end there are two replicas again, and Ctrl-C leaves no process behind."""
     assert "listening on" in first_line(served.process, START_S), served.errors.read_text()
     before = served.answering()
     assert len(before) == 2
@@ -166,19 +166,17 @@ def test_a_replica_that_is_killed_under_load_loses_no_acknowledged_event_and_is_
         (["--ray", "--model", "nowhere"], 1, "no such folder"),
     ],
 )
-def test_what_cannot_be_served_is_one_line_with_the_way_out(
+def test_an_impossible_command_is_refused_in_one_line_with_a_hint(
     arguments: list[str], code: int, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Before Ray starts or a store is made."""
+    """Before Ray starts or a store is created."""
     ended, _, errors = run(capsys, "serve", "--model", str(tmp_path), *arguments)
     assert ended == code and says in errors and errors.count("\n") == 1
 
 
 @pytest.mark.skipif(not POSTGRES, reason="RECSYS_TEST_POSTGRES is not set; `.ci/run` starts a server and sets it")
-def test_other_machines_are_not_answered_without_a_key_and_a_taken_port_is_named(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """As by the server of one process, before Ray starts."""
+def test_a_host_without_keys_and_a_port_in_use_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In one line, before Ray starts; other machines need a key."""
     with empty_database(POSTGRES) as store, socket.create_server(("127.0.0.1", 0)) as taken:
         common = ["serve", "--ray", "--model", str(tmp_path), "--store", store]
         ended, _, errors = run(capsys, *common, "--host", "0.0.0.0")

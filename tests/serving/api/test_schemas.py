@@ -93,14 +93,14 @@ def test_what_is_within_the_limits_is_taken_and_comes_back(some: Any, others: An
 def test_a_moment_that_is_taken_is_an_exact_number_within_bounds(sent: str | int) -> None:
     """To the microsecond, also in the years 1 and 9999 and far from Greenwich; without a zone it is UTC."""
     taken: Any = TypeAdapter(schemas.Moment).validate_python(sent)
-    found = schemas.microseconds(taken)
-    assert found is not None and abs(found) <= schemas.MAX_TIME
+    time = schemas.microseconds(taken)
+    assert time is not None and abs(time) <= schemas.MAX_TIME
     if isinstance(sent, int):
-        assert found == sent
+        assert time == sent
     else:
-        wanted = datetime.fromisoformat(sent)
-        wanted = wanted if wanted.tzinfo else wanted.replace(tzinfo=UTC)
-        assert timedelta(microseconds=found) == wanted - datetime(1970, 1, 1, tzinfo=UTC)
+        moment = datetime.fromisoformat(sent)
+        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        assert timedelta(microseconds=time) == moment - datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Every candidate source passes the same suite; a new one enters it by standing in `SOURCES`."""
+"""Every candidate source passes the same suite; a new one enters it through `SOURCES`."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +11,7 @@ from features.histories import EventLog, Histories
 from recsys.config import Config
 from recsys.events import DEFAULT_EVENT_WEIGHTS, EVENT_TYPES
 from serving.retrieval.index import VectorIndex
-from serving.retrieval.sources import SOURCES, CandidateSource, FitContext, RequestBatch, Sentences
+from serving.retrieval.sources import SOURCES, Candidates, CandidateSource, FitContext, RequestBatch, Sentences
 from serving.retrieval.sources.graphs import LexicalSource
 from tests.worlds import catalogue, log_of
 
@@ -34,7 +34,12 @@ def batch_of(histories: list[list[int]], vectors: np.ndarray) -> RequestBatch:
     users = np.where(np.any(items >= 0, axis=1)[:, None, None], vectors[items[:, -1]][:, None, :].repeat(2, 1), 0)
     zeros = np.zeros(items.shape, np.int64)
     made = Histories(items, zeros.astype(np.int8), zeros, np.zeros(len(items), np.int64))
-    return RequestBatch(made, users, vectors[items], Sentences.none(len(items), vectors.shape), vectors)
+    return RequestBatch(made, users, vectors[items], Sentences.none(len(items), vectors.shape[1]), vectors)
+
+
+def everything(batch: RequestBatch) -> Candidates:
+    """Return the whole catalogue as the candidates of every request."""
+    return batch.candidates(np.tile(np.arange(len(batch.vectors)), (len(batch.users), 1)))
 
 
 def grown_by(context: FitContext, title: str) -> FitContext:
@@ -60,11 +65,11 @@ def test_the_quota_of_every_source_is_configured_by_its_name(kind: type[Candidat
 
 
 def test_top_items_are_distinct_and_no_other_item_scores_more(kind: type[CandidateSource], batch: RequestBatch) -> None:
-    """`top` and `of` speak of the same scores."""
+    """`top` and `of` agree."""
     scores = kind.fit(context_of()).open(batch)
     top = scores.top(4)
     assert top.shape == (3, 4)
-    every = scores.of(np.tile(np.arange(COUNT), (3, 1)))
+    every = scores.of(everything(batch))
     for row, best in enumerate(top):
         chosen = best[best >= 0]
         assert len(set(chosen.tolist())) == len(chosen)
@@ -78,14 +83,13 @@ def test_top_items_are_distinct_and_no_other_item_scores_more(kind: type[Candida
 def test_a_batch_equals_its_requests_alone(kind: type[CandidateSource], batch: RequestBatch) -> None:
     """Who else asks changes nothing."""
     source = kind.fit(context_of())
-    everything = np.tile(np.arange(COUNT), (3, 1))
-    whole, whole_top = source.open(batch).of(everything), source.open(batch).top(5)
+    whole, whole_top = source.open(batch).of(everything(batch)), source.open(batch).top(5)
     for row in range(3):
         one = slice(row, row + 1)
         parts = (batch.histories.rows(one), batch.users[one], batch.past[one], batch.sentences.rows(one))
         request = RequestBatch(*parts, batch.vectors)
         alone = source.open(request)
-        np.testing.assert_allclose(alone.of(everything[:1])[0], whole[row], rtol=1e-5)
+        np.testing.assert_allclose(alone.of(everything(request))[0], whole[row], rtol=1e-5)
         np.testing.assert_array_equal(alone.top(5)[0], whole_top[row])
 
 
@@ -94,34 +98,34 @@ def test_a_saved_source_is_read_back_the_same(kind: type[CandidateSource], batch
     source = kind.fit(context_of())
     source.save(tmp_path)
     again = kind.load(tmp_path, context_of().vectors)
-    everything = np.tile(np.arange(COUNT), (3, 1))
     np.testing.assert_array_equal(source.open(batch).top(6), again.open(batch).top(6))
-    np.testing.assert_array_equal(source.open(batch).of(everything), again.open(batch).of(everything))
+    np.testing.assert_array_equal(source.open(batch).of(everything(batch)), again.open(batch).of(everything(batch)))
 
 
 def test_fitting_twice_gives_the_same(kind: type[CandidateSource], batch: RequestBatch) -> None:
-    """No source draws lots."""
+    """No source is random."""
     one, other = (kind.fit(context_of()).open(batch).top(6) for _ in range(2))
     np.testing.assert_array_equal(one, other)
 
 
 def test_padding_and_unknown_items_score_nothing(kind: type[CandidateSource], batch: RequestBatch) -> None:
     """-1 is no item."""
-    assert (kind.fit(context_of()).open(batch).of(np.full((3, 2), -1)) == 0).all()
+    assert (kind.fit(context_of()).open(batch).of(batch.candidates(np.full((3, 2), -1))) == 0).all()
 
 
 def test_a_grown_catalogue_keeps_old_scores_and_has_room_for_new_items(
     kind: type[CandidateSource], batch: RequestBatch
 ) -> None:
-    """New items stand at the end; what was known stays as it was."""
+    """New items are at the end; known ones keep their scores."""
     context = context_of()
     source, larger = kind.fit(context), grown_by(context, "red sofa")
     extended = source.extended(larger.items, larger.vectors, np.array([COUNT]))
-    grown = extended.open(batch_of(PAST, larger.vectors))
+    larger_batch = batch_of(PAST, larger.vectors)
+    grown = extended.open(larger_batch)
     assert grown.top(COUNT + 1).max(initial=-1) <= COUNT
-    everything = np.tile(np.arange(COUNT + 1), (3, 1))
-    assert np.isfinite(grown.of(everything)).all()
-    np.testing.assert_allclose(grown.of(everything)[:, :COUNT], source.open(batch).of(everything[:, :COUNT]), rtol=1e-5)
+    scores = grown.of(everything(larger_batch))
+    assert np.isfinite(scores).all()
+    np.testing.assert_allclose(scores[:, :COUNT], source.open(batch).of(everything(batch)), rtol=1e-5)
 
 
 def test_growing_twice_is_growing_once(kind: type[CandidateSource]) -> None:
@@ -134,15 +138,16 @@ def test_growing_twice_is_growing_once(kind: type[CandidateSource]) -> None:
     twice = one.extended(second.items, second.vectors, np.array([COUNT + 1]))
     once = source.extended(second.items, second.vectors, np.array([COUNT, COUNT + 1]))
     batch = batch_of([[3, 1], [COUNT, 0]], second.vectors)
-    everything = np.tile(np.arange(COUNT + 2), (2, 1))
-    np.testing.assert_allclose(twice.open(batch).of(everything), once.open(batch).of(everything), rtol=1e-5)
+    np.testing.assert_allclose(
+        twice.open(batch).of(everything(batch)), once.open(batch).of(everything(batch)), rtol=1e-5
+    )
     np.testing.assert_array_equal(twice.open(batch).top(5), once.open(batch).top(5))
 
 
-def test_what_is_not_allowed_is_not_proposed_and_takes_no_place(
+def test_what_is_not_allowed_is_not_proposed_and_takes_no_position(
     kind: type[CandidateSource], batch: RequestBatch
 ) -> None:
-    """The other items move up, in their order; of a grown catalogue as well."""
+    """The other items move up, in their order; also in a grown catalogue."""
     context = context_of()
     grown = grown_by(context, "red sofa")
     source = kind.fit(context)
@@ -162,12 +167,13 @@ def test_a_log_without_events_is_no_error(kind: type[CandidateSource], batch: Re
 
 
 def test_covisitation_leads_to_where_users_went_next() -> None:
-    """The way forward counts more than the way back, and nearer more than further."""
+    """The later item counts more than the earlier, and a near one more than a far one."""
     log = log_of([(user, item, "click", day) for user in "abc" for day, item in enumerate(("i0", "i1", "i2"))], COUNT)
-    scores = SOURCES["covisitation"].fit(context_of(log)).open(batch_of([[0], [1]], context_of().vectors))
-    near, far = scores.of(np.array([[1, 2], [1, 2]]))[0]
+    batch = batch_of([[0], [1]], context_of().vectors)
+    scores = SOURCES["covisitation"].fit(context_of(log)).open(batch)
+    near, far = scores.of(batch.candidates(np.array([[1, 2], [1, 2]])))[0]
     assert near > far > 0
-    forward, backward = scores.of(np.array([[2, 0], [2, 0]]))[1]
+    forward, backward = scores.of(batch.candidates(np.array([[2, 0], [2, 0]])))[1]
     assert forward > backward > 0
 
 
@@ -178,7 +184,7 @@ def test_lexical_finds_items_that_share_words() -> None:
 
 
 def test_lexical_links_a_new_item_both_ways_and_reads_sentences() -> None:
-    """What came after the fit is found from the items that share its words, and they from it."""
+    """An item that came after the fit leads to those that share its words, and they to it."""
     context = context_of()
     grown = grown_by(context, "red sofa")
     fitted = SOURCES["lexical"].fit(context)
@@ -187,18 +193,18 @@ def test_lexical_links_a_new_item_both_ways_and_reads_sentences() -> None:
     assert COUNT in top[0]
     assert set(top[1][top[1] >= 0].tolist()) == {0, 1, 2, 3}
     assert isinstance(source, LexicalSource)
-    assert set(source.sentences(["a rug, please", "nothing known"])[0].indices.tolist()) == {3, 7, 11}
+    assert set(source.read(["a rug, please", "nothing known"])[0].indices.tolist()) == {3, 7, 11}
 
 
-def test_an_index_takes_new_vectors_in_the_place_of_old_ones() -> None:
+def test_an_index_takes_new_vectors_instead_of_old_ones() -> None:
     """As if it had been built from the new ones."""
     vectors = context_of().vectors
     changed = vectors.copy()
     changed[[2, 5]] = vectors[[7, 8]]
     index = VectorIndex.build(vectors, np.arange(COUNT)).extended(changed, np.array([2, 5]))
-    wanted = np.sort(-(vectors @ changed.T), axis=1)[:, :5]
-    found = index.search(vectors, 5)
-    np.testing.assert_allclose(-np.take_along_axis(vectors @ changed.T, found, 1), wanted, rtol=1e-5)
+    largest = np.sort(-(vectors @ changed.T), axis=1)[:, :5]
+    neighbours = index.search(vectors, 5)
+    np.testing.assert_allclose(-np.take_along_axis(vectors @ changed.T, neighbours, 1), largest, rtol=1e-5)
 
 
 def topics(count: int, seed: int = 0) -> np.ndarray:
@@ -208,13 +214,13 @@ def topics(count: int, seed: int = 0) -> np.ndarray:
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 
-def share_found(index: VectorIndex, vectors: np.ndarray, allowed: np.ndarray, k: int = 20) -> float:
+def recall_of(index: VectorIndex, vectors: np.ndarray, allowed: np.ndarray, k: int = 20) -> float:
     """Return the share of the k nearest `allowed` items that the index finds, over 50 queries."""
     queries = topics(50, seed=1)
     nearest = np.argsort(-np.where(allowed, queries @ vectors.T, -np.inf), axis=1)[:, : min(k, allowed.sum())]
-    found = index.search(queries, k, allowed)
-    assert allowed[found[found >= 0]].all()
-    return float(np.mean([np.isin(wanted, got).mean() for wanted, got in zip(nearest, found, strict=True)]))
+    neighbours = index.search(queries, k, allowed)
+    assert allowed[neighbours[neighbours >= 0]].all()
+    return float(np.mean([np.isin(true, listed).mean() for true, listed in zip(nearest, neighbours, strict=True)]))
 
 
 @pytest.mark.parametrize("share", [1.0, 0.5, 0.02, 0.001])
@@ -228,11 +234,11 @@ def test_an_index_of_many_items_finds_nearly_all_nearest_ones(
     index = VectorIndex.build(vectors, np.arange(5000))
     index.save(tmp_path / "index")
     index = VectorIndex.load(tmp_path / "index", vectors, np.arange(5000))
-    assert share_found(index, vectors, allowed) >= 0.97
+    assert recall_of(index, vectors, allowed) >= 0.97
     changed = np.concatenate([vectors, topics(50, seed=3)])
     changed[:50] = topics(50, seed=4)
     index = index.extended(changed, np.append(np.arange(50), np.arange(5000, 5050)))
-    assert share_found(index, changed, np.append(allowed, np.ones(50, bool))) >= 0.97
+    assert recall_of(index, changed, np.append(allowed, np.ones(50, bool))) >= 0.97
 
 
 def test_popular_prefers_recent_events_where_there_is_a_clock() -> None:
@@ -250,21 +256,22 @@ def test_the_index_finds_exactly_the_largest_inner_products(tmp_path: Path) -> N
     """Flat search equals sorting all products, before and after saving."""
     vectors = context_of().vectors
     index = VectorIndex.build(vectors, np.arange(COUNT))
-    wanted = np.argsort(-(vectors @ vectors.T), axis=1)[:, :5]
-    np.testing.assert_array_equal(index.search(vectors, 5), wanted)
+    nearest = np.argsort(-(vectors @ vectors.T), axis=1)[:, :5]
+    np.testing.assert_array_equal(index.search(vectors, 5), nearest)
     index.save(tmp_path / "index")
     np.testing.assert_array_equal(
-        VectorIndex.load(tmp_path / "index", vectors, np.arange(COUNT)).search(vectors, 5), wanted
+        VectorIndex.load(tmp_path / "index", vectors, np.arange(COUNT)).search(vectors, 5), nearest
     )
     assert (index.search(vectors, COUNT + 2)[:, COUNT:] == -1).all()
 
 
 def test_covisitation_leads_back_to_an_item_that_users_repeat() -> None:
-    """Buying again is a way that users go, too."""
+    """Users buy an item again, too."""
     log = log_of([(user, item, "purchase", day) for user in "abc" for day, item in enumerate(("i0", "i0"))], COUNT)
-    scores = SOURCES["covisitation"].fit(context_of(log)).open(batch_of([[0]], context_of().vectors))
+    batch = batch_of([[0]], context_of().vectors)
+    scores = SOURCES["covisitation"].fit(context_of(log)).open(batch)
     assert scores.top(1)[0, 0] == 0
-    assert scores.of(np.array([[0]]))[0, 0] > 0
+    assert scores.of(batch.candidates(np.array([[0]])))[0, 0] > 0
 
 
 def test_related_leads_to_what_is_popular_within_the_brand() -> None:
@@ -287,4 +294,4 @@ def test_new_proposes_only_items_with_hardly_an_event() -> None:
     items = grown_by(context, "red sofa").items
     grown = source.extended(items, np.concatenate([context.vectors, context.vectors[11:]]), np.array([COUNT]))
     assert set(grown.open(batch).top(2)[0]) == {11, COUNT}
-    assert (source.open(batch).of(np.arange(10)[None]) == 0).all()
+    assert (source.open(batch).of(batch.candidates(np.arange(10)[None])) == 0).all()

@@ -1,4 +1,4 @@
-"""From serving back to training: what was told and shown becomes a dataset that training takes."""
+"""From serving back to training: stored events and lists become a dataset that training accepts."""
 
 import json
 from pathlib import Path
@@ -27,14 +27,14 @@ def shop(tmp_path: Path) -> Path:
     return write_dataset(tmp_path / "shop")
 
 
-def act(number: int, user: str, item: str, request_id: str | None = None) -> StoredEvent:
+def click(number: int, user: str, item: str, request_id: str | None = None) -> StoredEvent:
     return StoredEvent(f"e{number}", user, item, "click", AFTER + number, request_id=request_id)
 
 
-def test_places_without_an_act_become_impressions(shop: Path, store: Store, tmp_path: Path) -> None:
-    """Acts take the place at which they were shown, and its propensity."""
+def test_listed_items_without_an_event_become_impressions(shop: Path, store: Store, tmp_path: Path) -> None:
+    """An event takes the position at which its item was listed, and the propensity."""
     store.add_lists([ImpressionList("r1", "u1", AFTER, "m/1", ["i3", "i5", "i6"], [3.0, 2.0, 1.0], [None, 0.05, None])])
-    store.add_events([act(1, "u1", "i5", request_id="r1")])
+    store.add_events([click(1, "u1", "i5", request_id="r1")])
     report = export(shop, store, tmp_path / "out")
     assert (report.events, report.impressions) == (1, 2)
     new = load_dataset(tmp_path / "out").events.filter(pl.col("request_id") == "r1").collect().sort("position")
@@ -43,10 +43,10 @@ def test_places_without_an_act_become_impressions(shop: Path, store: Store, tmp_
     assert new["position"].to_list() == [1, 2, 3] and new["propensity"].to_list() == [None, 0.05, None]
 
 
-def test_exporting_what_was_exported_adds_nothing(shop: Path, store: Store, tmp_path: Path) -> None:
-    """Neither events nor impressions twice."""
+def test_a_second_export_adds_nothing(shop: Path, store: Store, tmp_path: Path) -> None:
+    """No event and no impression is added twice."""
     store.add_lists([ImpressionList("r1", "u1", AFTER, "m/1", ["i3", "i5"], [3.0, 2.0], [None, None])])
-    store.add_events([act(1, "u1", "i5", request_id="r1"), act(2, "new", "i1")])
+    store.add_events([click(1, "u1", "i5", request_id="r1"), click(2, "new", "i1")])
     export(shop, store, tmp_path / "one")
     again = export(tmp_path / "one", store, tmp_path / "two")
     assert (again.events, again.impressions) == (0, 0)
@@ -54,10 +54,10 @@ def test_exporting_what_was_exported_adds_nothing(shop: Path, store: Store, tmp_
     assert tables[0].height == tables[1].height == 36 + 3
 
 
-def test_changed_items_and_what_is_left_out_are_told(shop: Path, store: Store, tmp_path: Path) -> None:
-    """Deleted items stay for the histories; forgotten users leave nothing."""
+def test_changed_items_are_exported_and_omissions_are_reported(shop: Path, store: Store, tmp_path: Path) -> None:
+    """Deleted items stay, since histories contain them; forgotten users leave nothing."""
     store.change_items([("i1", {"title": "Renamed", "price": 3.0}), ("i9", {"title": "Fresh"}), ("i2", None)])
-    store.add_events([act(1, "u1", "i9"), act(2, "u1", "unheard of")])
+    store.add_events([click(1, "u1", "i9"), click(2, "u1", "unheard of")])
     store.add_lists([ImpressionList("r1", None, AFTER, "m/1", ["i3"], [3.0], [None])])
     store.forget_user("u3")
     report = export(shop, store, tmp_path / "out")
@@ -66,8 +66,8 @@ def test_changed_items_and_what_is_left_out_are_told(shop: Path, store: Store, t
     assert titles["i1"] == "Renamed" and titles["i9"] == "Fresh" and titles["i2"] == "Title number 2"
     events = dataset.events.collect()
     assert "u3" not in events["user_id"] and "i9" in events["item_id"] and events.height == 30 + 1
-    told = " ".join(report.notes)
-    assert "'unheard of'" in told and "nobody known" in told and "deleted" in told
+    notes = " ".join(report.notes)
+    assert "'unheard of'" in notes and "1 impressions without a user" in notes and "deleted" in notes
 
 
 def test_a_split_by_column_becomes_one_by_time(tmp_path: Path, store: Store) -> None:
@@ -80,13 +80,13 @@ def test_a_split_by_column_becomes_one_by_time(tmp_path: Path, store: Store) -> 
             "dataset.json": json.dumps({"split": "column"}),
         },
     )
-    store.add_events([act(1, "u1", "i1")])
+    store.add_events([click(1, "u1", "i1")])
     assert any("split" in note for note in export(shop, store, tmp_path / "out").notes)
     assert load_dataset(tmp_path / "out").info.split == "time"
 
 
 def test_a_folder_that_is_not_empty_is_left_alone(shop: Path, store: Store, tmp_path: Path) -> None:
-    """One line, nothing written."""
+    """The error is one line, and nothing is written."""
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").touch()
     with pytest.raises(RecsysError, match="not an empty folder"):

@@ -60,7 +60,7 @@ def test_als_prefers_items_of_like_users() -> None:
 
 
 def test_bm25_prefers_items_that_share_words() -> None:
-    """A red sofa is found by another, not by a lamp."""
+    """A red sofa leads to another, not to a lamp."""
     graph = bm25(catalogue(["red sofa", "red sofa bed", "desk lamp"]))
     scores = graph.scores(np.array([[0]], np.int32))[0]
     assert scores[1] > scores[2]

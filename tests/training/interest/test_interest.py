@@ -1,23 +1,30 @@
 """The interest model and its objective, against plain formulas."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from features.histories import EARLY, LATE, VALID
+from features.histories import EARLY, LATE, VALID, EventLog
 from recsys.config import Config, InterestConfig
 from recsys.events import DEFAULT_EVENT_WEIGHTS, PURCHASE, TYPE_CODE
-from recsys.models.encoder import FrozenPrefix, load_encoder, tokenize
+from recsys.models.encoder import FrozenPrefix, Tokens, load_encoder, tokenize
+from recsys.models.encoder_int8 import int8_encoder
 from recsys.models.id_table import TorchRecIdTable
 from recsys.models.interest import HistoryBatch, InterestModel, UserTower, recency_buckets
+from recsys.models.text_vectors import text_vectors
 from tests.worlds import log_of, tiny_encoder, words
 from training.interest.data import InterestData
 from training.interest.objective import Batch, InterestObjective
+from training.interest.ray_fit import InterestFit
 from training.interest.sequences import prepare
+from training.interest.text_vectors import catalogue_text_vectors
 from training.interest.trainer import InterestTrainer, load_trained
 
 ITEMS = 30
@@ -36,6 +43,14 @@ def config_of(folder: str, trainable: int = 1, **interest: Any) -> Config:
     return Config.model_validate({"encoder": encoder, "interest": plain | interest})
 
 
+def data_from(log: EventLog, tokens: Tokens, config: Config) -> InterestData:
+    return prepare(log, (EARLY, LATE), tokens, weights=DEFAULT_EVENT_WEIGHTS, has_clock=True, config=config)
+
+
+def trainer_of(data: InterestData, config: Config, seed: int = 3, encoder_from: Path | None = None) -> InterestTrainer:
+    return InterestTrainer(data, config, device=torch.device("cpu"), seed=seed, encoder_from=encoder_from)
+
+
 def data_of(config: Config) -> InterestData:
     """Return the data of 24 users who walk along the items, the last two steps in valid."""
     _, tokenizer = load_encoder(config.encoder)
@@ -47,13 +62,13 @@ def data_of(config: Config) -> InterestData:
             splits.append("train" if step < 2 + user % 4 else "valid")
     log = log_of(rows, ITEMS, splits)
     tokens = tokenize(words(ITEMS), tokenizer, 16)
-    return prepare(log, (EARLY, LATE), tokens, DEFAULT_EVENT_WEIGHTS, True, config)
+    return data_from(log, tokens, config)
 
 
 def objective_of(config: Config, seed: int = 0) -> tuple[InterestObjective, InterestData]:
     """Return an objective whose weights are all random, so that no term is zero by construction."""
     data = data_of(config)
-    trainer = InterestTrainer(data, config, torch.device("cpu"), seed)
+    trainer = trainer_of(data, config, seed)
     with torch.no_grad():
         for name, parameter in trainer.model.named_parameters():
             if not name.startswith("encoder") and parameter.ndim:
@@ -85,32 +100,31 @@ def plain_softmax(objective: InterestObjective, batch: Batch, items: list[int], 
 
 @torch.no_grad()
 def test_the_full_softmax_equals_the_plain_formula(folder: str) -> None:
-    """With the whole catalogue as negatives no correction is left."""
+    """With the whole catalogue as negatives there is nothing to correct."""
     objective, data = objective_of(config_of(folder, trainable=0))
     batch = first_batch(data)
-    wanted = plain_softmax(objective, batch, list(range(ITEMS)), torch.zeros(ITEMS))
-    assert float(objective(batch)) == pytest.approx(wanted, rel=1e-4)
+    expected = plain_softmax(objective, batch, list(range(ITEMS)), torch.zeros(ITEMS))
+    assert float(objective(batch)) == pytest.approx(expected, rel=1e-4)
 
 
 @torch.no_grad()
 def test_the_sampled_softmax_equals_the_plain_formula_with_log_q(folder: str) -> None:
-    """Every negative's logit is lowered by the log of its chance to be sampled; the target's is not."""
+    """Every negative's logit is lowered by the log of its probability of being sampled; the target's is not."""
     objective, data = objective_of(config_of(folder, trainable=0, catalogue_negatives=10))
     batch = first_batch(data)
-    events = torch.cat([batch.history.items, batch.targets[:, -1:]], 1)
-    events = events[events >= 0]
+    events = batch.items[batch.items >= 0]
     torch.manual_seed(5)
     items = objective._items_of_step(events.unique(), batch.impressions)
-    wanted = plain_softmax(objective, batch, items.tolist(), objective.log_inclusion(items, len(events)))
+    expected = plain_softmax(objective, batch, items.tolist(), objective.log_inclusion(items, len(events)))
     torch.manual_seed(5)
-    assert float(objective(batch)) == pytest.approx(wanted, rel=1e-4)
+    assert float(objective(batch)) == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize("encoded", [False, True], ids=["cached", "encoded"])
 def test_the_inclusion_probabilities_match_how_often_items_are_sampled(folder: str, encoded: bool) -> None:
-    """Weighted by 1 / q the sample counts every item once on average, so the denominator is unbiased."""
+    """Weighted by 1 / q, every item counts once on average, so that the denominator is unbiased."""
     objective, _ = objective_of(config_of(folder, catalogue_negatives=6, encoded_per_step=8))
-    rng, draws, found = np.random.default_rng(0), 12, torch.zeros(ITEMS)
+    rng, draws, total = np.random.default_rng(0), 12, torch.zeros(ITEMS)
     shares = objective.frequencies.numpy()
     torch.manual_seed(0)
     for _ in range(4000):
@@ -121,20 +135,19 @@ def test_the_inclusion_probabilities_match_how_often_items_are_sampled(folder: s
         else:
             items = objective._items_of_step(of_batch, torch.empty(0, 0, dtype=torch.long))
             log_q = objective.log_inclusion(items, draws)
-        found[items] += torch.exp(-log_q)
-    assert torch.allclose(found / 4000, torch.ones(ITEMS), atol=0.15)
-    assert found.mean() / 4000 == pytest.approx(1.0, abs=0.03)
+        total[items] += torch.exp(-log_q)
+    assert torch.allclose(total / 4000, torch.ones(ITEMS), atol=0.15)
+    assert total.mean() / 4000 == pytest.approx(1.0, abs=0.03)
 
 
-def test_shown_items_lower_the_loss_only_when_the_target_is_above_them(folder: str) -> None:
-    """The impression loss is the softmax of the target beside what was shown."""
-    objective, data = objective_of(config_of(folder, trainable=0, impression_weight=1.0))
+def test_the_impression_loss_equals_the_plain_softmax_of_a_target_and_what_was_shown_with_it(folder: str) -> None:
+    """It is added to the loss with its weight."""
+    objective, data = objective_of(config_of(folder, trainable=0, impression_weight=0.5))
     batch = first_batch(data)
-    shown = torch.full((*batch.targets.shape, 2), -1)
-    shown[..., 0] = torch.where(batch.targets >= 0, (batch.targets + 1) % ITEMS, -1)
-    beside = Batch(batch.history, batch.targets, batch.target_types, batch.weights, shown)
+    impressions = torch.full((*batch.targets.shape, 2), -1)
+    impressions[..., 0] = torch.where(batch.predicted, (batch.targets + 1) % ITEMS, -1)
     with torch.no_grad():
-        extra = float(objective(beside)) - float(objective(batch))
+        extra = float(objective(replace(batch, impressions=impressions))) - float(objective(batch))
         model = objective.model
         vectors = model.item_vectors(objective.cache, torch.arange(ITEMS))
         users = model.user_vectors(vectors[batch.history.items.clamp(min=0)], batch.history)[:, :, 0]
@@ -144,11 +157,11 @@ def test_shown_items_lower_the_loss_only_when_the_target_is_above_them(folder: s
         pair = users[row, position] @ vectors[[target, (target + 1) % ITEMS]].T / model.temperature.detach()
         own = float(batch.weights[row, position])
         total, weight = total + own * float(torch.logsumexp(pair, 0) - pair[0]), weight + own
-    assert extra == pytest.approx(total / weight, rel=1e-3)
+    assert extra == pytest.approx(0.5 * total / weight, rel=1e-3)
 
 
 def test_the_encoder_learns_from_fresh_vectors_and_the_rest_from_the_catalogue(folder: str) -> None:
-    """Each parameter has its gradient from one of the two sums: freezing the encoder changes no other gradient."""
+    """The second softmax has gradients for the encoder only: freezing the encoder changes no other gradient."""
     grads = []
     for trainable in (0, 1):
         objective, data = objective_of(config_of(folder, trainable=trainable))
@@ -164,11 +177,18 @@ def test_the_encoder_learns_from_fresh_vectors_and_the_rest_from_the_catalogue(f
 def test_a_step_encodes_each_item_once_and_at_most_as_many_as_configured(folder: str) -> None:
     """The cost of a step is bounded by the configuration."""
     objective, data = objective_of(config_of(folder, encoded_per_step=8))
-    counts = []
-    upper = objective.model.encoder.upper
-    objective.model.encoder.upper = lambda hidden, mask: (counts.append(len(hidden)), upper(hidden, mask))[1]  # type: ignore[method-assign,func-returns-value]
-    objective(first_batch(data))
-    assert len(counts) == 1 and counts[0] <= 8
+    with encoded_texts(objective.model) as counts:
+        objective(first_batch(data))
+    assert len(counts) == 1 and 0 < counts[0] <= 8
+
+
+@contextmanager
+def encoded_texts(model: InterestModel) -> Iterator[list[int]]:
+    """Give the number of texts in each forward pass of the encoder's last layer while the body runs."""
+    counts: list[int] = []
+    hook = model.encoder.layers[-1].register_forward_hook(lambda layer, inputs, hidden: counts.append(len(hidden)))
+    yield counts
+    hook.remove()
 
 
 def tower_of(width: int = 16) -> UserTower:
@@ -185,7 +205,7 @@ def history_of(items: list[list[int]]) -> HistoryBatch:
 
 @torch.no_grad()
 def test_a_position_knows_nothing_of_later_events() -> None:
-    """Changing the last event leaves all earlier predictions as they were."""
+    """Changing the last event changes no earlier prediction."""
     tower, table = tower_of(), torch.nn.functional.normalize(torch.randn(9, 16), dim=-1)
     first, second = history_of([[1, 2, 3, 4]]), history_of([[1, 2, 3, 8]])
     one, other = tower(table[first.items], first), tower(table[second.items], second)
@@ -204,17 +224,17 @@ def test_padding_changes_nothing() -> None:
 
 @torch.no_grad()
 def test_before_training_a_user_is_the_decayed_mean_of_the_history() -> None:
-    """Training starts from a content-based recommender, not from noise."""
+    """Training starts from a content-based recommender and not from noise."""
     tower = UserTower(16, config_of("").interest).eval()
     table = torch.nn.functional.normalize(torch.randn(9, 16), dim=-1)
     history = history_of([[1, 2, 3]])
-    wanted = torch.nn.functional.normalize(0.49 * table[1] + 0.7 * table[2] + table[3], dim=0)
+    mean = torch.nn.functional.normalize(0.49 * table[1] + 0.7 * table[2] + table[3], dim=0)
     for head in (0, 1):
-        torch.testing.assert_close(tower(table[history.items], history)[0, -1, head], wanted)
+        torch.testing.assert_close(tower(table[history.items], history)[0, -1, head], mean)
 
 
 def test_recency_buckets_are_logarithms_of_the_gap_in_seconds() -> None:
-    """0 without an event before, then 1 + floor(log2(1 + seconds))."""
+    """Bucket 0 has no event before; the others are 1 + floor(log2(1 + seconds))."""
     times = torch.tensor([[0, 5, 5, 8]]) * 1_000_000
     mask = torch.tensor([[False, True, True, True]])
     assert recency_buckets(times, mask, True).tolist() == [[0, 0, 1, 3]]
@@ -236,24 +256,24 @@ def test_items_without_events_have_their_text_vector_alone(folder: str) -> None:
     )
 
 
-@pytest.mark.parametrize("world", [1, 2])
-def test_an_epoch_visits_every_sequence_once_over_all_workers(folder: str, world: int) -> None:
-    """Workers share the sequences; none is read twice."""
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_an_epoch_visits_every_sequence_once_over_all_workers(folder: str, world_size: int) -> None:
+    """Workers share the sequences; none is read twice, and all take the same number of steps."""
     data = data_of(config_of(folder))
-    targets = [batch.targets for rank in range(world) for batch in data.batches(3, 2, rank, world)]
-    seen = sorted(target for batch in targets for target in batch[batch >= 0].tolist())
+    by_worker = [list(data.batches(3, 2, rank, world_size)) for rank in range(world_size)]
+    visited = [target for batches in by_worker for batch in batches for target in batch.targets[batch.predicted]]
     whole = data.items[:, 1:][data.items[:, :-1] >= 0]
-    assert seen == sorted(whole.tolist())
-    assert sum(1 for _ in data.batches(3, 2, 0, world)) == data.steps_per_epoch(2, world)
+    assert sorted(map(int, visited)) == sorted(whole.tolist())
+    assert {len(batches) for batches in by_worker} == {data.steps_per_epoch(2, world_size)}
 
 
 def test_long_histories_are_cut_into_pieces_that_predict_every_event_once(folder: str) -> None:
-    """Pieces overlap by one event, which is history in the second and target in the first."""
+    """Pieces overlap by one event, which is the last target of one and the first of the other's history."""
     config = config_of(folder, max_history=4)
     rows = [("a", f"i{step}", "click", step) for step in range(11)] + [("b", "i0", "click", 0), ("b", "i1", "click", 9)]
     log = log_of([*rows, ("b", "i2", "click", 20)], ITEMS, ["train"] * 13 + ["valid"])
     _, tokenizer = load_encoder(config.encoder)
-    data = prepare(log, (EARLY, LATE), tokenize(words(ITEMS), tokenizer, 8), DEFAULT_EVENT_WEIGHTS, True, config)
+    data = data_from(log, tokenize(words(ITEMS), tokenizer, 8), config)
     predicted = data.items[:, 1:][data.items[:, :-1] >= 0]
     assert sorted(predicted.tolist()) == sorted([*range(1, 11), 1])
     assert len(log.requests(VALID)) == len(data.valid_items) == 1
@@ -269,36 +289,39 @@ def test_saved_data_are_read_back_the_same(folder: str, tmp_path: Path) -> None:
 
 
 def test_training_lowers_the_loss_and_the_same_seed_gives_the_same_model(folder: str) -> None:
-    """Losses fall, and two runs agree to the bit."""
-    config, losses = config_of(folder, learning_rate=3e-3), []
+    """Two runs agree to the bit, also in what they recommend."""
+    config, losses, scores = config_of(folder, learning_rate=3e-3), [], []
     for _ in range(2):
-        trainer = InterestTrainer(data_of(config), config, torch.device("cpu"), seed=3)
+        trainer = trainer_of(data_of(config), config)
         losses.append([trainer.fit_epoch(epoch) for epoch in range(3)])
+        scores.append(np.concatenate(list(trainer.valid_scores())))
     assert losses[0] == losses[1]
     assert losses[0][2] < losses[0][0]
+    np.testing.assert_array_equal(scores[0], scores[1])
 
 
 def test_resuming_from_a_checkpoint_equals_an_uninterrupted_run(folder: str, tmp_path: Path) -> None:
     """A run that was stopped after an epoch ends with the same weights, and they can be loaded."""
-    config, device = config_of(folder), torch.device("cpu")
+    config = config_of(folder)
     data = data_of(config)
-    whole = InterestTrainer(data, config, device, seed=3)
+    whole = trainer_of(data, config)
     whole.fit_epoch(0)
     whole.save(tmp_path)
     whole.fit_epoch(1)
-    resumed = InterestTrainer(data, config, device, seed=99)
+    resumed = trainer_of(data, config, seed=99)
     resumed.seed = 3
     resumed.restore(tmp_path)
     resumed.fit_epoch(1)
     for name, tensor in whole.model.state_dict().items():
         torch.testing.assert_close(resumed.model.state_dict()[name], tensor, msg=name)
+    torch.testing.assert_close(resumed.objective.cache, whole.objective.cache)
     resumed.save(tmp_path)
     loaded = load_trained(tmp_path, config, torch.from_numpy(data.frequencies() > 0))
     torch.testing.assert_close(loaded.projection.weight, whole.model.projection.weight)
 
 
 def test_items_without_events_are_no_negatives_unless_they_were_shown(folder: str) -> None:
-    """That nobody chose an item which was not there says nothing against it."""
+    """An item without events may be newer than the data; that nobody chose it says nothing."""
     objective, _ = objective_of(config_of(folder, catalogue_negatives=10_000))
     objective.known, unknown = objective.known[:-2], objective.known[-2:]
     of_batch = objective.known[:3]
@@ -308,18 +331,25 @@ def test_items_without_events_are_no_negatives_unless_they_were_shown(folder: st
     assert torch.isin(unknown[:1], objective._items_of_step(of_batch, unknown[:1])).all()
 
 
-def test_a_refit_keeps_the_text_encoder_of_an_earlier_fit(folder: str, tmp_path: Path) -> None:
-    """All else is learnt anew, and the checkpoint holds the whole model."""
-    config, device = config_of(folder, learning_rate=3e-3, encoder_learning_rate=3e-3), torch.device("cpu")
-    first = InterestTrainer(data_of(config), config, device, seed=3)
+def test_a_refit_takes_encoder_and_text_vectors_of_an_earlier_fit_and_encodes_nothing(
+    folder: str, tmp_path: Path
+) -> None:
+    """Everything else is learnt anew, and the checkpoint holds the whole model."""
+    config = config_of(folder, learning_rate=3e-3, encoder_learning_rate=3e-3)
+    first = trainer_of(data_of(config), config)
     before = first.objective.cache.clone()
     first.fit_epoch(0)
     first.save(tmp_path)
-    second = InterestTrainer(data_of(config), config, device, seed=4, encoder_from=tmp_path)
-    torch.testing.assert_close(second.objective.cache, first.objective.cache)
-    assert not torch.allclose(second.objective.cache, before)
-    second.fit_epoch(0)
-    torch.testing.assert_close(second.objective.cache, first.objective.cache)
+    assert not torch.allclose(first.objective.cache, before)
+    second = trainer_of(data_of(config), config, seed=4, encoder_from=tmp_path)
+    with encoded_texts(second.model) as counts:
+        second.fit_epoch(0)
+        second.evaluate()
+    assert counts == []
+    anew = text_vectors(second.model.encoder, second.data.tokens, "fp32")
+    torch.testing.assert_close(second.objective.cache, anew)
+    torch.testing.assert_close(first.objective.cache, anew)
+    assert not torch.allclose(second.model.projection.weight, first.model.projection.weight)
     (tmp_path / "second").mkdir()
     second.save(tmp_path / "second")
     loaded = load_trained(tmp_path / "second", config, torch.from_numpy(data_of(config).frequencies() > 0))
@@ -327,8 +357,33 @@ def test_a_refit_keeps_the_text_encoder_of_an_earlier_fit(folder: str, tmp_path:
         torch.testing.assert_close(loaded.state_dict()[name], tensor, msg=name)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "auto"])
+def test_catalogue_vectors_are_those_that_serving_gives_a_new_item_with_the_same_text(
+    folder: str, tmp_path: Path, precision: Literal["fp32", "auto"]
+) -> None:
+    """After a fit of the encoder; `auto` is int8 where the machine is built for it, and bf16 or fp32 elsewhere."""
+    config = config_of(folder, encoder_learning_rate=3e-3)
+    config = config.model_copy(update={"encoder": config.encoder.model_copy(update={"precision": precision})})
+    trainer = trainer_of(data_of(config), config)
+    trainer.fit_epoch(0)
+    trainer.save(tmp_path)
+    fit = InterestFit(1, 0.0, [], str(tmp_path), "cpu")
+    encoder, tokens = load_trained(tmp_path, config, torch.ones(ITEMS, dtype=torch.bool)).encoder, trainer.data.tokens
+    catalogue = catalogue_text_vectors(fit, encoder, tokens, precision)
+    rows = np.array([4, 9])
+    ids, mask = tokens.padded(rows)
+    new = Tokens(ids[mask].numpy().astype(np.int32), np.append(0, np.cumsum(mask.sum(1).numpy())))
+    served, trained = text_vectors(encoder, new, precision).numpy(), trainer.objective.cache.numpy()
+    in_int8 = int8_encoder(encoder, precision) is not None
+    atol = 1e-5 if precision == "fp32" else 1e-3 if in_int8 else 1e-2
+    np.testing.assert_allclose(served, catalogue[rows], atol=atol)
+    np.testing.assert_allclose(catalogue, trained, atol=0.1)
+    if in_int8:
+        assert np.abs(served - trained[rows]).max() > 3e-3  # the vectors of training would not do
+
+
 def test_the_last_position_alone_is_what_all_positions_end_with() -> None:
-    """Serving works out no more than it needs."""
+    """Serving computes the last position only."""
     torch.manual_seed(0)
     tower = UserTower(16, InterestConfig(heads=2, layers=2)).eval()
     torch.nn.init.normal_(tower.out.weight)
@@ -341,7 +396,7 @@ def test_the_last_position_alone_is_what_all_positions_end_with() -> None:
 
 @pytest.mark.skipif(not torch.cpu._is_avx512_bf16_supported(), reason="this CPU does not multiply in bfloat16")
 def test_the_tower_in_bf16_is_near_the_exact_one_and_a_batch_gives_what_each_request_gives_alone() -> None:
-    """Rounding turns no vector by more than a few degrees, and who else asks changes nothing."""
+    """Rounding turns no vector by more than a few degrees, and the other requests of a batch change nothing."""
     torch.manual_seed(0)
     tower = UserTower(64, InterestConfig()).eval()
     torch.nn.init.normal_(tower.out.weight, std=0.05)

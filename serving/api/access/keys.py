@@ -1,4 +1,4 @@
-"""API keys: who may do what. Only a digest is kept; the secret is shown once, when it is made.
+"""API keys. The store keeps only a digest of a key; its text is returned once, when the key is created.
 
 A key reads `rk_ID_SECRET` and has scopes: `read` (lists, search, model), `write` (events, items,
 deletions), `admin` (everything).
@@ -16,12 +16,12 @@ from recsys.errors import RecsysError
 from serving.store.store import Store, StoredKey
 
 SCOPES = ("read", "write", "admin")
-KNOWN_FOR_S = 2.0
-"""How long keys are remembered; a revoked one is refused after that at the latest."""
+CACHED_S = 2.0
+"""Seconds for which keys are cached; a revoked key is refused after that time at the latest."""
 
 
 def create_key(store: Store, name: str, scopes: tuple[str, ...]) -> str:
-    """Make a key and return it, for the only time."""
+    """Create a key and return its text, which cannot be read again later."""
     key_id, secret = secrets.token_hex(4), secrets.token_urlsafe(32)
     text = f"rk_{key_id}_{secret}"
     store.add_key(StoredKey(key_id, name, _digest(text), ",".join(sorted(scopes)), time.time_ns() // 1000, None))
@@ -32,62 +32,64 @@ def revoke_key(store: Store, key_id: str) -> None:
     """Revoke a key.
 
     Raises:
-        RecsysError: there is none of that id, or it was revoked before.
+        RecsysError: no key has that id, or it was revoked before.
     """
     if not store.revoke_key(key_id):
-        raise RecsysError(f"key {key_id}: none of that id is in use; `recsys keys list` shows them")
+        raise RecsysError(f"key {key_id}: no key in use has that id; `recsys keys list` shows them")
 
 
 def table_of(store: Store) -> Table:
-    """Return all keys as a table for people."""
-    table = Table("id", "name", "scopes", "made", "revoked")
+    """Return all keys, without their secrets, as a table to print."""
+    table = Table("id", "name", "scopes", "created", "revoked")
     for key in store.every_key():
-        moments = [_day(moment) for moment in (key.created, key.revoked)]
-        table.add_row(key.key_id, key.name, key.scopes, *moments)
+        times = [_minute(time_us) for time_us in (key.created, key.revoked)]
+        table.add_row(key.key_id, key.name, key.scopes, *times)
     return table
 
 
 class KeyRing:
-    """The keys of a store, as they were when they were last read."""
+    """The keys of a store, cached for `CACHED_S` seconds."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._keys: list[StoredKey] = []
-        self._read_at = -KNOWN_FOR_S
+        self._read_at = -CACHED_S
 
     @property
     def stale(self) -> bool:
         """Whether the keys must be read again."""
-        return time.monotonic() - self._read_at >= KNOWN_FOR_S
+        return time.monotonic() - self._read_at >= CACHED_S
 
     def read(self) -> None:
-        """Read the keys of the store."""
+        """Read the keys of the store.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
         self._keys, self._read_at = self._store.every_key(), time.monotonic()
 
     @property
     def empty(self) -> bool:
-        """Whether no key was ever made: one that is revoked keeps the door shut."""
+        """Whether no key was ever created. Revoked keys count: revoking the last key does not open the API."""
         return not self._keys
 
     def find(self, text: str) -> StoredKey | None:
-        """Return the key in use that `text` is; every key is compared, in a time that says nothing of it."""
+        """Return the key in use with this text, or None.
+
+        Every key is compared in constant time, so that the time taken reveals nothing about the keys.
+        """
         digest = _digest(text)
-        found = None
+        match = None
         for key in self._keys:
             if hmac.compare_digest(key.digest, digest) and key.revoked is None:
-                found = key
-        return found
+                match = key
+        return match
 
 
-def allows(key: StoredKey, scope: str) -> bool:
-    """Return whether `key` has the scope."""
-    return scope in key.scopes.split(",") or "admin" in key.scopes.split(",")
-
-
-def _day(moment: int | None) -> str:
-    return "" if moment is None else datetime.fromtimestamp(moment / 1e6, UTC).strftime("%Y-%m-%d %H:%M")
+def _minute(time_us: int | None) -> str:
+    return "" if time_us is None else datetime.fromtimestamp(time_us / 1e6, UTC).strftime("%Y-%m-%d %H:%M")
 
 
 def _digest(text: str) -> str:
-    # The secret has 256 random bits, so that a slow hash would guard against nothing.
+    # The secret has 256 random bits, which no slow hash could protect any better.
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

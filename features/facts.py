@@ -1,0 +1,169 @@
+"""What is known of each item, and when it had events: what ranking features look up.
+
+In: the catalogue, and a log of events that precede every request. Out: `ItemFacts`, arrays over the catalogue.
+
+Shapes: N catalogue, A attributes, E events, R requests, C candidates.
+"""
+
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from features.histories import EventLog, offsets_of
+from features.keys import SortedRuns
+from recsys.arrays import Floats, Ints, grow
+from recsys.events import PURCHASE
+
+LATEST = np.iinfo(np.int64).max
+
+
+@dataclass(frozen=True)
+class ItemEvents:
+    """When each item of a catalogue had events."""
+
+    offsets: Ints
+    """`[N + 1]` item i has the events `offsets[i]:offsets[i + 1]`."""
+    runs: SortedRuns
+    """The events by item and time; they do not change when items are added."""
+
+    @classmethod
+    def of(cls, times: Ints, offsets: Ints) -> "ItemEvents":
+        """Return the events at `times` `[E]`, which ascend within each item."""
+        return cls(offsets, SortedRuns.of(np.repeat(np.arange(len(offsets) - 1), np.diff(offsets)), times))
+
+    @property
+    def times(self) -> Ints:
+        """`[E]`, ascending within each item."""
+        return self.runs.values_of_entries()
+
+    @property
+    def newest(self) -> int:
+        """The time of the latest event; 0 where there is none."""
+        return int(self.runs.values.max(initial=0))
+
+    @cached_property
+    def counts(self) -> Ints:
+        """`[N]` all events of each item."""
+        return np.diff(self.offsets)
+
+    def count_before(self, items: Ints, before: Ints) -> Ints:
+        """Return how many events each of `items` had strictly before the times `before`."""
+        if before.min(initial=LATEST) > self.runs.values.max(initial=-1):
+            return self.counts[items]
+        return self.runs.first_not_below(items, before) - self.offsets[items]
+
+    def grown(self, items: int) -> "ItemEvents":
+        """Return the same events in a catalogue of `items` items; those at its end had none."""
+        return replace(self, offsets=grow(self.offsets, items + 1, fill=self.offsets[-1]))
+
+
+@dataclass(frozen=True)
+class ItemFacts:
+    """What is known of each item, and when it had events; arrays over the catalogue."""
+
+    price: Floats
+    """`[N]` log(1 + price); the median where unknown."""
+    text_length: Floats
+    """`[N]` log(1 + characters of title and description)."""
+    brand: Ints
+    """`[N]` code from 1; 0 where unknown."""
+    category: Ints
+    """`[N]` code from 1; 0 where unknown."""
+    created: Ints
+    """`[N]` microseconds; the first event's time where the data do not say, -1 for neither."""
+    attributes: Floats
+    """`[N, A]` numeric attributes named in the configuration."""
+    purchases: Floats
+    """`[N]` log(1 + purchases)."""
+    events: ItemEvents
+    """The fitted events."""
+
+    def save(self, path: Path) -> None:
+        """Write all arrays to `path` (`.npz`)."""
+        arrays = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "events"}
+        events = {"event_times": self.events.times, "event_offsets": self.events.offsets}
+        np.savez(path, allow_pickle=False, **arrays, **events)
+
+    @classmethod
+    def load(cls, path: Path) -> "ItemFacts":
+        """Read what `save` wrote."""
+        with np.load(path, allow_pickle=False) as saved:
+            arrays = {field.name: saved[field.name] for field in fields(cls) if field.name != "events"}
+            return cls(**arrays, events=ItemEvents.of(saved["event_times"], saved["event_offsets"]))
+
+    @cached_property
+    def median_price(self) -> np.float32:
+        """The price that replaces an unknown one, as log(1 + price)."""
+        return np.float32(np.median(self.price)) if len(self.price) else np.float32(0)
+
+    @cached_property
+    def of_past(self) -> tuple[Floats, Ints, Ints]:
+        """Price, brand and category `[N + 1]` of what a history can hold: the items, and last a typed sentence."""
+        return np.append(self.price, self.median_price), np.append(self.brand, 0), np.append(self.category, 0)
+
+
+def fit_facts(items: pl.DataFrame, log: EventLog | None, attributes: tuple[str, ...]) -> ItemFacts:
+    """Return the facts of `items` and the events of `log`, which must precede every request."""
+    event_items, types, times = (log.items, log.types, log.times) if log else (np.empty(0, np.int64),) * 3
+    times = times[np.lexsort((times, event_items))]
+    counts = np.bincount(event_items, minlength=items.height)
+    offsets = offsets_of(counts)
+    first = np.where(counts > 0, np.append(times, -1)[offsets[:-1]], -1)
+    created = items["created_at"].fill_null(-1).to_numpy()
+    bought = np.bincount(event_items[types == PURCHASE], minlength=items.height)
+    price = np.log1p(items["price"].cast(pl.Float64).to_numpy())
+    known = price[np.isfinite(price)]
+    median = float(np.median(known)) if len(known) else 0.0
+    length = items.select(pl.col("title").str.len_chars() + pl.col("description").fill_null("").str.len_chars())
+    return ItemFacts(
+        price=np.where(np.isfinite(price), price, median).astype(np.float32),
+        text_length=np.log1p(length.to_series().to_numpy()).astype(np.float32),
+        brand=_codes(items["brand"]),
+        category=_codes(items["category"]),
+        created=np.where(created >= 0, created, first),
+        attributes=_attributes(items, attributes),
+        purchases=np.log1p(bought).astype(np.float32),
+        events=ItemEvents.of(times, offsets),
+    )
+
+
+def extend_facts(facts: ItemFacts, items: pl.DataFrame, changed: Ints, attributes: tuple[str, ...]) -> ItemFacts:
+    """Return `facts` for `items`, whose rows `changed` differ from what was fitted or follow it.
+
+    Brands and categories that only changed items have stay unknown to the ranker.
+    """
+    fresh = fit_facts(items[changed], None, attributes)
+    known, total = len(facts.price), items.height
+    new = changed >= known
+    grown = {
+        name: grow(getattr(facts, name), total, fill=0)
+        for name in ("price", "text_length", "brand", "category", "created", "attributes", "purchases")
+    }
+    unpriced = items["price"][changed].fill_null(float("nan")).is_nan().to_numpy()
+    grown["price"][changed] = np.where(unpriced, facts.median_price, fresh.price)
+    grown["text_length"][changed], grown["attributes"][changed] = fresh.text_length, fresh.attributes
+    grown["created"][changed[new]] = fresh.created[new]
+    fitted = np.setdiff1d(np.arange(known), changed)
+    for name in ("brand", "category"):
+        values = items[name][changed]
+        codes = pl.DataFrame({"value": items[name][fitted], "code": getattr(facts, name)[fitted]})
+        codes = codes.filter(pl.col("value").is_in(values.implode())).unique("value")
+        grown[name][changed] = values.replace_strict(codes["value"], codes["code"], default=0)
+    return ItemFacts(**grown, events=facts.events.grown(total))
+
+
+def _codes(column: pl.Series) -> Ints:
+    """Return codes from 1 by first appearance, 0 for null or empty."""
+    filled = column.fill_null("").cast(pl.String)
+    values = filled.filter(filled != "").unique(maintain_order=True)
+    table = pl.DataFrame({"value": values, "code": np.arange(1, len(values) + 1)})
+    joined = pl.DataFrame({"value": filled}).join(table, on="value", how="left", maintain_order="left")
+    return joined["code"].fill_null(0).to_numpy()
+
+
+def _attributes(items: pl.DataFrame, names: tuple[str, ...]) -> Floats:
+    columns = [items[name].cast(pl.Float32).fill_null(0).fill_nan(0).to_numpy() for name in names]
+    return np.stack(columns, axis=1) if columns else np.empty((items.height, 0), np.float32)

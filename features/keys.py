@@ -1,0 +1,50 @@
+"""Search many sorted runs at once: the events of every user, or the event times of every item.
+
+In: the run and the value of each entry. Out: the row of the first entry that is not below a value.
+
+A loop over runs would call `searchsorted` once a run, which is slow where there are a million short ones.
+Run and value are therefore joined to one integer, `run * size + value`. The integers of sorted runs laid
+end to end are themselves sorted, so that a single `searchsorted` answers for all runs.
+
+Shapes: E entries, S searches.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys.arrays import Ints
+
+
+def composite_keys(runs: Ints, values: NDArray[np.integer], size: int) -> Ints:
+    """Return integers that sort by run, then by value; `values` lie in [0, `size`)."""
+    return runs * size + values
+
+
+@dataclass(frozen=True)
+class SortedRuns:
+    """Entries sorted by run, then by value, for example events by user and time."""
+
+    values: Ints
+    """The distinct values, ascending; a value's index here stands for it in `keys`, which keeps them small."""
+    keys: Ints
+    """`[E]` composite keys, ascending."""
+
+    @classmethod
+    def of(cls, runs: Ints, values: Ints) -> "SortedRuns":
+        """Index entries of `runs` `[E]` and `values` `[E]`, which are sorted already."""
+        distinct = np.unique(values)
+        return cls(distinct, composite_keys(runs, np.searchsorted(distinct, values), len(distinct) + 1))
+
+    def first_not_below(self, runs: Ints, values: Ints) -> Ints:
+        """Return for each search `[S]` the row of the first entry of its run that is not below its value.
+
+        Where a run has none, that is the row after its last entry.
+        """
+        ranks = np.searchsorted(self.values, values)
+        return np.searchsorted(self.keys, composite_keys(runs, ranks, len(self.values) + 1))
+
+    def values_of_entries(self) -> Ints:
+        """Return the value of each entry, `[E]`."""
+        return self.values[self.keys % (len(self.values) + 1)]

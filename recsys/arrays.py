@@ -1,0 +1,30 @@
+"""The NumPy types that every module shares, and what -1 means in them.
+
+An index array names items, users or requests by their row in another array. -1 in it means "none":
+padding where the rows of a table differ in length, or something that the other array does not have.
+NumPy would read -1 as the last row, so it is replaced or masked before the array is used as an index.
+"""
+
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+Scalar = TypeVar("Scalar", bound=np.generic)
+
+
+def grow(array: NDArray[Scalar], rows: int, fill: Any) -> NDArray[Scalar]:
+    """Return a copy of `array` `[n, …]` with `rows` rows; those from the n-th on hold `fill`.
+
+    Raises:
+        ValueError: `array` has more than `rows` rows.
+    """
+    if rows < len(array):
+        raise ValueError(f"an array of {len(array)} rows cannot grow to {rows}")
+    grown = np.full((rows, *array.shape[1:]), fill, array.dtype)
+    grown[: len(array)] = array
+    return grown

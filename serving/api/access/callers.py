@@ -1,0 +1,78 @@
+"""Who sends a request: the owner of a key or, where no key is needed, a program on this machine."""
+
+from dataclasses import dataclass
+
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from serving.api.access.hosts import LoopbackHosts
+from serving.api.access.keys import KeyRing
+from serving.api.access.limits import RETRY_AFTER
+from serving.store.store import StoreError
+
+OPEN_PATHS = ("/healthz", "/readyz")
+"""Paths that need no key and have no limits, so that probes always get through."""
+
+
+@dataclass(frozen=True)
+class Caller:
+    """An identified caller, which later steps find as `scope["caller"]`."""
+
+    name: str
+    """The id of the key, or the address where no key is needed."""
+    scopes: tuple[str, ...]
+
+    def require(self, needed: str) -> None:
+        """Do nothing if the caller has the scope `needed` or `admin`.
+
+        Raises:
+            HTTPException: 403, the caller has neither.
+        """
+        if needed not in self.scopes and "admin" not in self.scopes:
+            raise HTTPException(403, f"key {self.name} has the scopes {','.join(self.scopes)}; this needs {needed}")
+
+
+class IdentifyCaller:
+    """Middleware: identifies the caller and refuses requests without a valid key.
+
+    No key is needed while none was ever created and only this machine can reach the server.
+    """
+
+    def __init__(self, app: ASGIApp, *, keys: KeyRing, local: bool) -> None:
+        """`local` says that only this machine can reach the server."""
+        self.app, self.keys, self.local = app, keys, local
+        self._loopback = LoopbackHosts(app)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request.
+
+        Raises:
+            HTTPException: 401, no valid key was sent; 403, see `LoopbackHosts`; 503, the store cannot be read.
+        """
+        if scope["type"] != "http" or scope["path"] in OPEN_PATHS:
+            await self.app(scope, receive, send)
+            return
+        await self._refresh_keys()
+        if self.local and self.keys.empty:
+            scope["caller"] = Caller(str((scope.get("client") or ("local",))[0]), ("admin",))
+            await self._loopback(scope, receive, send)
+        else:
+            scope["caller"] = self._key_owner(Headers(scope=scope).get("authorization", ""))
+            await self.app(scope, receive, send)
+
+    async def _refresh_keys(self) -> None:
+        if self.keys.stale:
+            try:
+                await run_in_threadpool(self.keys.read)
+            except StoreError as error:
+                raise HTTPException(503, str(error), RETRY_AFTER) from error
+
+    def _key_owner(self, authorization: str) -> Caller:
+        scheme, _, text = authorization.partition(" ")
+        key = self.keys.find(text.strip()) if scheme.lower() == "bearer" else None
+        if key is None:
+            hint = "create one with `recsys keys add`" if self.keys.empty else "send `Authorization: Bearer KEY`"
+            raise HTTPException(401, f"a key is needed: {hint}", {"WWW-Authenticate": "Bearer"})
+        return Caller(key.key_id, tuple(key.scopes.split(",")))

@@ -1,0 +1,85 @@
+"""Requests that wait for the model, and how those with one batch key are answered in one call of it.
+
+In: requests. Out: their responses, each the same as it would be alone.
+"""
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+
+from features.histories import Histories
+from serving.api import schemas
+from serving.api.live import Snapshot
+from serving.retrieval.sources import Sentences
+
+Request = TypeVar("Request")
+Key = TypeVar("Key", bound=Hashable)
+
+
+@dataclass(frozen=True)
+class RankKey:
+    """Rankings with equal keys can be made in one batch."""
+
+    explain: bool
+    size: int
+    """Bits of the number of candidates: rows are padded to the longest, each to less than twice its length."""
+
+
+@dataclass(frozen=True)
+class Pending(Generic[Key]):
+    """One list to be made: the model's input, and what the response holds besides the items."""
+
+    snapshot: Snapshot
+    user_id: str | None
+    now: int
+    """Microseconds since the epoch."""
+    k: int
+    histories: Histories
+    """`[1, L]`"""
+    unknown: list[str]
+    batch_key: Key
+    """Lists with equal keys can be made in one batch."""
+    sentences: Sentences | None = None
+    candidates: list[int] = field(default_factory=list)
+
+
+def answer_in_groups(
+    requests: Sequence[Request],
+    prepare: Callable[[Request], Pending[Key]],
+    answer: Callable[[Sequence[Pending[Key]]], Sequence[schemas.RecommendResponse]],
+) -> list[schemas.RecommendResponse | Exception]:
+    """Return the response to each of `requests`, or its error; those with equal batch keys are answered together."""
+    results: dict[int, schemas.RecommendResponse | Exception] = {}
+    groups: dict[Key, dict[int, Pending[Key]]] = {}
+    for index, request in enumerate(requests):
+        try:
+            pending = prepare(request)
+            groups.setdefault(pending.batch_key, {})[index] = pending
+        except Exception as error:
+            results[index] = error
+    for group in groups.values():
+        try:
+            results |= zip(group, answer(list(group.values())), strict=True)
+        except Exception as error:
+            results |= dict.fromkeys(group, error)
+    return [results[index] for index in range(len(requests))]
+
+
+def join_histories(group: Sequence[Pending[Any]]) -> Histories:
+    """Return the histories of R requests as one `[R, L]`."""
+    parts = [request.histories for request in group]
+    if len(parts) == 1:
+        return parts[0]
+    columns = zip(*((part.items, part.types, part.times, part.now) for part in parts), strict=True)
+    return Histories(*(np.concatenate(column) for column in columns))
+
+
+def join_sentences(group: Sequence[Pending[Any]]) -> Sentences | None:
+    """Return what R users typed, None where nobody did."""
+    typed = [request.sentences for request in group if request.sentences]
+    if not typed:
+        return None
+    nothing = typed[0].blank()
+    return Sentences.join([request.sentences or nothing for request in group])

@@ -1,0 +1,9 @@
+"""The routes, one module per tag of the documentation.
+
+To add a route, write it in the module of its tag, on the router with the scope that it needs. Its
+docstring is its description in `/docs`. The router of a new module goes into `ROUTERS`.
+"""
+
+from serving.api.routes import changes, lists, model, process
+
+ROUTERS = (lists.router, changes.router, model.router, model.admin_router, process.open_router, process.router)

@@ -1,0 +1,44 @@
+"""Routes that answer with a list of items: recommendations, rankings, search, similar items."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from serving.api import schemas
+from serving.api.access.scopes import ReadRoute
+from serving.api.errors import UNKNOWN_ITEM
+from serving.api.routes.dependencies import ItemId, ServiceWorkers
+
+router = APIRouter(prefix="/v1", tags=["lists"], route_class=ReadRoute)
+
+K = Annotated[int, Query(ge=1, le=schemas.MAX_K, description="Number of items to return.")]
+
+
+@router.post("/recommend")
+async def recommend(body: schemas.RecommendRequest, workers: ServiceWorkers) -> schemas.RecommendResponse:
+    """Recommend items for a user, a history or a query; without any of these, popular items.
+
+    Items are sorted by score, best first.
+    """
+    return await workers.recommend(body)
+
+
+@router.post("/rank")
+async def rank(body: schemas.RankRequest, workers: ServiceWorkers) -> schemas.RecommendResponse:
+    """Sort candidate items by score, best first.
+
+    Candidates that the catalogue does not contain are returned in `unknown_items`.
+    """
+    return await workers.rank(body)
+
+
+@router.post("/search")
+async def search(body: schemas.SearchRequest, workers: ServiceWorkers) -> schemas.RecommendResponse:
+    """Find the items that match a query best."""
+    return await workers.run(workers.service.search, body)
+
+
+@router.get("/items/{item_id:path}/similar", responses=UNKNOWN_ITEM)
+async def similar(item_id: ItemId, workers: ServiceWorkers, k: K = 20) -> schemas.SimilarResponse:
+    """List the items most similar to an item."""
+    return await workers.run(workers.service.similar, item_id, k)

@@ -1,0 +1,186 @@
+"""The retriever: what proposes candidates for requests and describes them to the ranker.
+
+In: histories of R requests. Out: candidates `[R, C]`, and the ranker's input for them. Training uses it alone, before
+there is a ranker; `serving.recommender` puts a ranker behind it.
+
+Shapes: R requests, C candidates, L history positions, N catalogue, D width, F dense and G categorical features.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import polars as pl
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from features.histories import Histories
+from features.ranking import CATEGORICAL, RankingFeatures
+from recsys.arrays import Bools, Floats, Ints
+from recsys.config import Config
+from recsys.models.encoder import resolve_precision
+from recsys.models.interest import HistoryBatch, InterestModel, recency_buckets
+from serving.retrieval.index import VectorIndex
+from serving.retrieval.sources import Candidates, CandidateSource, RequestBatch, Scores, Sentences
+
+PURCHASE_INTEREST = "purchase"
+"""The name under which the ranker gets the interest of the purchase head, in addition to the sources' scores."""
+
+BLOCK = 128
+"""Requests that are worked on at once."""
+
+
+@dataclass(frozen=True)
+class OpenBatch:
+    """R requests with the scores that each source has for them."""
+
+    requests: RequestBatch
+    scores: Mapping[str, Scores]
+    """By the name of the source."""
+
+
+@dataclass(frozen=True)
+class Retriever:
+    """The vectors, sources, features and user tower of a bundle, for one catalogue."""
+
+    config: Config
+    items: pl.DataFrame
+    """The catalogue; a row is an item index."""
+    model: InterestModel
+    vectors: Floats
+    """`[N, D]` unit vectors of the items."""
+    sources: Mapping[str, CandidateSource]
+    """By name, in the order of the ranker's features."""
+    features: RankingFeatures
+    exclude_seen: bool
+    """Whether items of the history are no candidates, where a request does not say."""
+    available: Bools | None = None
+    """`[N]` items that may be in lists; None for all."""
+
+    def restricted(self, available: Bools) -> "Retriever":
+        """Return the same retriever for lists of `available` `[N]` items alone."""
+        return replace(self, available=available)
+
+    @property
+    def feature_names(self) -> list[str]:
+        """The names of the ranker's inputs, dense ones first."""
+        return [*self.features.names, *CATEGORICAL]
+
+    @property
+    def has_clock(self) -> bool:
+        """Whether times are a clock's, so that ages and hours mean something."""
+        return self.features.has_clock
+
+    @cached_property
+    def price(self) -> Floats:
+        """`[N]` in units of the dataset; 0 where unknown."""
+        return np.nan_to_num(self.items["price"].cast(pl.Float64).to_numpy(), nan=0.0)
+
+    def open(self, histories: Histories, sentences: Sentences | None = None) -> OpenBatch:
+        """Compute the user vectors of `histories` and have every source look at them."""
+        requests = self._requests(histories.trimmed(), sentences)
+        return OpenBatch(requests, {name: source.open(requests) for name, source in self.sources.items()})
+
+    def propose(self, batch: OpenBatch, allowed: Bools | None = None) -> dict[str, Ints]:
+        """Return what each source proposes of the `allowed` `[N]` items at its quota, `[R, quota]`."""
+        quotas, allowed = self.config.sources.model_dump(), _both(self.available, allowed)
+        return {
+            name: scores.top(min(quotas[name], len(self.vectors)), allowed) for name, scores in batch.scores.items()
+        }
+
+    def candidates(
+        self,
+        batch: OpenBatch,
+        proposals: Mapping[str, Ints],
+        *,
+        k: int,
+        exclude_seen: bool | None = None,
+        allowed: Bools | None = None,
+    ) -> Ints:
+        """Return the union `[R, C]` of `proposals`, completed to k items where there are as many, -1 padded.
+
+        `exclude_seen` is the retriever's own rule by default.
+        """
+        past = batch.requests.histories.items
+        exclude = self.exclude_seen if exclude_seen is None else exclude_seen
+        candidates = _usable(np.concatenate(list(proposals.values()), axis=1), past, exclude)
+        short = (candidates >= 0).sum(1) < min(k, len(self.vectors))
+        if not short.any():
+            return candidates
+        # The history may take out as many items as it has events.
+        count = min(k + self.config.interest.max_history * exclude, len(self.vectors))
+        fills = [
+            np.where(short[:, None], scores.top(count, _both(self.available, allowed)), -1)
+            for name, scores in batch.scores.items()
+            if self.sources[name].fills_short_lists
+        ]
+        return _usable(np.concatenate([candidates, *fills], axis=1), past, exclude) if fills else candidates
+
+    def describe(self, batch: OpenBatch, candidates: Candidates) -> tuple[Floats, Ints]:
+        """Return the ranker's input: dense `[R, C, F]` and categorical `[R, C, G]`."""
+        scores = {name: view.of(candidates) for name, view in batch.scores.items()}
+        scores[PURCHASE_INTEREST] = candidates.interest[:, :, 1]
+        histories = batch.requests.histories
+        inputs = self.features.inputs(histories, candidates.items, scores, candidates.similarity)
+        return self.features.dense(inputs), self.features.categorical(inputs)
+
+    def similar(self, item: int, k: int) -> tuple[Ints, Floats]:
+        """Return the k available items nearest to `item` by their vectors, and their cosines."""
+        allowed = np.ones(len(self.vectors), bool) if self.available is None else self.available.copy()
+        allowed[item] = False
+        nearest = self._index.search(self.vectors[item][None], min(k, len(allowed)), allowed)[0]
+        nearest = nearest[nearest >= 0]
+        return nearest, self.vectors[nearest] @ self.vectors[item]
+
+    @cached_property
+    def _index(self) -> VectorIndex:
+        """That of a source over the whole catalogue, or one of its own where no source keeps one."""
+        indexes = (source.catalogue_index for source in self.sources.values())
+        shared = next((index for index in indexes if index is not None), None)
+        return shared or VectorIndex.build(self.vectors, np.arange(len(self.vectors)))
+
+    @cached_property
+    def _user_tower(self) -> nn.Module:
+        """The user tower in bfloat16 where the CPU computes it natively (see `UserTower.in_bf16`)."""
+        tower = self.model.eval().user_tower
+        native = resolve_precision(self.config.encoder.precision, torch.device("cpu")) == "bf16"
+        return tower.in_bf16() if native else tower
+
+    def _requests(self, histories: Histories, sentences: Sentences | None) -> RequestBatch:
+        count = len(self.vectors)
+        sentences = sentences or Sentences.none(len(histories), self.vectors.shape[1])
+        typed = histories.items == count
+        past = self.vectors[np.where(typed, 0, histories.items)]  # [R, L, D]
+        past[typed] = sentences.vectors[np.nonzero(typed)[0]]
+        items = torch.from_numpy(histories.items).long()
+        recency = recency_buckets(torch.from_numpy(histories.times), items >= 0, self.has_clock)
+        history = HistoryBatch(items, torch.from_numpy(histories.types).long(), recency)
+        with torch.inference_mode():
+            users = self._user_tower.last(torch.from_numpy(past), history)  # type: ignore[operator]
+        return RequestBatch(histories, users.numpy(), past, sentences, self.vectors)
+
+
+def _both(one: Bools | None, other: Bools | None) -> Bools | None:
+    return one if other is None else other if one is None else one & other
+
+
+def _usable(proposed: Ints, past: NDArray[np.int32], exclude_seen: bool) -> Ints:
+    """Return the distinct items of `proposed` `[R, P]` that may be in a list after the history `past` `[R, L]`."""
+    candidates = distinct(proposed)
+    if not exclude_seen:
+        return candidates
+    seen = (candidates[:, :, None] == past[:, None, :]).any(2)
+    return distinct(np.where(seen, -1, candidates))
+
+
+def distinct(items: Ints) -> Ints:
+    """Return each row's distinct items in ascending order, -1 padded to the longest row, or to one column."""
+    ordered = np.sort(items, axis=1)
+    repeated = np.zeros_like(ordered, bool)
+    repeated[:, 1:] = ordered[:, 1:] == ordered[:, :-1]
+    kept = ~repeated & (ordered >= 0)
+    width = int(kept.sum(1).max(initial=1))
+    order = np.argsort(~kept, axis=1, kind="stable")[:, :width]
+    return np.where(np.take_along_axis(kept, order, 1), np.take_along_axis(ordered, order, 1), -1)

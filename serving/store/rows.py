@@ -1,0 +1,56 @@
+"""What the store keeps, one dataclass per kind of row. Times are microseconds since the epoch, or ordinals."""
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class StoredEvent:
+    """One event; two events with the same `event_id` are the same event."""
+
+    event_id: str
+    user_id: str
+    item_id: str
+    event_type: str
+    timestamp: int
+    value: float | None = None
+    session_id: str | None = None
+    request_id: str | None = None
+    position: int | None = None
+
+
+@dataclass(frozen=True)
+class ItemChange:
+    """The state of an item since the change `number`; `body` is None if the item was deleted."""
+
+    number: int
+    item_id: str
+    body: dict[str, Any] | None
+
+
+@dataclass(frozen=True)
+class ImpressionList:
+    """A list that was returned to a client.
+
+    `propensities` has the probability of each explored position, and None for the other positions.
+    """
+
+    request_id: str
+    user_id: str | None
+    timestamp: int
+    model: str
+    items: list[str]
+    scores: list[float]
+    propensities: list[float | None]
+
+
+@dataclass(frozen=True)
+class StoredKey:
+    """An API key, with a digest in place of its secret."""
+
+    key_id: str
+    name: str
+    digest: str
+    scopes: str
+    created: int
+    revoked: int | None

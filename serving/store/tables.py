@@ -1,0 +1,59 @@
+"""The tables of the store, as they are at the latest revision of `migrations/versions`.
+
+This is what the program reads and writes. A change here needs a new revision; a test compares the two.
+Times are microseconds since the epoch, or ordinals.
+"""
+
+import sqlalchemy as sa
+
+Number = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+"""A 64-bit row number; SQLite numbers rows by itself only where the column is an INTEGER."""
+
+metadata = sa.MetaData()
+about = sa.Table("about", metadata, sa.Column("version", sa.Integer, primary_key=True))
+"""One row, for programs from before the migrations: they refuse a store whose version is not 1."""
+events = sa.Table(
+    "events",
+    metadata,
+    sa.Column("number", Number, primary_key=True, autoincrement=True),
+    sa.Column("event_id", sa.Text, nullable=False, unique=True),
+    sa.Column("user_id", sa.Text, nullable=False),
+    sa.Column("item_id", sa.Text, nullable=False),
+    sa.Column("event_type", sa.Text, nullable=False),
+    sa.Column("timestamp", sa.BigInteger, nullable=False),
+    sa.Column("value", sa.Float),
+    sa.Column("session_id", sa.Text),
+    sa.Column("request_id", sa.Text),
+    sa.Column("position", sa.Integer),
+    sa.Index("events_of_user", "user_id", "timestamp", "number"),
+)
+item_changes = sa.Table(
+    "item_changes",
+    metadata,
+    sa.Column("number", Number, primary_key=True, autoincrement=True),
+    sa.Column("item_id", sa.Text, nullable=False, index=True),
+    sa.Column("body", sa.JSON(none_as_null=True)),
+    sqlite_autoincrement=True,  # a number is never used again, even after its row was deleted
+)
+lists = sa.Table(
+    "lists",
+    metadata,
+    sa.Column("request_id", sa.Text, primary_key=True),
+    sa.Column("user_id", sa.Text, index=True),
+    sa.Column("timestamp", sa.BigInteger, nullable=False, index=True),
+    sa.Column("model", sa.Text, nullable=False),
+    sa.Column("items", sa.JSON, nullable=False),
+    sa.Column("scores", sa.JSON, nullable=False),
+    sa.Column("propensities", sa.JSON, nullable=False),
+)
+forgotten = sa.Table("forgotten", metadata, sa.Column("user_id", sa.Text, primary_key=True))
+keys = sa.Table(
+    "keys",
+    metadata,
+    sa.Column("key_id", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("digest", sa.Text, nullable=False),
+    sa.Column("scopes", sa.Text, nullable=False),
+    sa.Column("created", sa.BigInteger, nullable=False),
+    sa.Column("revoked", sa.BigInteger),
+)

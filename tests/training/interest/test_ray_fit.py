@@ -1,0 +1,152 @@
+"""Fits under Ray Train: two workers, early stopping, the refit, and the text vectors that they leave behind."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from features.histories import EARLY, LATE, EventLog
+from recsys.config import Config
+from recsys.events import DEFAULT_EVENT_WEIGHTS
+from recsys.models.encoder import Tokens, load_encoder, tokenize
+from recsys.models.text_vectors import text_vectors
+from tests.worlds import log_of, tiny_encoder, words
+from training.interest.data import InterestData
+from training.interest.ray_fit import InterestFit, _stalled, choose_epochs, refit
+from training.interest.sequences import prepare
+from training.interest.text_vectors import catalogue_text_vectors
+from training.interest.trainer import InterestTrainer, load_trained
+
+ITEMS, USERS = 30, 24
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return the folder of a tiny encoder."""
+    return tiny_encoder(tmp_path_factory.mktemp("encoder"))
+
+
+def config_of(folder: str, trainable: int = 0, workers: int = 1, **interest: Any) -> Config:
+    without_chance = {"dropout": 0.0, "id_dropout": 0.0, "learning_rate": 3e-3}
+    return Config.model_validate(
+        {
+            "encoder": {"name": folder, "trainable_layers": trainable, "precision": "fp32"},
+            "interest": without_chance | interest,
+            "compute": {"workers": workers, "device": "cpu"},
+        }
+    )
+
+
+def tokens_of(config: Config) -> Tokens:
+    _, tokenizer = load_encoder(config.encoder)
+    return tokenize(words(ITEMS), tokenizer, 16)
+
+
+def log_of_equal_users() -> EventLog:
+    """Return users with four events in train, of the same types in the same order, and one in valid."""
+    rows = [
+        (f"u{user:02}", f"i{(user + 2 * step) % ITEMS}", "purchase" if step == 2 else "click", 10 * step + user % 10)
+        for user in range(USERS)
+        for step in range(5)
+    ]
+    return log_of(rows, ITEMS, ["valid" if row % 5 == 4 else "train" for row in range(len(rows))])
+
+
+def data_of(config: Config) -> InterestData:
+    return prepare(
+        log_of_equal_users(),
+        (EARLY, LATE),
+        tokens_of(config),
+        weights=DEFAULT_EVENT_WEIGHTS,
+        has_clock=True,
+        config=config,
+    )
+
+
+def no_update(share: float, note: str = "") -> None:
+    pass
+
+
+def choose(config: Config, folder: Path) -> InterestFit:
+    return choose_epochs(data_of(config), config=config, seed=3, folder=folder, update=no_update)
+
+
+def restored(fit: InterestFit, config: Config) -> InterestTrainer:
+    """Return a trainer with the weights that `fit` kept."""
+    trainer = InterestTrainer(data_of(config), config, device=CPU, seed=99)
+    trainer.restore(Path(fit.checkpoint))
+    return trainer
+
+
+def scores_of(trainer: InterestTrainer) -> np.ndarray:
+    return np.concatenate(list(trainer.valid_scores()))
+
+
+@pytest.mark.slow
+def test_two_workers_learn_what_one_learns_from_the_same_batches(folder: str, tmp_path: Path) -> None:
+    """Gradients are averaged over workers, so halves of a batch teach what the whole teaches.
+
+    That is exact only where nothing depends on the worker: no dropout, a frozen encoder, the whole catalogue as
+    negatives, and sequences of one length and the same event types, so that the mean of the workers' means is
+    the mean over the batch. A worker that kept its gradients to itself would learn from half of the sequences;
+    its scores are far from those of both.
+    """
+    one, two = config_of(folder, batch_users=8, epochs=2), config_of(folder, workers=2, batch_users=4, epochs=2)
+    alone, together = choose(one, tmp_path / "one"), choose(two, tmp_path / "two")
+    assert together.metric == pytest.approx(alone.metric, abs=1e-3)
+    assert together.metric is not None and together.metric > 0
+    exact, shared = scores_of(restored(alone, one)), scores_of(restored(together, two))
+    np.testing.assert_allclose(shared, exact, atol=1e-4)
+    half = InterestTrainer(data_of(two), two, device=CPU, seed=3, rank=0, world_size=2)
+    for epoch in range(together.epochs):
+        half.fit_epoch(epoch)
+    assert np.abs(scores_of(half) - exact).max() > 1e-2
+
+
+@pytest.mark.slow
+def test_training_stops_after_patience_epochs_without_a_better_one_and_keeps_the_best(
+    folder: str, tmp_path: Path
+) -> None:
+    """The learning rate is so high that an epoch undoes what the ones before it learnt."""
+    config = config_of(folder, epochs=9, patience=1, learning_rate=0.1, batch_users=24)
+    fit = choose(config, tmp_path)
+    metrics = [epoch["ndcg@10"] for epoch in fit.history]
+    assert fit.metric == max(metrics) and fit.epochs == metrics.index(max(metrics)) + 1
+    assert fit.epochs > 1 and len(metrics) == fit.epochs + 1 < 9
+    assert restored(fit, config).evaluate() == pytest.approx(fit.metric, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("metrics", "stalled"),
+    [([], False), ([0.1], False), ([0.1, 0.1], False), ([0.1, 0.3, 0.2], False), ([0.1, 0.1, 0.1], True),
+     ([0.3, 0.1, 0.2], True), ([0.3, 0.1, 0.4, 0.2], False), ([0.1, 0.4, 0.2, 0.3], True)],
+)  # fmt: skip
+def test_an_equal_metric_is_no_progress_and_a_better_one_starts_the_count_anew(
+    metrics: list[float], stalled: bool
+) -> None:
+    """With a patience of two epochs."""
+    assert _stalled([{"ndcg@10": metric} for metric in metrics], 2) is stalled
+
+
+@pytest.mark.slow
+def test_a_refit_by_two_workers_runs_the_chosen_epochs_with_the_chosen_encoder(folder: str, tmp_path: Path) -> None:
+    """It keeps the last epoch, looks at no metric, and a second call returns the result without training."""
+    config = config_of(folder, trainable=1, workers=2, batch_users=4, epochs=2, encoder_learning_rate=3e-3)
+    chosen = choose(config, tmp_path / "choose")
+    options: dict[str, Any] = {"config": config, "seed": 3, "folder": tmp_path / "refit", "update": no_update}
+    fit = refit(data_of(config), chosen, **options)
+    assert (fit.epochs, len(fit.history), fit.metric) == (chosen.epochs, chosen.epochs, None)
+    assert refit(data_of(config), chosen, **options) == fit
+    known = torch.from_numpy(data_of(config).frequencies() > 0)
+    first, second = (load_trained(Path(one.checkpoint), config, known) for one in (chosen, fit))
+    untrained, _ = load_encoder(config.encoder)
+    for name, weight in first.encoder.state_dict().items():
+        torch.testing.assert_close(second.encoder.state_dict()[name], weight, rtol=0, atol=0, msg=name)
+    tokens = tokens_of(config)
+    vectors = catalogue_text_vectors(chosen, first.encoder, tokens, "fp32")
+    np.testing.assert_array_equal(catalogue_text_vectors(fit, second.encoder, tokens, "fp32"), vectors)
+    np.testing.assert_allclose(vectors, text_vectors(first.encoder, tokens, "fp32"), atol=1e-5)
+    assert np.abs(vectors - text_vectors(untrained, tokens, "fp32").numpy()).max() > 1e-3

@@ -1,0 +1,124 @@
+"""The report of one evaluation: as tables for people, as JSON for programs.
+
+In: metrics with intervals. Out: what `recsys evaluate` prints and `--json` writes.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from recsys.atomic import atomic_file
+from recsys.metrics import Interval
+
+
+@dataclass(frozen=True)
+class SourceRecall:
+    """What a candidate source proposes at its quota."""
+
+    quota: int
+    recall: float
+    """Share of the targets that it proposes."""
+    alone: float
+    """Share of the targets that no other source proposes."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """The figures of one evaluation."""
+
+    dataset: str
+    split: str
+    n: int
+    """Requests."""
+    metrics: dict[str, Interval]
+    lists: dict[str, Interval]
+    """Properties of the lists themselves: coverage, novelty, diversity, popularity share."""
+    segments: dict[str, dict[str, Any]]
+    baselines: dict[str, dict[str, Interval]]
+    differences: dict[str, Interval]
+    """ndcg@10 above each baseline (the oracle is none), paired over users."""
+    sources: dict[str, SourceRecall]
+    """What each candidate source brings, and `all of them`."""
+    skipped: dict[str, str] = field(default_factory=dict)
+    """Baselines that could not be fitted, and why."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the report as plain values, the form of `--json`."""
+        baselines = {name: _plain(metrics) for name, metrics in self.baselines.items()}
+        return {
+            "dataset": self.dataset,
+            "split": self.split,
+            "n": self.n,
+            "metrics": _plain(self.metrics | self.lists),
+            "segments": {name: {"n": part["n"], **_plain(part["metrics"])} for name, part in self.segments.items()},
+            "baselines": baselines,
+            "yardsticks": baselines,  # the key until 0.1, readable for one release
+            "differences": _plain(self.differences),
+            "sources": {name: asdict(source) for name, source in self.sources.items()},
+            "skipped": self.skipped,
+        }
+
+    def write(self, path: Path) -> None:
+        """Write the report as JSON, whole or not at all."""
+        with atomic_file(path) as temporary:
+            temporary.write_text(json.dumps(self.as_dict(), indent=1) + "\n", encoding="utf-8")
+
+
+def render(report: Report, console: Console) -> None:
+    """Print the report as tables."""
+    title = f"{report.dataset}, split {report.split}, {report.n:,} requests, full ranking, 95 % intervals"
+    names = ("hr@10", "ndcg@10", "recall@50")
+    table = _table(title, "", *names)
+    table.add_row("[bold]this model[/]", *(f"[bold]{_show(report.metrics[name])}[/]" for name in names))
+    ordered = sorted(report.baselines.items(), key=lambda row: -row[1]["ndcg@10"].value)
+    for name, metrics in ordered:
+        table.add_row(name, *(_show(metrics[metric]) for metric in names))
+    console.print(table)
+    for name, reason in report.skipped.items():
+        console.print(f"{name} left out: {reason}")
+    if report.differences:
+        best = min(report.differences, key=lambda name: report.differences[name].value)
+        gap = report.differences[best]
+        colour = "green" if gap.low > 0 else "red"
+        verdict = "above" if gap.low > 0 else "not above"
+        console.print(f"[{colour}]ndcg@10 is {verdict} the best baseline, {best}: difference {_show(gap)}[/]")
+    _render_rest(report, console)
+
+
+def _render_rest(report: Report, console: Console) -> None:
+    segments = _table("by kind of target and of history", "", "requests", "hr@10", "ndcg@10")
+    for name, part in report.segments.items():
+        segments.add_row(name, f"{part['n']:,}", _show(part["metrics"]["hr@10"]), _show(part["metrics"]["ndcg@10"]))
+    console.print(segments)
+    sources = _table("candidate sources", "", "quota", "recall at quota", "by it alone")
+    for name, source in report.sources.items():
+        sources.add_row(name, f"{source.quota}", f"{source.recall:.4f}", f"{source.alone:.4f}")
+    console.print(sources)
+    rest = _table("other figures of this model", "", "this model")
+    for name, interval in (report.metrics | report.lists).items():
+        if name not in ("hr@10", "ndcg@10", "recall@50"):
+            rest.add_row(name, _show(interval))
+    console.print(rest)
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", padding=0)
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="right" if index else "left", no_wrap=True)
+    return table
+
+
+def _show(interval: Interval) -> str:
+    if interval.low == interval.high:
+        return f"{interval.value:.4f}"
+    low, high = (f"{bound:.3f}".removeprefix("0") for bound in (interval.low, interval.high))
+    return f"{interval.value:.4f} \\[{low}, {high}]"
+
+
+def _plain(metrics: dict[str, Interval]) -> dict[str, dict[str, float]]:
+    return {name: interval.as_dict() for name, interval in metrics.items()}

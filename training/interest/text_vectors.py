@@ -1,0 +1,31 @@
+"""The text vectors of the catalogue after a fit, without encoding it a second time where that can be avoided.
+
+In: a fit and its text encoder. Out: pooled vectors `[N, H]`, from which item vectors follow by a small projection.
+
+A new item is encoded by serving (`recsys.models.text_vectors`), and an old item with the same text must get the same
+vector. Training on a CPU computes exactly serving's vectors, unless serving encodes in int8 there: then the catalogue
+is encoded once more, in int8. Vectors of a GPU are kept as they are: whoever serves them encodes on another device
+anyway, and rounds in its own way. `refit` leaves the encoder as it is, so one call serves both fits.
+
+Shapes: N catalogue, H width of the text encoder.
+"""
+
+from pathlib import Path
+
+from recsys.arrays import Floats
+from recsys.models.encoder import TextEncoder, Tokens
+from recsys.models.encoder_int8 import int8_encoder
+from recsys.models.text_vectors import text_vectors
+from training.interest.ray_fit import InterestFit
+from training.interest.trainer import load_text_vectors
+
+
+def catalogue_text_vectors(fit: InterestFit, encoder: TextEncoder, tokens: Tokens, precision: str) -> Floats:
+    """Return the text vectors `[N, H]` of the catalogue `tokens` by the `encoder` of `fit`, as they are served.
+
+    `precision` is that of the configuration.
+    """
+    if fit.device == "cpu" and int8_encoder(encoder, precision):
+        vectors: Floats = text_vectors(encoder, tokens, precision).numpy()
+        return vectors
+    return load_text_vectors(Path(fit.checkpoint))
