@@ -45,6 +45,6 @@ def test_the_decisions_are_listed_with_date_and_status() -> None:
     rows = (ROOT / "docs/decisions/README.md").read_text(encoding="utf-8").splitlines()
     for path in sorted(ROOT.glob("docs/decisions/[0-9]*.md")):
         lines = path.read_text(encoding="utf-8").splitlines()
-        date, status = lines[2].removeprefix("- Date: "), lines[3].removeprefix("- Status: ")
+        date, status = lines[2].removeprefix("Date: "), lines[3].removeprefix("Status: ")
         title = lines[0].removeprefix(f"# {path.name[:3]} – ")
         assert f"| {path.name[:3]} | [{title}]({path.name}) | {date} | {status} |" in rows
