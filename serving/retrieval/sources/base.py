@@ -100,7 +100,7 @@ class Candidates:
         """`[R, C]`, False where padded."""
         return self.items >= 0
 
-    @property
+    @cached_property
     def interest(self) -> Floats:
         """`[R, C, 2]` inner products with the user vectors, one per head; 0 where padded."""
         return np.where(self.present[:, :, None], self._products[:, :, :2], 0)
