@@ -97,7 +97,7 @@ def test_a_failed_run_is_kept_and_goes_on_with_the_same_job_alone(
     assert "\n" not in str(raised.value) and not out.exists()
     assert sorted(path.name for path in (work / "lists").iterdir()) == ["part-00000.parquet", "part-00001.parquet"]
     histories.write_bytes(content)
-    with pytest.raises(RecsysError, match="go on with --resume, or remove"):
+    with pytest.raises(RecsysError, match="continue it with --resume, or remove"):
         write(out)
     with pytest.raises(RecsysError, match="needs the same job, but k differ"):
         write(out, resume=True, k=3)
@@ -110,7 +110,7 @@ def test_a_failed_run_is_kept_and_goes_on_with_the_same_job_alone(
 def test_a_killed_run_goes_on(bundle: Path, log: EventLog, tmp_path: Path) -> None:
     """With every list there, once."""
     program = (
-        "import sys, serving.batch; from pathlib import Path; import polars as pl; from tests import test_batch as t\n"
+        "import sys, serving.batch; from pathlib import Path; import polars as pl; from tests.serving import test_batch as t\n"
         "from tests.worlds import log_of\n"
         "serving.batch.PART_USERS = 1\n"
         "bundle, out, resume = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3] == 'resume'\n"
