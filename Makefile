@@ -53,7 +53,7 @@ benchmark-ann: install ## recall and speed of the index at 1,000,000 items (some
 benchmark-soak: install ## ten minutes of load on a server, with model reloads and a restart of the store
 	$(BIN)/python -m benchmarks.soak
 
-benchmark-encode: install ## encoding new items against sentence-transformers, and how like the vectors are
+benchmark-encode: install ## encoding new items against sentence-transformers, and the similarity of the vectors
 	$(BIN)/python -m benchmarks.encode_speed
 
 test: install ## all tests (some 15 minutes on 2 cores)

@@ -264,8 +264,8 @@ def measure(folder: Path, name: str, seed: int) -> None:
     """Write ndcg@10 on `valid` after each epoch to the variant's file, unless it is there."""
     variant = VARIANTS[name]
     dataset = load_dataset(folder)
-    found = WORK / dataset.info.name / f"{name} {seed}.json"
-    if found.exists():
+    measured = WORK / dataset.info.name / f"{name} {seed}.json"
+    if measured.exists():
         return
     frozen = ("encoder.trainable_layers=0",) if variant.base == FROZEN else ()
     prepared = variant.data(prepare_dataset(dataset, load_config(None, frozen + variant.settings), seed))
@@ -283,8 +283,8 @@ def measure(folder: Path, name: str, seed: int) -> None:
     for epoch in range(prepared.config.interest.epochs):
         trainer.fit_epoch(epoch)
         epochs.append(trainer.evaluate())
-    found.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_file(found) as temporary:
+    measured.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(measured) as temporary:
         temporary.write_text(json.dumps(epochs), encoding="utf-8")
 
 
@@ -298,12 +298,12 @@ def table(dataset: Path) -> list[str]:
     """Return the rows of all that was measured of a dataset; differences are over the seeds of both."""
     lines = ["| variant | ndcg@10 on valid, seed 0 on | against its base |", "|---|---|---|"]
     for name, variant in VARIANTS.items():
-        found, base = best_epochs(dataset, name), best_epochs(dataset, variant.base)
-        both = found.keys() & base.keys()
+        values, base = best_epochs(dataset, name), best_epochs(dataset, variant.base)
+        both = values.keys() & base.keys()
         if both:
-            gap = np.mean([found[seed] - base[seed] for seed in both])
+            gap = np.mean([values[seed] - base[seed] for seed in both])
             shown = "" if name == variant.base else f"{gap:+.4f}"
-            lines.append(f"| {name} | {', '.join(f'{value:.4f}' for value in found.values())} | {shown} |")
+            lines.append(f"| {name} | {', '.join(f'{value:.4f}' for value in values.values())} | {shown} |")
     return lines
 
 

@@ -89,7 +89,6 @@ def makers() -> dict[str, Callable[[TextEncoder, Calibration], Int8Encoder]]:
     if importlib.util.find_spec("nncf") is None:
         print("nncf is not installed: its rows are left out")
         return {"ours": ours}
-    logging.getLogger("nncf").setLevel(logging.ERROR)
     return {"ours": ours, "nncf.compress_weights": nncf_weights, "nncf.quantize": nncf_static}
 
 
@@ -109,6 +108,7 @@ def nncf_weights(encoder: TextEncoder, _: Calibration) -> Int8Encoder:
     """Return the encoder with weights quantised by NNCF and activations by OpenVINO, 96 of them with one scale."""
     import nncf
 
+    nncf.set_log_level(logging.ERROR)
     graph = nncf.compress_weights(to_graph(Unpadded(encoder)), mode=nncf.CompressWeightsMode.INT8_SYM)
     return Quantised(graph, encoder.width, 96)
 
@@ -117,6 +117,7 @@ def nncf_static(encoder: TextEncoder, calibration: Calibration) -> Int8Encoder:
     """Return the encoder quantised by NNCF: SmoothQuant, and scales of activations that calibration sets for good."""
     import nncf
 
+    nncf.set_log_level(logging.ERROR)
     graph = nncf.quantize(
         to_graph(Unpadded(encoder)),
         nncf.Dataset(calibration),

@@ -66,16 +66,16 @@ def main() -> None:
     present = shown.present
     truth = shown.labels[present].astype(np.float64)
     print(f"{'heads':10}{'event':10}{'auc':>8}{'logloss':>9}{'calibration error':>19}   ({int(present.sum()):,} shown)")
-    found = {}
+    levelled = {}
     for name, ranker in (("two", two.ranker), ("one", one)):
         probabilities = ranker.probabilities(shown.dense, shown.categorical)[present]
         for head, event in enumerate(HEADS):
-            found[name, event] = moved(probabilities[:, head], levels[head])
-            values = [measure(found[name, event], truth[:, head]) for measure in (auc, logloss, calibration_error)]
+            levelled[name, event] = moved(probabilities[:, head], levels[head])
+            values = [measure(levelled[name, event], truth[:, head]) for measure in (auc, logloss, calibration_error)]
             print(f"{name:10}{event:10}{values[0]:8.4f}{values[1]:9.4f}{values[2]:19.4f}")
     owners = np.repeat(part.users, present.sum(1))
     for measure in (auc, logloss):
-        gap = difference(measure, found["two", "purchase"], found["one", "purchase"], truth[:, 1], owners)
+        gap = difference(measure, levelled["two", "purchase"], levelled["one", "purchase"], truth[:, 1], owners)
         print(f"{measure.__name__} of purchases, two heads above one: {gap.value:.4f} [{gap.low:.4f}, {gap.high:.4f}]")
     draw(two, evaluation, options.out)
     console.print(f"wrote {options.out}")

@@ -53,11 +53,11 @@ def at_rate(port: int, requests: list[Request], per_second: float, seconds: floa
 
     def work() -> None:
         call = Caller(port)
-        while (place := next(number)) < total:
-            moment = start + place / per_second
+        while (index := next(number)) < total:
+            moment = start + index / per_second
             time.sleep(max(moment - time.perf_counter(), 0))
-            call(requests[place % len(requests)])
-            taken[place] = 1000 * (time.perf_counter() - moment)
+            call(requests[index % len(requests)])
+            taken[index] = 1000 * (time.perf_counter() - moment)
 
     _together(work, callers)
     return taken

@@ -76,7 +76,7 @@ def measure(folder: Path, fit_on: FitOn, seed: int) -> dict[str, Any]:
     """Return the figures of one training, from its file where it was measured before."""
     dataset = load_dataset(folder)
     work = WORK / dataset.info.name / f"{fit_on}-{seed}"
-    measured = work / "found.npz"
+    measured = work / "measured.npz"
     if not measured.exists():
         prepared = prepare_dataset(dataset, Config(), seed)
         start = time.monotonic()

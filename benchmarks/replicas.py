@@ -3,7 +3,7 @@
     python -m benchmarks.replicas --items 10000 --clients 16
 
 In: the URL of a PostgreSQL database in RECSYS_TEST_POSTGRES. Out: a line per server. All servers are up
-the whole time and are asked in turn, round after round, so that what else the machine does meets all alike.
+the whole time and get requests in turn, round after round, so that other work on the machine affects them equally.
 """
 
 import argparse

@@ -158,7 +158,7 @@ def _server(options: argparse.Namespace) -> Iterator[int]:
 
 def _event_seen(call: Caller, number: int) -> float:
     """Return the milliseconds from an event of an unknown user to the answered list that follows from it."""
-    user, item = f"stranger {number}", f"i{number:07d}"
+    user, item = f"new user {number}", f"i{number:07d}"
     start = time.perf_counter()
     call.json("POST", "/v1/events", {"events": [{"user_id": user, "item_id": item}]})
     answer = call.json("POST", "/v1/recommend", {"user_id": user, "k": 20, "explain": True})
@@ -174,7 +174,7 @@ def _item_found(call: Caller, number: int) -> float:
     call.json("PUT", "/v1/items", {"items": [{"item_id": item, "title": "a green lamp", "brand": brand}]})
     answer = call.json("POST", "/v1/recommend", {"user_id": "u0000001", "k": 20, "filters": {"brand": brand}})
     taken = 1000 * (time.perf_counter() - start)
-    assert [found["item_id"] for found in answer["items"]] == [item]
+    assert [listed["item_id"] for listed in answer["items"]] == [item]
     return taken
 
 

@@ -94,12 +94,12 @@ def log_of(topics: np.ndarray, users: int, events: int, rng: np.random.Generator
     """Return users who stay with three topics of their own."""
     order = np.argsort(topics, kind="stable")
     starts = np.searchsorted(topics[order], np.arange(TOPICS + 1))
-    wanted = rng.integers(TOPICS, size=(users, 3))[np.arange(users)[:, None], rng.integers(3, size=(users, events))]
-    places = starts[wanted] + (rng.random((users, events)) ** 2 * np.diff(starts)[wanted]).astype(np.int64)
+    topic = rng.integers(TOPICS, size=(users, 3))[np.arange(users)[:, None], rng.integers(3, size=(users, events))]
+    rows = starts[topic] + (rng.random((users, events)) ** 2 * np.diff(starts)[topic]).astype(np.int64)
     frame = pl.DataFrame(
         {
             "user_id": [f"u{user:07d}" for user in np.repeat(np.arange(users), events)],
-            "item": order[np.minimum(places, len(topics) - 1)].ravel(),
+            "item": order[np.minimum(rows, len(topics) - 1)].ravel(),
             "timestamp": START_US + rng.integers(0, 90 * 86_400_000_000, users * events),
         }
     )

@@ -73,7 +73,7 @@ class ItemFacts:
     category: Ints
     """`[N]` code from 1; 0 where unknown."""
     created: Ints
-    """`[N]` microseconds; the first event's time where the data do not say, -1 for neither."""
+    """`[N]` microseconds; the time of the first event if missing, -1 if there is none either."""
     attributes: Floats
     """`[N, A]` numeric attributes named in the configuration."""
     purchases: Floats
@@ -101,7 +101,7 @@ class ItemFacts:
 
     @cached_property
     def of_past(self) -> tuple[Floats, Ints, Ints]:
-        """Price, brand and category `[N + 1]` of what a history can hold: the items, and last a typed sentence."""
+        """Price, brand and category `[N + 1]` of every possible history entry: all items, and last a typed sentence."""
         return np.append(self.price, self.median_price), np.append(self.brand, 0), np.append(self.category, 0)
 
 
@@ -133,7 +133,7 @@ def fit_facts(items: pl.DataFrame, log: EventLog | None, attributes: tuple[str, 
 def extend_facts(facts: ItemFacts, items: pl.DataFrame, changed: Ints, attributes: tuple[str, ...]) -> ItemFacts:
     """Return `facts` for `items`, whose rows `changed` differ from what was fitted or follow it.
 
-    Brands and categories that only changed items have stay unknown to the ranker.
+    Brands and categories found only on changed items stay unknown to the ranker.
     """
     fresh = fit_facts(items[changed], None, attributes)
     known, total = len(facts.price), items.height

@@ -10,8 +10,8 @@ computes its column from `FeatureInputs`.
 Shapes: R requests, C candidates (-1 padded), L history positions, N catalogue, S sources, E events.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -22,6 +22,7 @@ from features.facts import ItemFacts
 from features.histories import Histories
 from features.keys import composite_keys
 from recsys.arrays import Bools, Floats, Ints
+from recsys.errors import RecsysError
 from recsys.events import DAY_US
 
 Column = NDArray[Any]
@@ -32,7 +33,7 @@ ABSENT_AGE_DAYS = 365.0
 
 @dataclass(frozen=True)
 class FeatureInputs:
-    """What the features of R requests' candidates are computed from; what several of them share is computed once."""
+    """What the features of R requests' candidates are computed from; shared intermediate results are computed once."""
 
     facts: ItemFacts
     has_clock: bool
@@ -63,7 +64,7 @@ class FeatureInputs:
 
     @cached_property
     def popularity(self) -> Ints:
-        """`[R, C]` events of each candidate before the request; without a clock all, since ordinals do not compare."""
+        """`[R, C]` events of each candidate before the request; without a clock all events, because ordinals are not comparable."""
         events = self.facts.events
         return self.events_before(0) if self.has_clock else events.counts[self.items]
 
@@ -85,7 +86,7 @@ class FeatureInputs:
 
     @cached_property
     def price_level(self) -> Column:
-        """`[R, 1]` mean price of the history, with one event of the median price."""
+        """`[R, 1]` mean price of the history, smoothed by one event at the median price."""
         prices, _, _ = self.facts.of_past
         total = np.where(self.known, prices[self.histories.items], 0).sum(1, keepdims=True)
         return (total + prices[-1]) / (self.length + 1)
@@ -242,9 +243,30 @@ class RankingFeatures:
     """Names of the scores that are features."""
     attributes: tuple[str, ...]
 
+    fitted: tuple[str, ...] | None = None
+    """Names of the features that the ranker was fitted on; None for all that this version computes."""
+
     @cached_property
     def columns(self) -> dict[str, Feature]:
         """The dense features by name, in the order in which the ranker gets them."""
+        columns = self._known_columns()
+        return columns if self.fitted is None else {name: columns[name] for name in self.fitted}
+
+    def restricted(self, names: Sequence[str]) -> "RankingFeatures":
+        """Return the features `names` alone, for a ranker that was fitted on them.
+
+        Raises:
+            RecsysError: this version does not compute one of them.
+        """
+        unknown = [name for name in names if name not in self.columns]
+        if unknown:
+            raise RecsysError(
+                f"{len(unknown)} of {len(names)} ranking features of the model are unknown to this version, "
+                f"for example {unknown[0]}; train the model again"
+            )
+        return replace(self, fitted=tuple(names))
+
+    def _known_columns(self) -> dict[str, Feature]:
         columns: dict[str, Feature] = {}
         for name in self.sources:
             columns[f"relative_{name}"] = lambda inputs, name=name: inputs.standardised[name]  # type: ignore[misc]
@@ -290,7 +312,7 @@ class RankingFeatures:
 def occurrences(past: NDArray[np.integer], items: Ints) -> tuple[Ints, Ints]:
     """Return how often each of `items` `[R, C]` is in its row of `past` `[R, L]`, and its last position there.
 
-    -1 in `past` is nothing; the position is -1 for what is not there.
+    -1 pads `past`; absent items get the position -1.
     """
     base = int(max(past.max(initial=0), items.max(initial=0))) + 1
     rows, positions = np.nonzero(past >= 0)

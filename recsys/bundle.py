@@ -3,7 +3,7 @@
 In: a folder that holds the saved parts. Out: the same folder, sealed by `manifest.json`, which names the
 format and the SHA-256 of every file and is verified before anything is loaded. No file is a pickle.
 
-A bundle of the release before still loads: `UPGRADES` has one step for each older format that is read.
+A bundle of the previous release still loads: `UPGRADES` has one step for each older format that is read.
 See `docs/decisions/009-the-bundles-format.md`.
 """
 
@@ -55,7 +55,7 @@ def verify(folder: Path) -> dict[str, Any]:
     """Check every file of the bundle against its manifest and return the manifest.
 
     Raises:
-        RecsysError: there is no bundle, its format is not read, or files are missing or altered.
+        RecsysError: there is no bundle, its format is not supported, or files are missing or altered.
     """
     manifest = _read_manifest(folder)
     listed: dict[str, str] = manifest["files"]
@@ -74,7 +74,7 @@ def read_config(folder: Path) -> Config:
     """Return the resolved configuration that the bundle was trained with, in the terms of this release.
 
     Raises:
-        RecsysError: there is no bundle, or its format is not read.
+        RecsysError: there is no bundle, or its format is not supported.
     """
     stored = _read_manifest(folder)["format"]
     config: RawConfig = json.loads((folder / CONFIG).read_text(encoding="utf-8"))

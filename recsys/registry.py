@@ -54,7 +54,7 @@ def bundle_folder(model: str) -> Path:
     `model` is a folder, or `models:/NAME@ALIAS`, `models:/NAME/VERSION`, `runs:/RUN/bundle`.
 
     Raises:
-        RecsysError: nothing of that name is registered, its files are gone, or MLflow is unreachable.
+        RecsysError: no model with that name is registered, its files are gone, or MLflow is unreachable.
     """
     if ":/" not in model:
         folder = Path(model)
@@ -71,7 +71,7 @@ def resolve(model: str) -> str:
     """Return the version that `model` names now: `models:/NAME/VERSION` for an alias, else `model` itself.
 
     Raises:
-        RecsysError: nothing of that name is registered, or MLflow is unreachable.
+        RecsysError: no model with that name is registered, or MLflow is unreachable.
     """
     name, at, alias = model.removeprefix("models:/").partition("@")
     if not (at and model.startswith("models:/")):

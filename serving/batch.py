@@ -90,12 +90,12 @@ class Written:
 def write_lists(
     job: Job, catalogue: pl.DataFrame, log: EventLog, users: list[str], out: Path, resume: bool, update: Update
 ) -> Written:
-    """Write the lists of `users` into the new folder `out`; users that `log` does not know get what is popular.
+    """Write the lists of `users` into the new folder `out`; users without events in `log` get popular items.
 
     `log` is over the items of `serving.loading.catalogue_ids`.
 
     Raises:
-        RecsysError: `out` is there, another run writes it, an unfinished run is another job, or a worker failed.
+        RecsysError: `out` exists, another run is writing it, a stopped run belongs to a different job, or a worker failed.
     """
     start, work = time.monotonic(), out.resolve().with_name(f".{out.resolve().name}.partial")
     with _alone(out, work):
@@ -139,7 +139,7 @@ class ListMaker:
         self.ids = np.array(self.recommender.retriever.items["item_id"].to_list())
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Make the lists of part `row["part"]`; a failure is returned, for the other parts to go on."""
+        """Make the lists of part `row["part"]`; a failure is returned instead of raised, so that the other parts continue."""
         try:
             self.make(row["part"])
         except Exception as error:
@@ -190,7 +190,7 @@ def stored_histories(stored: pl.DataFrame, length: int, now: int) -> Histories:
 
 
 def read_users(path: Path) -> list[str]:
-    """Return the distinct user ids of a file: a Parquet or CSV file with `user_id`, or one id a line.
+    """Return the distinct user ids of a file: a Parquet or CSV file with `user_id`, or one id per line.
 
     Raises:
         RecsysError: the file is missing, unreadable or has no such column.
@@ -204,7 +204,9 @@ def read_users(path: Path) -> list[str]:
             users = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError, pl.exceptions.PolarsError) as error:
         reason = (str(error).splitlines() or [repr(error)])[0]
-        raise RecsysError(f"--users {path}: {reason}; give .parquet or .csv with user_id, or one id a line") from error
+        raise RecsysError(
+            f"--users {path}: {reason}; give .parquet or .csv with user_id, or one id per line"
+        ) from error
     return list(dict.fromkeys(user for user in users if user))
 
 
@@ -226,7 +228,7 @@ def _alone(out: Path, work: Path) -> Iterator[None]:
 def _prepare(
     job: Job, catalogue: pl.DataFrame, log: EventLog, users: list[str], out: Path, work: Path, resume: bool
 ) -> bool:
-    """Lay out what the actors read, or find it there; return whether an unfinished run goes on."""
+    """Write what the actors read unless it exists; return whether a stopped run is resumed."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RecsysError(f"{out}: exists and is not an empty folder; name another or remove it first")
     note = work / "job.json"
@@ -234,7 +236,7 @@ def _prepare(
         before = json.loads(note.read_text(encoding="utf-8"))
         differing = [name for name, value in asdict(job).items() if before.get(name) != value]
         if not resume:
-            raise RecsysError(f"{out}: a run was stopped before it was done; go on with --resume, or remove {work}")
+            raise RecsysError(f"{out}: a previous run did not finish; continue it with --resume, or remove {work}")
         if differing:
             raise RecsysError(f"{out}: --resume needs the same job, but {', '.join(differing)} differ; remove {work}")
         return True
@@ -278,7 +280,7 @@ def _histories(log: EventLog, rows: list[int], now: int, length: int) -> Histori
 
 
 def _made(job: Job, work: Path, todo: list[int]) -> Iterator[int]:
-    """Have actors make the parts `todo`; yield each when it lies on disk, and raise for those that failed at the end."""
+    """Have actors make the parts `todo`; yield each once it is written, and raise at the end if any failed."""
     if not todo:
         return
     start_ray()

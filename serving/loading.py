@@ -1,4 +1,4 @@
-"""Write a `Recommender` into a bundle folder and read it back, for its own or a grown catalogue.
+"""Write a `Recommender` into a bundle folder and read it back, for its original catalogue or an extended one.
 
 In and out: the bundle folder (see `recsys.bundle`), a `Recommender`, and the users' histories as of
 the fit (`users.parquet`).
@@ -69,6 +69,7 @@ def save_bundle(folder: Path, recommender: Recommender, tokenizer: Any, log: Eve
         "exclude_seen": retriever.exclude_seen,
         "sources": list(retriever.sources),
         "attributes": list(features.attributes),
+        "features": features.names,
     }
     (folder / SERVING).write_text(json.dumps(serving, indent=1), encoding="utf-8")
     seal(folder, config, about)
@@ -99,13 +100,16 @@ def _load_retriever(folder: Path, config: Config, model: InterestModel) -> Retri
     vectors = load_file(folder / "vectors.safetensors")["vectors"].numpy()
     names = serving["sources"]
     facts = ItemFacts.load(folder / "facts.npz")
+    features = RankingFeatures(facts, serving["has_clock"], feature_sources(names), tuple(serving["attributes"]))
+    if "features" in serving:  # bundles of format 4 have all the features of their time
+        features = features.restricted(serving["features"])
     return Retriever(
         config=config,
         items=pl.read_parquet(folder / "items.parquet"),
         model=model,
         vectors=vectors,
         sources={name: SOURCES[name].load(folder, vectors) for name in names},
-        features=RankingFeatures(facts, serving["has_clock"], feature_sources(names), tuple(serving["attributes"])),
+        features=features,
         exclude_seen=serving["exclude_seen"],
     )
 
@@ -204,12 +208,12 @@ def read_sentences(retriever: Retriever, tokenizer: Any, texts: list[str]) -> Se
 
 
 def feature_sources(names: Iterable[str]) -> tuple[str, ...]:
-    """Return the scores that the ranker sees: one a source, and the interest of the purchase head."""
+    """Return the scores that the ranker sees: one per source, and the interest of the purchase head."""
     return (*names, PURCHASE_INTEREST)
 
 
 def encode_items(model: InterestModel, tokenizer: Any, items: pl.DataFrame, config: Config, rows: Ints) -> Floats:
-    """Return the unit vectors `[n, D]` of `items`, which are the `rows` `[n]` of the catalogue."""
+    """Return the unit vectors `[n, D]` of `items`, which have the `rows` `[n]` in the catalogue."""
     texts = item_texts(items, tokenizer.sep_token, config.encoder.max_tokens)
     tokens = tokenize(texts, tokenizer, config.encoder.max_tokens)
     return project(model, text_vectors(model.encoder, tokens, config.encoder.precision), rows)
@@ -228,7 +232,7 @@ def _load_model(folder: Path, config: Config) -> tuple[InterestModel, Any]:
     known = state.get("id_table.known")
     table = TorchRecIdTable(known, encoder.width) if known is not None else None
     model = InterestModel(encoder, config.interest, table)
-    model.load_state_dict(state, strict=False, assign=True)  # what is mapped from the file is shared by processes
+    model.load_state_dict(state, strict=False, assign=True)  # memory-mapped tensors are shared between processes
     return model.eval(), tokenizer
 
 
@@ -247,7 +251,7 @@ def _histories_table(log: EventLog, length: int) -> pl.DataFrame:
 
 
 def read_dataset(folder: Path, config: Config, trained_on: str, model: str) -> Dataset:
-    """Return the dataset in `folder`; note it where it is not the one that `model` was trained on."""
+    """Return the dataset in `folder`; print a note if it is not the one that `model` was trained on."""
     with stage("reading the data"):
         dataset = load_dataset(folder, config.data.on_invalid)
     if dataset.fingerprint != trained_on:

@@ -1,4 +1,4 @@
-"""Between the ids that callers know and the rows that the recommender works on.
+"""Translates between the ids of callers and the row numbers of the recommender.
 
 In: user ids, histories as item ids or events. Out: `Histories`; item ids of rankings.
 """
@@ -62,7 +62,7 @@ class Lookup:
         """Return the histories of requests `(user_id, history)`.
 
         A history that is sent replaces what the bundle knows of the user; items that it does not
-        know are left out. Users known by neither have an empty history. `now` is in microseconds;
+        know are left out. Users without events have an empty history. `now` is in microseconds;
         by default just after the newest event that the bundle knows. `typed` puts what the users
         typed behind their events (see `Sentences`).
         """

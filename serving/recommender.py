@@ -1,4 +1,4 @@
-"""Retrieve, rank and re-rank: the one path to every list that anyone sees.
+"""Retrieve, rank and re-rank: the single code path behind every list.
 
 In: histories of R requests. Out: `Ranking`, lists `[R, K]` with scores and probabilities.
 Evaluation, batch lists, the API and the registered model all call `Recommender`.
@@ -21,10 +21,10 @@ from serving.retrieval.sources import Sentences
 
 @dataclass(frozen=True)
 class ItemFilter:
-    """The items that a request's filters leave."""
+    """The items that pass a request's filters."""
 
     name: str
-    """The filters as text: two filters of one name leave the same items of a catalogue."""
+    """The filters as text; filters with equal names allow the same items of a catalogue."""
     allowed: Bools = field(compare=False)
     """`[N]`"""
 
@@ -95,7 +95,7 @@ class Recommender:
     def recommend(self, histories: Histories, options: RecommendOptions, sentences: Sentences | None = None) -> Ranking:
         """Return the best items for each request: k of them, or fewer where no more are allowed and available.
 
-        `sentences` are those that histories hold as the item N.
+        `sentences` are what the users typed; histories refer to them by the item index N.
         """
         order = np.arange(len(histories))
         if len(order) > BLOCK:  # histories of similar length together have little padding
@@ -108,7 +108,7 @@ class Recommender:
         return Ranking.join(parts).rows(np.argsort(order))
 
     def rank(self, histories: Histories, candidates: Ints, *, explain: bool = False) -> Ranking:
-        """Return all `candidates` `[R, C]` (-1 padded) in their order of value."""
+        """Return all `candidates` `[R, C]` (-1 padded) sorted by value."""
         valued = self._value(self.retriever.open(histories), candidates)
         return valued.in_order(by_value(valued.score, candidates.shape[1]), self.ranker if explain else None)
 

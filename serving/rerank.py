@@ -45,7 +45,7 @@ class Reranker:
 
 
 def by_value(values: Floats, k: int) -> Ints:
-    """Return the columns `[R, K]` of the k largest `values` `[R, C]`, best first, -1 padded; -inf is no candidate."""
+    """Return the columns `[R, K]` of the k largest `values` `[R, C]`, best first, -1 padded; -inf marks what is not a candidate."""
     columns = np.full((len(values), k), -1, np.int64)
     order = np.argsort(-values, axis=1, kind="stable")[:, :k]
     columns[:, : order.shape[1]] = np.where(np.isfinite(np.take_along_axis(values, order, 1)), order, -1)
@@ -57,9 +57,9 @@ def diverse(
 ) -> NDArray[np.intp]:
     """Return the indexes `[≤ k]` of a list among `values` `[C]` by maximal marginal relevance, best first.
 
-    The next item is the one of the largest `(1 - diversity) · value - diversity · similarity`, with values scaled to
+    The next item is the one with the largest `(1 - diversity) · value - diversity · similarity`, with values scaled to
     [0, 1] and similarity the largest cosine to an item above it (Carbonell and Goldstein 1998). `vectors` `[C, D]`
-    are unit vectors, `brands` `[C]` codes (0 for none); values of -inf are no candidates.
+    are unit vectors, `brands` `[C]` codes (0 for none); -inf marks what is not a candidate.
     """
     order = np.argsort(-values, kind="stable")
     order = order[np.isfinite(values[order])]
@@ -85,8 +85,8 @@ def diverse(
 def explore(listed: Ints, new: Ints, share: float, rng: np.random.Generator) -> tuple[Ints, list[float | None]]:
     """Give each position of `listed` `[K]`, with probability `share`, to one of the items `new` `[n]`, drawn evenly.
 
-    An item is drawn once, so that a position far down may find none left. Return the list, and for each explored
-    position the probability of that very item in it (see `propensities`), None for the others.
+    An item is drawn once, so the pool may run out before the last positions. Return the list, and for each explored
+    position the probability that this item was placed there (see `propensities`), None for the others.
     """
     pool = np.setdiff1d(new, listed)
     explored = np.flatnonzero(rng.random(len(listed)) < share)[: len(pool)]
@@ -109,7 +109,7 @@ def propensities(positions: int, pool: int, share: float) -> NDArray[np.float64]
 
 
 def _within_cap(brands: Ints, most: int) -> Bools:
-    """Return which of `brands` `[C]` are among the first `most` of their kind; 0 is no brand."""
+    """Return which of `brands` `[C]` are among the first `most` of their brand; 0 means no brand."""
     order = np.argsort(brands, kind="stable")
     starts = np.searchsorted(brands[order], brands[order], side="left")
     nth = np.empty(len(brands), np.int64)

@@ -152,7 +152,7 @@ def test_the_json_report_has_the_documented_form(inside: Shop, capsys: pytest.Ca
 
 
 def test_a_stopped_run_goes_on_where_it_was(tmp_path: Path, inside: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`--resume` keeps the finished stages, refuses other options, and ends with a registered model."""
+    """`--resume` keeps the finished segments, refuses other options, and ends with a registered model."""
     monkeypatch.chdir(tmp_path)
     simulate(tmp_path / "shop", users=150, items=100, seed=1)
     config = inside.config.model_copy(update={"interest": inside.config.interest.model_copy(update={"epochs": 1})})
@@ -203,9 +203,9 @@ def test_a_model_that_is_not_registered_is_one_clear_line(
     assert os.listdir(tmp_path) == []
 
 
-def test_stages_are_apart_in_time(inside: Shop) -> None:
+def test_segments_are_apart_in_time(inside: Shop) -> None:
     """The ranker learns from what comes after the first interest model's events, and test comes last."""
     log = read_log(load_dataset(inside.dataset), inside.config)
-    newest = [log.times[log.segments == stage].max() for stage in (EARLY, LATE, VALID)]
-    oldest = [log.times[log.segments == stage].min() for stage in (LATE, VALID, TEST)]
+    newest = [log.times[log.segments == segment].max() for segment in (EARLY, LATE, VALID)]
+    oldest = [log.times[log.segments == segment].min() for segment in (LATE, VALID, TEST)]
     assert all(before < after for before, after in zip(newest, oldest, strict=True))

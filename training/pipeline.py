@@ -50,7 +50,7 @@ from training.ranker import fit_ranker
 from training.ranker.data import RankingData, ranking_data
 
 REPEAT_SHARE = 0.01
-"""Share of targets that users had seen from which on seen items stay in lists (`exclude_seen=auto`)."""
+"""If at least this share of the targets had been seen before, seen items stay in lists (`exclude_seen=auto`)."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def train(
     """Train on the dataset in `folder`, log to MLflow and register the bundle.
 
     Raises:
-        RecsysError: the data, the configuration or the run to resume is not as it must be.
+        RecsysError: the data, the configuration or the run to resume is invalid.
     """
     with stage("reading the data"):
         dataset = load_dataset(folder, config.data.on_invalid)
@@ -109,7 +109,7 @@ def train(
         report = _report(recommender, prepared, fit_on)
         version = _register(run_id, recommender, prepared, fit_on, report)
     except BaseException:
-        with suppress(RecsysError):  # what stopped the run matters more than a store that cannot note it
+        with suppress(RecsysError):  # the original error matters more than a failure to record it
             tracking.end_run(run_id, finished=False)
         raise
     tracking.end_run(run_id, finished=True)

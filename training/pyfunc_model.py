@@ -1,4 +1,4 @@
-"""The registered model: MLflow runs this script ("models from code") and keeps what it sets.
+"""The registered model: MLflow runs this script ("models from code") to load the model that it sets.
 
 In: rows with `user_id` and, optionally, `history` (item ids, oldest first). Out: rows with `items`
 and `scores`, best first. `params={"k": 20}` sets the list length.
@@ -18,7 +18,7 @@ class RecommenderModel(PythonModel):  # type: ignore[misc]
     """A bundle behind MLflow's pyfunc interface."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Load the bundle that lies beside this script."""
+        """Load the bundle among the model's artifacts."""
         from pathlib import Path
 
         from serving.loading import load_bundle
@@ -28,7 +28,7 @@ class RecommenderModel(PythonModel):  # type: ignore[misc]
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
-        """Return a list of items and their scores for every row."""
+        """Return the recommended items and their scores for every row."""
         k = int((params or {}).get("k", 20))
         rows = model_input.to_dict("records")
         users = [row.get("user_id") for row in rows]

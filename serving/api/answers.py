@@ -18,7 +18,7 @@ STRONGEST = 5
 
 
 def listed_items(lookup: Lookup, histories: Histories, ranking: Ranking) -> list[schemas.RankedItem]:
-    """Return the items of the one list of `ranking`, with reasons where it has contributions."""
+    """Return the items of `ranking`, which holds one list, with reasons if it has contributions."""
     columns = (ranking.items[0], ranking.score[0], ranking.interest[0], ranking.p_click[0], ranking.p_purchase[0])
     items = [
         schemas.RankedItem(

@@ -1,4 +1,4 @@
-"""Requests that wait for the model, and how those with one batch key are answered in one call of it.
+"""Requests that wait for the model, and how requests with the same batch key share one call of it.
 
 In: requests. Out: their responses, each the same as it would be alone.
 """
@@ -24,7 +24,7 @@ class RankKey:
 
     explain: bool
     size: int
-    """Bits of the number of candidates: rows are padded to the longest, each to less than twice its length."""
+    """Bit length of the number of candidates, so that padding at most doubles a row."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def join_histories(group: Sequence[Pending[Any]]) -> Histories:
 
 
 def join_sentences(group: Sequence[Pending[Any]]) -> Sentences | None:
-    """Return what R users typed, None where nobody did."""
+    """Return what R users typed, or None if nobody typed anything."""
     typed = [request.sentences for request in group if request.sentences]
     if not typed:
         return None

@@ -1,4 +1,4 @@
-"""What the API does, free of HTTP: lists from the served snapshot and the store, and changes of either.
+"""The logic of the API, without HTTP: lists from the served snapshot and the store, and changes to both.
 
 In: the requests of `serving.api.schemas`. Out: its responses. Every call reads the snapshot once and keeps it.
 """
@@ -39,7 +39,7 @@ class UnknownItemError(RecsysError):
 
 
 class BadTimeError(RecsysError):
-    """An event of the future."""
+    """An event dated in the future."""
 
 
 def wall_clock() -> int:
@@ -75,7 +75,7 @@ class Service:
         return answer_in_groups(requests, lambda request: self._pending_list(snapshot, request), self._recommend_group)
 
     def rank_all(self, requests: Sequence[schemas.RankRequest]) -> list[schemas.RecommendResponse | Exception]:
-        """Return each request's candidates in order of value, those that the model lacks apart, or its error."""
+        """Return each request's candidates sorted by value and, separately, those that the model does not know; or its error."""
         snapshot = self.holder.snapshot
         return answer_in_groups(requests, lambda request: self._pending_rank(snapshot, request), self._rank_group)
 
@@ -195,7 +195,7 @@ class Service:
         )
 
     def _ranked_further(self, snapshot: Snapshot) -> int:
-        """Return how many items are ranked so that explored ones, from further down, have scores of their own."""
+        """Return how many items to rank so that explored items, which are ranked lower, are scored too."""
         config = snapshot.lookup.retriever.config
         return sum(config.sources.model_dump().values()) if config.lists.explore else 0
 
@@ -269,7 +269,7 @@ class Service:
         return self._remembered(snapshot, "filter", name, lambda: ItemFilter(name, matching(items, filters)))
 
     def _remembered(self, snapshot: Snapshot, kind: str, key: str, make: Callable[[], T]) -> T:
-        """Return what was made for `key` and this snapshot before, or make it."""
+        """Return the value cached for `key` and this snapshot, computing it on a miss."""
         with self._remembering:
             known: T | None = snapshot.cache.get((kind, key))
         self.metrics.cache.labels(kind, "miss" if known is None else "hit").inc()
@@ -282,7 +282,7 @@ class Service:
     def _explored(
         self, request: Pending[RecommendOptions], ranking: Ranking, share: float
     ) -> tuple[Ranking, list[float | None]]:
-        """Return the first k positions of a longer list, some given to items further down that sources would explore."""
+        """Return the first k positions, some of them given to lower-ranked items of sources that are explored."""
         sources, items = request.snapshot.lookup.retriever.sources, ranking.items[0]
         new = [proposed.ravel() for name, proposed in ranking.proposals.items() if sources[name].explored]
         ranked = np.flatnonzero(items >= 0)

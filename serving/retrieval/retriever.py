@@ -55,7 +55,7 @@ class Retriever:
     """By name, in the order of the ranker's features."""
     features: RankingFeatures
     exclude_seen: bool
-    """Whether items of the history are no candidates, where a request does not say."""
+    """Whether items of the history are excluded, unless a request says otherwise."""
     available: Bools | None = None
     """`[N]` items that may be in lists; None for all."""
 
@@ -79,7 +79,7 @@ class Retriever:
         return np.nan_to_num(self.items["price"].cast(pl.Float64).to_numpy(), nan=0.0)
 
     def open(self, histories: Histories, sentences: Sentences | None = None) -> OpenBatch:
-        """Compute the user vectors of `histories` and have every source look at them."""
+        """Compute the user vectors of `histories` and open every source for them."""
         requests = self._requests(histories.trimmed(), sentences)
         return OpenBatch(requests, {name: source.open(requests) for name, source in self.sources.items()})
 
@@ -109,7 +109,7 @@ class Retriever:
         short = (candidates >= 0).sum(1) < min(k, len(self.vectors))
         if not short.any():
             return candidates
-        # The history may take out as many items as it has events.
+        # Excluding seen items can remove one item per event of the history.
         count = min(k + self.config.interest.max_history * exclude, len(self.vectors))
         fills = [
             np.where(short[:, None], scores.top(count, _both(self.available, allowed)), -1)
@@ -136,7 +136,7 @@ class Retriever:
 
     @cached_property
     def _index(self) -> VectorIndex:
-        """That of a source over the whole catalogue, or one of its own where no source keeps one."""
+        """A source's index over the whole catalogue if there is one, otherwise a new one."""
         indexes = (source.catalogue_index for source in self.sources.values())
         shared = next((index for index in indexes if index is not None), None)
         return shared or VectorIndex.build(self.vectors, np.arange(len(self.vectors)))

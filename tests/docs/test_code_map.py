@@ -15,15 +15,15 @@ PATH = re.compile(r"`([\w./-]+\.\w+|[\w./-]+/)(?:::([\w.]+))?`")
 
 def mentions() -> list[tuple[str, str]]:
     """Return every path that the page mentions, with the name in it; rows of the table give their folder."""
-    found = []
+    named = []
     for line in MAP.path.read_text(encoding="utf-8").splitlines():
         row = re.match(r"\| `([\w./-]+/)` \|", line)
         for path, name in PATH.findall(line):
             if row and not path.startswith(FOLDERS):
                 path = row[1] + path
             if path.startswith(tuple(f"{folder}/" for folder in FOLDERS)):
-                found.append((path, name))
-    return found
+                named.append((path, name))
+    return named
 
 
 def defined(path: Path) -> set[str]:

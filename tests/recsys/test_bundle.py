@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from features.ranking import ITEM
 from recsys.bundle import FORMAT, UPGRADES, read_config, verify
 from recsys.errors import RecsysError
 from serving.batch import histories_of
@@ -155,3 +156,15 @@ def test_a_longer_list_begins_with_the_shorter_one(tmp_path: Path) -> None:
     short, long = (recommender.recommend(histories, RecommendOptions(k)) for k in (3, 20))
     np.testing.assert_array_equal(long.items[:, :3], short.items)
     np.testing.assert_allclose(long.score[:, :3], short.score, rtol=1e-6)
+
+
+def test_a_feature_that_came_later_changes_nothing_for_a_ranker_fitted_before(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bundle names the features of its ranker; one that this version lacks is one clear line."""
+    before = load_bundle(bundle).recommender.retriever.features
+    monkeypatch.setitem(ITEM, "invented", lambda inputs: inputs.items)
+    assert load_bundle(bundle).recommender.retriever.features.names == before.names
+    monkeypatch.delitem(ITEM, "popularity")
+    with pytest.raises(RecsysError, match=r"1 of \d+ ranking features .* popularity; train the model again"):
+        load_bundle(bundle)

@@ -198,7 +198,7 @@ def _contains(items: Ints, owners: Ints, targets: NDArray[np.int32]) -> Bools:
 
 
 def _segments(evaluation: Evaluation, ranks: NDArray[np.float64], counts: Ints) -> dict[str, dict[str, Any]]:
-    """Return hr@10 and ndcg@10 of targets of a kind and of requests of a kind."""
+    """Return hr@10 and ndcg@10 per kind of target and per kind of request."""
     requests = evaluation.requests
     length = (evaluation.histories.items >= 0).sum(1)
     targets = {"cold items": counts[requests.targets] == 0, "known items": counts[requests.targets] > 0}
@@ -223,7 +223,7 @@ def _segments(evaluation: Evaluation, ranks: NDArray[np.float64], counts: Ints) 
 
 
 def _head_metrics(recommender: Recommender, evaluation: Evaluation) -> dict[str, Interval]:
-    """Return how well each head tells the impressions of a request apart (MIND's metrics), where there are any."""
+    """Return how well each head separates clicked from ignored impressions (MIND's metrics), if there are any."""
     part, data = impression_data(recommender.retriever, evaluation.log, evaluation.requests)
     if not len(part):
         return {}

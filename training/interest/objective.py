@@ -89,7 +89,7 @@ class InterestObjective(nn.Module):
     The user tower, projection and ID residual learn from a softmax over the catalogue, or a sample
     of it, whose text vectors come from `cache` without gradients. The text encoder alone learns from
     a second softmax, over the items that this step encodes anew: half of them from the batch, half
-    drawn from the items with events. If fresh targets stood against cached negatives, the encoder
+    drawn from the items with events. If fresh targets were compared with cached negatives, the encoder
     would learn to tell fresh from stale vectors and forget what the texts say.
     """
 

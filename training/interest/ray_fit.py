@@ -1,9 +1,9 @@
-"""Run the fits of the interest model under Ray Train; no other module of this package knows ray.
+"""Run the fits of the interest model under Ray Train; the only module of this package that imports Ray.
 
 In: `InterestData`, the configuration and the folder of a stage. Out: `InterestFit`, with the checkpoint of the kept
 epoch. `choose_epochs` stops early and keeps the best epoch; `refit` runs as many epochs as were chosen.
 
-A stage that was killed goes on from its last checkpoint; one that had ended returns its result.
+A stage that was killed goes on from its last checkpoint; a finished stage returns its saved result.
 Arrays travel to the workers in `data.npz` in the stage's folder.
 """
 
@@ -33,7 +33,7 @@ DATA, PROGRESS, RESULT, HISTORY = "data.npz", "progress.json", "result.json", "h
 NDCG = "ndcg@10"
 
 Epochs = list[dict[str, float]]
-"""Per epoch: epoch (from 1), loss and, where validation was looked at, ndcg@10."""
+"""Per epoch: epoch (from 1), loss and, if validated, ndcg@10."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ class InterestFit:
     metric: float | None
     """Validation ndcg@10 of the kept weights by the interest model alone; None after a refit."""
     history: Epochs
+    """All epochs that were run; `choose_epochs` may run some after those that it keeps."""
     checkpoint: str
     """Folder of the kept weights."""
     device: str
@@ -137,11 +138,11 @@ def _run(loop: Callable[[dict[str, _Job]], None], job: _Job, keep: str) -> Inter
     except Exception as error:
         reason = str(error).strip().splitlines()[-1] if str(error).strip() else repr(error)
         raise RecsysError(f"training failed in a worker: {reason} (log: {job.folder / 'ray'})") from error
-    checkpoint, metrics = max(outcome.best_checkpoints, key=lambda kept: kept[1][keep])
+    checkpoint, metrics = max(outcome.best_checkpoints, key=lambda pair: pair[1][keep])
     return InterestFit(
         epochs=int(metrics["epoch"]),
         metric=metrics.get(NDCG),
-        history=metrics["history"],
+        history=outcome.metrics["history"],  # the last report's, which has the epochs after the best one, too
         checkpoint=checkpoint.path,
         device=metrics["device"],
     )

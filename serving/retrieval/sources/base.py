@@ -100,7 +100,7 @@ class Candidates:
         """`[R, C]`, False where padded."""
         return self.items >= 0
 
-    @property
+    @cached_property
     def interest(self) -> Floats:
         """`[R, C, 2]` inner products with the user vectors, one per head; 0 where padded."""
         return np.where(self.present[:, :, None], self._products[:, :, :2], 0)
@@ -151,9 +151,9 @@ class CandidateSource(ABC):
 
     name: ClassVar[str]
     fills_short_lists: ClassVar[bool] = False
-    """Whether its best items complete a list for which the other sources propose too few."""
+    """Whether its best items fill up lists that are short of candidates."""
     explored: ClassVar[bool] = False
-    """Whether its proposals may take positions of a list to be learned about (`lists.explore`)."""
+    """Whether its proposals may be placed in lists for exploration (`lists.explore`)."""
     catalogue_index: VectorIndex | None = None
     """An index over the whole catalogue, where the source keeps one."""
 
@@ -174,7 +174,7 @@ class CandidateSource(ABC):
     def extended(self, items: pl.DataFrame, vectors: Floats, changed: Ints) -> Self:
         """Return the source for a catalogue with further items at its end; `vectors` `[N, D]`.
 
-        `changed` are the rows whose texts are new: those at the end, and known items in their old rows.
+        `changed` are the rows whose texts are new: those at the end, and existing items, which keep their rows.
         """
 
     @abstractmethod

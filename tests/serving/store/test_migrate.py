@@ -203,22 +203,34 @@ def test_unrelated_tables_in_the_database_do_no_harm(url: str) -> None:
 
 
 def test_threads_that_open_a_new_store_at_once_all_get_it(url: str) -> None:
-    """SQLite does not wait by itself while another connection switches a new file to WAL."""
-    urls = [f"{url}-{number}" for number in range(20)] if url.startswith("sqlite") else [url]
-    for new in urls:
-        barrier, added = threading.Barrier(6), list[int]()
+    """One creates the tables, and the others wait."""
+    barrier, added = threading.Barrier(6), list[int]()
 
-        def first_open(worker: int, new: str = new, barrier: Any = barrier, added: list[int] = added) -> None:
-            barrier.wait()
-            with closing(Store(new)) as store:
-                added.append(store.add_events([_event(f"e{worker}", worker)]))
+    def first_open(worker: int) -> None:
+        barrier.wait()
+        with closing(Store(url)) as store:
+            added.append(store.add_events([_event(f"e{worker}", worker)]))
 
-        threads = [threading.Thread(target=first_open, args=(worker,)) for worker in range(6)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert added == [1] * 6
+    threads = [threading.Thread(target=first_open, args=(worker,)) for worker in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert added == [1] * 6
+
+
+def test_a_new_file_that_another_connection_locks_is_waited_for(tmp_path: Path) -> None:
+    """SQLite itself fails at once if a file is to be switched to WAL while another connection has a write lock."""
+    with closing(sqlite3.connect(tmp_path / "store.db", isolation_level=None, check_same_thread=False)) as other:
+        other.execute("CREATE TABLE unrelated (number INTEGER)")
+        other.execute("BEGIN IMMEDIATE")
+        with closing(sqlite3.connect(tmp_path / "store.db")) as waiting, pytest.raises(sqlite3.OperationalError):
+            waiting.execute("PRAGMA journal_mode=WAL")
+        release = threading.Timer(0.3, other.execute, ["COMMIT"])
+        release.start()
+        with closing(Store(f"sqlite:///{tmp_path}/store.db")) as store:
+            assert store.add_events([_event("e1", 1)]) == 1
+        release.join()
 
 
 def test_threads_create_different_stores_at_once(tmp_path: Path) -> None:
