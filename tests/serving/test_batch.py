@@ -121,7 +121,8 @@ def test_a_killed_run_goes_on(bundle: Path, log: EventLog, tmp_path: Path) -> No
     out = tmp_path / "lists"
 
     def start(how: str) -> subprocess.Popen[bytes]:
-        return subprocess.Popen([sys.executable, "-c", program, str(bundle), str(out), how], start_new_session=True)
+        command = [sys.executable, "-c", program, str(bundle), str(out), how]
+        return subprocess.Popen(command, start_new_session=True, cwd=Path(__file__).parents[2])
 
     first = start("fresh")
     parts = tmp_path / ".lists.partial" / "lists"
