@@ -2,8 +2,8 @@
 
 In: a dataset folder and the configuration. Out: an MLflow run with a registered bundle.
 
-Choices are made on `valid`: the interest model is fitted on what comes before the ranker's slice
-and stopped by `valid`; the ranker learns from the later slice; then the interest model is fitted
+Choices are made on `valid`: the interest model is fitted on what comes before the ranker's segment
+and stopped by `valid`; the ranker learns from the later segment; then the interest model is fitted
 anew, for as many epochs, on everything that `--fit-on` allows. Each stage leaves its result in the
 run's folder, so that `--resume` goes on where a run was stopped.
 """
