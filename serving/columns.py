@@ -8,6 +8,7 @@ from typing import Any
 
 import polars as pl
 
+from features.data.markup import plain_items
 from recsys.errors import RecsysError
 
 TEXT = (pl.String, pl.Categorical, pl.Enum)
@@ -39,11 +40,10 @@ def held(value: Any, kind: pl.DataType) -> Any:
 
 
 def items_table(bodies: Sequence[Mapping[str, Any]], schema: Mapping[str, pl.DataType]) -> pl.DataFrame:
-    """Return items as a table with those columns of `schema` that any of them names; what does not fit is null."""
+    """Return items as a table with those columns of `schema` that any of them names, texts plain; what does not fit is null."""
     known = {name: kind for name, kind in schema.items() if any(name in body for body in bodies)}
-    return pl.DataFrame(
-        [pl.Series(name, [held(body.get(name), kind) for body in bodies], kind) for name, kind in known.items()]
-    )
+    columns = [pl.Series(name, [held(body.get(name), kind) for body in bodies], kind) for name, kind in known.items()]
+    return plain_items(pl.DataFrame(columns))
 
 
 def refuse_unfit(bodies: Sequence[Mapping[str, Any]], schema: Mapping[str, pl.DataType]) -> None:

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from features.data.dataset import Dataset, load_dataset
+from features.data.markup import plain_items
 from features.facts import ItemFacts, extend_facts
 from features.histories import EventLog
 from features.ranking import RankingFeatures
@@ -199,11 +200,11 @@ def changed_catalogue(old: pl.DataFrame, changes: pl.DataFrame) -> pl.DataFrame:
 
 def read_sentences(retriever: Retriever, tokenizer: Any, texts: list[str]) -> Sentences:
     """Return what R users typed as the retriever understands it."""
-    typed = pl.DataFrame({"title": texts}, schema={"title": pl.String})
+    typed = plain_items(pl.DataFrame({"title": texts}, schema={"title": pl.String}))
     absent = [pl.lit(None, kind).alias(name) for name, kind in retriever.items.schema.items() if name != "title"]
     beyond = np.full(len(texts), np.iinfo(np.int64).max)  # no item of the ID table
     vectors = encode_items(retriever.model, tokenizer, typed.with_columns(absent), retriever.config, beyond)
-    matches = {name: source.read(texts) for name, source in retriever.sources.items()}
+    matches = {name: source.read(typed["title"].to_list()) for name, source in retriever.sources.items()}
     return Sentences(vectors, {name: scores for name, scores in matches.items() if scores is not None})
 
 

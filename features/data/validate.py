@@ -14,6 +14,7 @@ import polars as pl
 from rich.console import Console
 from rich.table import Table
 
+from features.data.markup import plain_items
 from features.data.tables import ROW, Tables, read_tables, unreadable
 from recsys.errors import RecsysError
 from recsys.events import DAY_US, EVENT_TYPES, SPLITS
@@ -154,12 +155,13 @@ def check(folder: Path) -> Report:
 
 
 def prepare(tables: Tables) -> Tables:
-    """Return the tables with items and users in memory, and events with a column `_known_item`.
+    """Return the tables with items (of plain text) and users in memory, and events with a column `_known_item`.
 
     Raises:
         RecsysError: the items or users cannot be read.
     """
     small = {table: collect(tables, table, tables.frames[table]) for table in tables.frames if table != "events"}
+    small["items"] = plain_items(small["items"])
     frames = tables.frames | {table: frame.lazy() for table, frame in small.items()}
     return with_known_items(replace(tables, frames=frames), small["items"]["item_id"])
 

@@ -5,7 +5,6 @@ In: a folder with both files (the meta file has `meta` in its name). Out: review
 """
 
 import gzip
-import html
 import json
 import re
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from typing import Any, Literal
 import polars as pl
 from pydantic import Field
 
+from features.data.markup import plain_items
 from features.importers.base import Imported, Importer, Options
 from recsys.errors import RecsysError
 from recsys.schema import DatasetInfo
@@ -50,7 +50,7 @@ class AmazonImporter(Importer):
                 f"{src}: need one reviews file and one file with 'meta' in its name, ending in {', '.join(SUFFIXES)}; "
                 f"found {', '.join(path.name for path in files) or 'none'}"
             )
-        items = _frame(meta[0], _item, ITEM_SCHEMA).unique("item_id", keep="first", maintain_order=True)
+        items = plain_items(_frame(meta[0], _item, ITEM_SCHEMA)).unique("item_id", keep="first", maintain_order=True)
         titled = items.filter(pl.col("title").str.strip_chars() != "")
         ratings = _frame(reviews[0], _review, REVIEW_SCHEMA)
         events = ratings.join(titled.select("item_id"), on="item_id", how="semi", maintain_order="left")
@@ -131,7 +131,7 @@ def _list(value: Any) -> list[Any]:
 
 
 def _clean(text: Any) -> str:
-    return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", html.unescape(str(text)))).strip()
+    return " ".join(str(text).split())
 
 
 def _price(value: Any) -> float | None:

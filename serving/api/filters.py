@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from features.data.markup import TEXT_COLUMNS, plain
 from recsys.arrays import Bools
 from recsys.errors import RecsysError, suggest
 from serving.api.schemas import Filters, Range
@@ -63,6 +64,8 @@ def _is_one_of(name: str, kind: pl.DataType, values: list[Any]) -> pl.Expr:
         raise FilterError(f"filters.attributes.{name}: {unfit[:1]} sent, but the items hold {kind}")
     column = pl.col(name)
     common = pl.Float64() if float in types else pl.Boolean() if bool in types else pl.String()
+    if name in TEXT_COLUMNS:  # callers may send a value as their own catalogue has it, with markup
+        values = [*values, *plain(pl.Series(values, dtype=pl.String))]
     if isinstance(kind, pl.List):
         return column.cast(pl.List(common)).list.eval(pl.element().is_in(values)).list.any()
     return column.cast(common).is_in(pl.lit(pl.Series(values, dtype=common).implode()))

@@ -244,11 +244,20 @@ def test_a_query_counts_alone_and_together_with_the_history(client: TestClient) 
     assert len({tuple(alone), tuple(both), tuple(ids(client.post("/v1/recommend", json={"user_id": "u1"})))}) == 3
 
 
+def test_a_query_with_markup_counts_as_its_text(client: TestClient) -> None:
+    """For the encoder and for the words alike; without any text it is still answered."""
+    lists = [
+        client.post("/v1/search", json={"query": query}) for query in ("steel lamp", "<b>steel&#32;lamp</b>", "<b>")
+    ]
+    assert ids(lists[0]) == ids(lists[1]) != ids(lists[2])
+
+
 @pytest.mark.parametrize(
     ("filters", "fits"),
     [
         ({"brand": "brand 1"}, lambda row: row % 3 == 1),
         ({"brand": ["brand 1", "brand 2"]}, lambda row: row % 3 > 0),
+        ({"brand": "<b>brand&nbsp;1</b>"}, lambda row: row % 3 == 1),
         ({"price": {"min": 5, "max": 8.5}}, lambda row: 5 <= row + 1 <= 8.5),
         ({"price": {"min": 30}, "brand": "brand 0"}, lambda row: row + 1 >= 30 and row % 3 == 0),
         ({"attributes": {"price": 7}}, lambda row: row == 6),
