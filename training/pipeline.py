@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from features.data.dataset import Dataset, load_dataset
+from features.data.validate import judge_texts
 from features.facts import fit_facts
 from features.histories import TEST, VALID, EventLog, Requests, read_log
 from features.leakage import refuse_leakage
@@ -118,9 +119,11 @@ def train(
 
 
 def prepare_dataset(dataset: Dataset, config: Config, seed: int) -> Prepared:
-    """Split the events, build the log and tokenise the catalogue."""
+    """Split the events, build the log and tokenise the catalogue; print a warning if the encoder cannot read it."""
     log = read_log(dataset, config)
     _, tokenizer = load_encoder(config.encoder)
+    for warning in judge_texts(dataset.items, config.encoder.name, dataset.paths["items"].name)[1]:
+        console.print(f"warning: {warning.line()}", soft_wrap=True, markup=False)
     tokens = item_tokens(dataset.items, tokenizer, config.encoder, WORK / "tokens")
     return Prepared(dataset, log, tokens, tokenizer, config, seed)
 

@@ -10,6 +10,10 @@ File = click.Path(path_type=Path, dir_okay=False)
 MODEL = click.option(
     "--model", default="models:/recsys@champion", show_default=True, help="Registered model or bundle folder."
 )
+CONFIG = click.option("--config", type=File, help="TOML file with configuration keys (see docs/configuration.md).")
+SETS = click.option(
+    "--set", "sets", multiple=True, metavar="SECTION.KEY=VALUE", help="Set one configuration key; can be repeated."
+)
 STORE = click.option(
     "--store",
     default="sqlite:///.recsys/store.db",

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from recsys.cli.common import STORE, Commands, Folder
+from recsys.cli.common import CONFIG, SETS, STORE, Commands, Folder
 from recsys.errors import UsageError
 
 
@@ -116,20 +116,27 @@ def prune(days: int, store: str) -> None:
 
 @data.command()
 @click.argument("dataset", type=Folder)
-def check(dataset: Path) -> None:
+@CONFIG
+@SETS
+def check(dataset: Path, config: Path | None, sets: tuple[str, ...]) -> None:
     """Print every rule that DATASET violates.
 
-    Prints counts as well. The exit code is 1 if a rule is violated.
+    Prints counts as well, and how much of the texts the configured encoder can read. The exit code is 1 if a rule is
+    violated.
 
     \b
-    Example:
+    Examples:
       recsys data check shop
+      recsys data check shop --set encoder.name=intfloat/multilingual-e5-small
     """
     from rich.console import Console
 
+    from recsys.config import load_config
+
+    encoder = load_config(config, sets).encoder.name
     from features.data.validate import check as validate
 
-    report = validate(dataset)
+    report = validate(dataset, encoder)
     report.render(Console())
     if not report.ok:
         sys.exit(1)

@@ -5,15 +5,13 @@ from typing import Any
 
 import click
 
-from recsys.cli.common import File, Folder
+from recsys.cli.common import CONFIG, SETS, Folder
 
 
 @click.command()
 @click.argument("dataset", type=Folder)
-@click.option("--config", type=File, help="TOML file with configuration keys (see docs/configuration.md).")
-@click.option(
-    "--set", "sets", multiple=True, metavar="SECTION.KEY=VALUE", help="Set one configuration key; can be repeated."
-)
+@CONFIG
+@SETS
 @click.option("--name", help="Name of the MLflow run.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Seed of all random draws.")
 @click.option(

