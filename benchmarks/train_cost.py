@@ -28,7 +28,9 @@ def main() -> None:
     """Train with each interpreter in turn and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", type=Path)
-    parser.add_argument("--python", type=os.path.abspath, action="append", help="interpreter of a version; may be given more than once")
+    parser.add_argument(
+        "--python", type=os.path.abspath, action="append", help="interpreter of a version; may be given more than once"
+    )
     parser.add_argument("--set", dest="sets", action="append", default=[], metavar="SECTION.KEY=VALUE")
     parser.add_argument("--rounds", type=int, default=1)
     options = parser.parse_args()

@@ -95,6 +95,13 @@ class ItemFacts:
             return cls(**arrays, events=ItemEvents.of(saved["event_times"], saved["event_offsets"]))
 
     @cached_property
+    def since(self) -> Ints:
+        """`[N]` microseconds since which each item is known to exist: its creation, or its first event if earlier."""
+        had = self.events.counts > 0
+        first = np.append(self.events.times, 0)[self.events.offsets[:-1]]
+        return np.where(had, np.minimum(self.created, first), self.created)
+
+    @cached_property
     def median_price(self) -> np.float32:
         """The price that replaces an unknown one, as log(1 + price)."""
         return np.float32(np.median(self.price)) if len(self.price) else np.float32(0)

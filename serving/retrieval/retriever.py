@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from features.facts import LATEST
 from features.histories import Histories
 from features.ranking import CATEGORICAL, RankingFeatures
 from recsys.arrays import Bools, Floats, Ints
@@ -85,10 +86,8 @@ class Retriever:
 
     def propose(self, batch: OpenBatch, allowed: Bools | None = None) -> dict[str, Ints]:
         """Return what each source proposes of the `allowed` `[N]` items at its quota, `[R, quota]`."""
-        quotas, allowed = self.config.sources.model_dump(), _both(self.available, allowed)
-        return {
-            name: scores.top(min(quotas[name], len(self.vectors)), allowed) for name, scores in batch.scores.items()
-        }
+        quotas = self.config.sources.model_dump()
+        return {name: self._top(batch, name, quotas[name], allowed) for name in batch.scores}
 
     def candidates(
         self,
@@ -112,11 +111,28 @@ class Retriever:
         # Excluding seen items can remove one item per event of the history.
         count = min(k + self.config.interest.max_history * exclude, len(self.vectors))
         fills = [
-            np.where(short[:, None], scores.top(count, _both(self.available, allowed)), -1)
-            for name, scores in batch.scores.items()
-            if self.sources[name].fills_short_lists
+            np.where(short[:, None], self._top(batch, name, count, allowed), -1)
+            for name, source in self.sources.items()
+            if source.fills_short_lists
         ]
         return _usable(np.concatenate([candidates, *fills], axis=1), past, exclude) if fills else candidates
+
+    def _top(self, batch: OpenBatch, name: str, k: int, allowed: Bools | None) -> Ints:
+        """Return the best `allowed` `[N]` items `[R, k]` of a source that existed when each request was made."""
+        k, allowed = min(k, len(self.vectors)), _both(self.available, allowed)
+        now, since = batch.requests.histories.now, self.features.facts.since
+        if not self.has_clock or now.min(initial=LATEST) >= self._newest:
+            return batch.scores[name].top(k, allowed)
+        between = int(np.count_nonzero((since > now.min()) & (since <= now.max())))
+        found = batch.scores[name].top(min(k + between, len(since)), _both(allowed, since <= now.max()))
+        existing = (found >= 0) & (since[found] <= now[:, None])
+        order = np.argsort(~existing, axis=1, kind="stable")[:, :k]
+        return np.where(np.take_along_axis(existing, order, 1), np.take_along_axis(found, order, 1), -1)
+
+    @cached_property
+    def _newest(self) -> int:
+        """The moment since which all items exist."""
+        return int(self.features.facts.since.max(initial=0))
 
     def describe(self, batch: OpenBatch, candidates: Candidates) -> tuple[Floats, Ints]:
         """Return the ranker's input: dense `[R, C, F]` and categorical `[R, C, G]`."""

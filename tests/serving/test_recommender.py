@@ -39,6 +39,21 @@ def test_a_list_is_full_as_long_as_enough_items_are_allowed(parts: tuple[Recomme
         assert (items % share == 1).all()
 
 
+def test_an_item_is_in_lists_from_its_creation_on(parts: tuple[Recommender, EventLog, object]) -> None:
+    """Lists of the past, as evaluation and the ranker's training make them, have no items of the future."""
+    recommender, log, tokenizer = parts
+    new = catalogue([f"newest lamp {row}" for row in range(5)]).with_columns(
+        item_id=pl.format("new{}", pl.int_range(pl.len())), created_at=NOW + DAY * pl.int_range(pl.len())
+    )
+    grown = with_items(recommender, tokenizer, new)
+    first = len(recommender.retriever.vectors)
+    days = np.array([-1, 0, 3, 9])
+    histories = replace(histories_of(grown, log, [0, 1, 2, -1], NOW), now=NOW + DAY * days)
+    lists = grown.recommend(histories, RecommendOptions(first + 5)).items
+    for day, items in zip(days, lists, strict=True):
+        assert set(items[items >= first]) == set(range(first, first + min(5, day + 1)))
+
+
 def test_the_caller_may_leave_out_what_a_user_has_seen(parts: tuple[Recommender, EventLog, object]) -> None:
     """Whatever the model does by itself."""
     recommender, log, _ = parts

@@ -64,12 +64,14 @@ class Evaluation:
     log: EventLog
     requests: Requests
     histories: Histories
+    since: Ints | None = None
+    """`[N]` the time since which each item is known to exist; None where there is no clock."""
 
     @classmethod
-    def of(cls, log: EventLog, split: str, length: int) -> "Evaluation":
+    def of(cls, log: EventLog, split: str, length: int, since: Ints | None = None) -> "Evaluation":
         """Return the requests of `split` with histories of at most `length` events."""
         requests = log.requests(SPLIT_SEGMENTS[split])
-        return cls(log, requests, log.histories(requests.users, requests.times, length))
+        return cls(log, requests, log.histories(requests.users, requests.times, length), since)
 
     def per_request(self, ranks: NDArray[np.float64]) -> Values:
         """Return each metric's values `[R]` for the ranks `[T]` of the targets."""
@@ -87,13 +89,22 @@ class Evaluation:
         return {name: bootstrap_interval(array, self.requests.users) for name, array in values.items()}
 
     def ranks_of(self, scores_of: Callable[[slice], Floats]) -> NDArray[np.float64]:
-        """Return the targets' ranks `[T]` under scores of the whole catalogue, block by block."""
+        """Return the targets' ranks `[T]` under scores of the whole catalogue, block by block.
+
+        Items that did not exist at the time of a request come last.
+        """
         parts, offsets = [], self.requests.offsets
         for start in range(0, len(self.requests), BLOCK):
             rows = slice(start, min(start + BLOCK, len(self.requests)))
             block = offsets[start : rows.stop + 1]
-            parts.append(target_ranks(scores_of(rows), self.requests.targets[block[0] : block[-1]], block - block[0]))
+            scores = self._of_existing(scores_of(rows), rows)
+            parts.append(target_ranks(scores, self.requests.targets[block[0] : block[-1]], block - block[0]))
         return np.concatenate(parts) if parts else np.empty(0)
+
+    def _of_existing(self, scores: Floats, rows: slice) -> Floats:
+        if self.since is None:
+            return scores
+        return np.where(self.since <= self.requests.times[rows, None], scores, np.float32(-np.inf))
 
 
 def evaluate(
@@ -112,7 +123,8 @@ def evaluate(
     `counts` `[N]` are the items' events in what the model was fitted on; `truth_folder` may hold a simulator's truth.
     """
     retriever = recommender.retriever
-    evaluation = Evaluation.of(log, split, retriever.config.interest.max_history)
+    since = retriever.features.facts.since if retriever.has_clock else None
+    evaluation = Evaluation.of(log, split, retriever.config.interest.max_history, since)
     ranking = _answer(recommender, evaluation.histories, update)
     ranks = list_ranks(ranking.items, evaluation.requests.targets, evaluation.requests.offsets)
     values = evaluation.per_request(ranks)
