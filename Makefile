@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 EXTRA ?= cpu
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo benchmark-quality benchmark-ablations benchmark-rankers benchmark-heads benchmark-speed benchmark-serving benchmark-batch benchmark-ann benchmark-encode benchmark-soak test test-fast check docs audit format constraints clean
+.PHONY: help install demo benchmark-suite benchmark-peers benchmark-ablations benchmark-rankers benchmark-heads benchmark-speed benchmark-serving benchmark-batch benchmark-ann benchmark-encode benchmark-soak test test-fast check docs audit format constraints clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -26,8 +26,19 @@ demo: install ## simulate a shop, train, evaluate, recommend (under 10 minutes o
 	$(BIN)/python -m training.demo demo
 
 DATA ?= ../shared/data/amazon-industrial
-benchmark-quality: install ## train with 3 seeds and write docs/quality.md (DATA=folder; at most 3 hours)
-	$(BIN)/python -m benchmarks.quality $(DATA) --fresh
+benchmark-suite: install ## every data set, baselines and published rows; writes docs/quality.md (hours, resumable; SUITE="--only nemig")
+	$(BIN)/python -m benchmarks.suite $(SUITE)
+
+PEERS := benchmarks/peers/.venv
+benchmark-peers: install $(PEERS)/.installed ## models of other libraries, in an environment of their own, for benchmark-suite (hours, resumable)
+	$(BIN)/python -m benchmarks.suite --export $(SUITE)
+	$(PEERS)/bin/python -m benchmarks.peers.run
+
+$(PEERS)/.installed: benchmarks/peers/requirements.txt benchmarks/peers/constraints.txt
+	python3 -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check \
+		--constraint benchmarks/peers/constraints.txt --requirement benchmarks/peers/requirements.txt
+	@touch $@
 
 benchmark-ablations: install ## what each part of the interest model is worth; writes docs/ablations.md (some 2 hours)
 	$(BIN)/python -m benchmarks.ablations $(DATA)

@@ -125,6 +125,17 @@ class Ease:
         return np.asarray(decayed(histories, len(self.weights)) @ self.weights, np.float32)
 
 
+class Sum:
+    """The sum of other baselines' scores, those of each request standardised."""
+
+    def __init__(self, *parts: Baseline) -> None:
+        self.parts = parts
+
+    def scores(self, histories: Histories) -> Floats:
+        """Return the sum over the parts of their scores in standard deviations from the request's mean."""
+        return np.sum([standardised(part.scores(histories)) for part in self.parts], axis=0)
+
+
 class FrozenEncoder:
     """Similarity of texts under the encoder before training: sharpened cosine, decayed history."""
 
@@ -152,6 +163,12 @@ def decayed(histories: Histories, count: int) -> sparse.csr_matrix:
     return sparse.csr_matrix((weights, (rows, histories[rows, columns])), shape=(len(histories), count))
 
 
+def standardised(scores: Floats) -> Floats:
+    """Return `scores` `[R, N]` with mean 0 and deviation 1 in each row; a row of equal scores becomes 0."""
+    deviations = scores.std(1, keepdims=True)
+    return (scores - scores.mean(1, keepdims=True)) / np.where(deviations > 0, deviations, 1)
+
+
 def exclude(scores: Floats, histories: Histories) -> Floats:
     """Return `scores` with -inf for the items of each history."""
     rows, columns = np.nonzero(histories >= 0)
@@ -176,11 +193,12 @@ def fit_baselines(
             "bm25": bm25(items),
             "frozen encoder": FrozenEncoder(frozen_vectors(config.encoder, items)),
         }
-        skipped = {}
+        skipped: dict[str, str] = {}
         try:
             baselines["ease"] = Ease(interactions)
+            baselines["ease + bm25"] = Sum(baselines["ease"], baselines["bm25"])
         except RecsysError as error:
-            skipped["ease"] = str(error)
+            skipped = dict.fromkeys(("ease", "ease + bm25"), str(error))
     return baselines, skipped
 
 

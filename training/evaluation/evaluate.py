@@ -128,9 +128,11 @@ def evaluate(
     ranking = _answer(recommender, evaluation.histories, update)
     ranks = list_ranks(ranking.items, evaluation.requests.targets, evaluation.requests.offsets)
     values = evaluation.per_request(ranks)
-    rows = {name: baseline_values(evaluation, scorer) for name, scorer in (baselines or {}).items()}
+    scorers = (baselines or {}).items()
+    rows = {name: evaluation.per_request(baseline_ranks(evaluation, scorer)) for name, scorer in scorers}
     ours, users = values["ndcg@10"], evaluation.requests.users
-    oracle = _oracle_values(evaluation, truth_folder)
+    best = oracle_ranks(evaluation, truth_folder)
+    oracle = {} if best is None else {"oracle": evaluation.per_request(best)}
     return Report(
         dataset=dataset,
         split=split,
@@ -153,8 +155,8 @@ def _answer(recommender: Recommender, histories: Histories, update: Callable[[fl
     return Ranking.join(parts)
 
 
-def baseline_values(evaluation: Evaluation, baseline: Baseline) -> Values:
-    """Return the baseline's metrics with seen items kept or left out, whichever serves it better here."""
+def baseline_ranks(evaluation: Evaluation, baseline: Baseline) -> NDArray[np.float64]:
+    """Return the targets' ranks `[T]` with seen items kept or left out, whichever serves the baseline better here."""
 
     def kept(rows: slice) -> Floats:
         return baseline.scores(evaluation.histories.items[rows])
@@ -162,18 +164,18 @@ def baseline_values(evaluation: Evaluation, baseline: Baseline) -> Values:
     def left_out(rows: slice) -> Floats:
         return exclude(kept(rows), evaluation.histories.items[rows])
 
-    both = [evaluation.per_request(evaluation.ranks_of(scores_of)) for scores_of in (kept, left_out)]
-    return max(both, key=lambda values: float(values["ndcg@10"].mean()))
+    both = [evaluation.ranks_of(scores_of) for scores_of in (kept, left_out)]
+    return max(both, key=lambda ranks: float(ndcg(ranks, evaluation.requests.offsets, 10).mean()))
 
 
-def _oracle_values(evaluation: Evaluation, folder: Path | None) -> dict[str, Values]:
-    """Rank by the simulator's own probabilities, where the dataset carries its truth."""
+def oracle_ranks(evaluation: Evaluation, folder: Path | None) -> NDArray[np.float64] | None:
+    """Return the targets' ranks `[T]` by the simulator's own probabilities, where the dataset carries its truth."""
     truth = load_truth(folder) if folder else None
     requests = evaluation.requests.request_index
     if truth is None or (requests < 0).any():
-        return {}
+        return None
     ids = [evaluation.log.request_ids[request] for request in requests]
-    return {"oracle": evaluation.per_request(evaluation.ranks_of(lambda rows: oracle_scores(truth, ids[rows])))}
+    return evaluation.ranks_of(lambda rows: oracle_scores(truth, ids[rows]))
 
 
 def _list_metrics(ranking: Ranking, retriever: Retriever, counts: Ints, evaluation: Evaluation) -> dict[str, Interval]:

@@ -1,12 +1,29 @@
 """Baselines give the known answers of small worlds."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy import sparse
 
+from features.data.dataset import load_dataset
+from features.histories import read_log
+from recsys.config import Config
 from recsys.errors import RecsysError
-from tests.worlds import catalogue
-from training.evaluation.baselines import Als, Baseline, Ease, FrozenEncoder, Popularity, bm25, exclude, item_knn
+from tests.worlds import catalogue, write_dataset
+from training.evaluation import baselines
+from training.evaluation.baselines import (
+    Als,
+    Baseline,
+    Ease,
+    FrozenEncoder,
+    Popularity,
+    Sum,
+    bm25,
+    exclude,
+    fit_baselines,
+    item_knn,
+)
 
 SEEN = sparse.csr_matrix(np.array([[1, 1, 0, 0], [1, 1, 0, 0], [1, 0, 1, 0], [0, 0, 1, 1]], float))
 PAST = np.array([[-1, 0], [2, 3], [-1, -1]], np.int32)
@@ -14,7 +31,8 @@ VECTORS = np.eye(4, dtype=np.float32)
 
 
 def all_baselines() -> list[Baseline]:
-    return [Popularity(SEEN), item_knn(SEEN), Als(SEEN, 2), Ease(SEEN, 1.0), FrozenEncoder(VECTORS)]
+    frozen = FrozenEncoder(VECTORS)
+    return [Popularity(SEEN), item_knn(SEEN), Als(SEEN, 2), Ease(SEEN, 1.0), frozen, Sum(Ease(SEEN, 1.0), frozen)]
 
 
 @pytest.mark.parametrize("baseline", all_baselines(), ids=lambda y: type(y).__name__)
@@ -51,6 +69,37 @@ def test_excluded_items_come_last() -> None:
     scores = exclude(Popularity(SEEN).scores(PAST), PAST)
     assert np.isneginf(scores[0, 0])
     assert np.isfinite(scores[0, 1:]).all()
+
+
+def test_a_sum_gives_each_part_the_same_say_whatever_its_scale() -> None:
+    """By hand: the first row has mean 2 and deviation √1.5, a constant one says nothing, opposed ones cancel."""
+
+    class Fixed:
+        def __init__(self, row: list[float]) -> None:
+            self.row = row
+
+        def scores(self, histories: np.ndarray) -> np.ndarray:
+            return np.tile(np.array(self.row, np.float32), (len(histories), 1))
+
+    expected = np.array([-2, 0, 1, 1]) / np.sqrt(1.5)
+    one = Sum(Fixed([0, 2, 3, 3]), Fixed([5, 5, 5, 5])).scores(PAST)
+    np.testing.assert_allclose(one, np.tile(expected, (3, 1)), rtol=1e-6)
+    opposed = Sum(Fixed([0, 2, 0, 0]), Fixed([0, -1000, 0, 0])).scores(PAST)
+    np.testing.assert_allclose(opposed, 0, atol=1e-6)
+
+
+def test_what_is_left_out_takes_its_sum_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without EASE there is no sum of EASE and bm25, and both say why; with it, the sum is made of the same two."""
+    dataset = load_dataset(write_dataset(tmp_path))
+    log = read_log(dataset, Config())
+    monkeypatch.setattr(baselines, "frozen_vectors", lambda config, items: np.eye(items.height, dtype=np.float32))
+    fitted, skipped = fit_baselines(Config(), dataset.items, dataset, log, "train")
+    both = fitted["ease + bm25"]
+    assert isinstance(both, Sum) and both.parts == (fitted["ease"], fitted["bm25"]) and not skipped
+    monkeypatch.setattr(baselines, "EASE_LIMIT", 7)
+    fitted, skipped = fit_baselines(Config(), dataset.items, dataset, log, "train")
+    assert "ease + bm25" not in fitted
+    assert skipped["ease"] == skipped["ease + bm25"] != ""
 
 
 def test_als_prefers_items_of_like_users() -> None:
