@@ -28,7 +28,7 @@ from recsys.arrays import Floats
 from recsys.config import Config
 from recsys.models.encoder import load_encoder
 from recsys.models.interest import InterestModel
-from serving.loading import encode_items
+from serving.encoding import encode_items
 
 REFERENCE = "sentence-transformers"
 PRECISIONS = ("fp32", "bf16", "auto")
@@ -81,7 +81,7 @@ def make_encoders(items: pl.DataFrame, max_tokens: int) -> dict[str, Callable[[]
 
     def ours(precision: str) -> Callable[[], Floats]:
         changed = config.model_copy(update={"encoder": config.encoder.model_copy(update={"precision": precision})})
-        return lambda: encode_items(model, tokenizer, items, changed, rows)
+        return lambda: encode_items(model, tokenizer, items, changed, rows).vectors
 
     encoders = {f"ours, {precision}": ours(precision) for precision in PRECISIONS}
     return {REFERENCE: lambda: sentences.encode(texts), **encoders}

@@ -17,6 +17,7 @@ from features.ranking import RankingFeatures
 from recsys.config import Config
 from recsys.events import EVENT_TYPES
 from recsys.models.encoder import load_encoder
+from recsys.models.taste import TasteModel
 from recsys.schema import ITEM_COLUMNS
 from serving.loading import feature_sources, save_bundle
 from serving.recommender import Recommender
@@ -55,14 +56,27 @@ def _recommender(items: int, users: int, events: int) -> tuple[Recommender, Even
     centres = rng.normal(size=(TOPICS, model.encoder.width))
     vectors = (centres[topics] + 0.7 * rng.normal(size=(items, model.encoder.width))).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    context = FitContext(catalogue, log, vectors, np.ones(len(EVENT_TYPES), np.float32), True)
+    model.taste = TasteModel(model.encoder.width, config.taste.width).eval()
+    tastes = vectors[:, : config.taste.width] / np.linalg.norm(vectors[:, : config.taste.width], axis=1, keepdims=True)
+    facts = fit_facts(catalogue, log, ())
+    context = FitContext(
+        catalogue,
+        vectors,
+        tastes,
+        facts.category,
+        model.taste,
+        log=log,
+        weights=np.ones(len(EVENT_TYPES), np.float32),
+        has_clock=True,
+    )
     retriever = Retriever(
         config=config,
         items=catalogue,
         model=model,
         vectors=vectors,
+        tastes=tastes,
         sources={name: source.fit(context) for name, source in SOURCES.items()},
-        features=RankingFeatures(fit_facts(catalogue, log, ()), True, feature_sources(SOURCES), ()),
+        features=RankingFeatures(facts, True, feature_sources(SOURCES), ()),
         exclude_seen=False,
     )
     data = ranking_data(retriever, log, log.requests(0, 1).select(np.arange(500)))

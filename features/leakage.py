@@ -58,7 +58,7 @@ def refuse_leakage(
         histories = log.histories(request.users, request.times, 10)
         built = RankingFeatures(facts, features.has_clock, features.sources, features.attributes)
         similarity = (candidates[:, :, None] == histories.items[:, None, :]).astype(np.float32)
-        return built.dense(built.inputs(histories, candidates, scores, similarity))
+        return built.dense(built.inputs(histories, candidates, scores, similarity, similarity, similarity > 0))
 
     leaks = leaking(compute, features.names, fitted, requests)
     if leaks:

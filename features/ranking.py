@@ -30,6 +30,9 @@ Column = NDArray[Any]
 
 ABSENT_AGE_DAYS = 365.0
 
+RECENCY_DECAY = np.float32(0.85)
+"""Weight of a history event against the one after it."""
+
 
 @dataclass(frozen=True)
 class FeatureInputs:
@@ -46,6 +49,10 @@ class FeatureInputs:
     """`[R, C]` by source."""
     similarity: Floats
     """`[R, C, L]` of each candidate to each event of the history."""
+    taste_similarity: Floats
+    """`[R, C, L]` the same of their taste vectors."""
+    same_category: Bools
+    """`[R, C, L]` whether candidate and event have one known category."""
 
     @property
     def now(self) -> Ints:
@@ -100,6 +107,12 @@ class FeatureInputs:
     def category(self) -> tuple[Column, Column]:
         """Share `[R, C]` of the history with the candidate's category, and whether the last event has it."""
         return self._agreement(self.facts.of_past[2], self.facts.category)
+
+    @cached_property
+    def recency(self) -> Floats:
+        """`[R, L]` weights of the history's events, the latest counting most; they sum to 1."""
+        weights = RECENCY_DECAY ** np.arange(self.known.shape[1], dtype=np.float32)[::-1] * self.known
+        return weights / np.maximum(weights.sum(1, keepdims=True), 1e-6)
 
     def _agreement(self, past_codes: Ints, codes: Ints) -> tuple[Column, Column]:
         past, own = past_codes[self.histories.items], codes[self.items]
@@ -166,6 +179,20 @@ def _similarity_best(inputs: FeatureInputs) -> Column:
     return np.where(inputs.length > 0, best, 0)
 
 
+def _taste_mean(inputs: FeatureInputs) -> Column:
+    return (inputs.taste_similarity @ inputs.recency[:, :, None])[..., 0]
+
+
+def _taste_category(inputs: FeatureInputs) -> Column:
+    """The products of taste with the history's events of the candidate's category, the latest counting most."""
+    return (np.where(inputs.same_category, inputs.taste_similarity, 0) @ inputs.recency[:, :, None])[..., 0]
+
+
+def _taste_best(inputs: FeatureInputs) -> Column:
+    """The best match of taste with an event of the candidate's category; 0 without one."""
+    return np.where(inputs.same_category, inputs.taste_similarity, 0).max(2)
+
+
 def _events_within(days: int) -> Feature:
     return lambda inputs: np.log1p(inputs.popularity - inputs.events_before(days))
 
@@ -208,6 +235,9 @@ PAIR: dict[str, Feature] = {
     "similarity_last": _similarity_last,
     "similarity_mean": _similarity_mean,
     "similarity_best": _similarity_best,
+    "taste_mean": _taste_mean,
+    "taste_category": _taste_category,
+    "taste_best": _taste_best,
     "brand_share": lambda inputs: inputs.brand[0],
     "category_share": lambda inputs: inputs.category[0],
     "brand_last": lambda inputs: inputs.brand[1],
@@ -282,17 +312,33 @@ class RankingFeatures:
         return list(self.columns)
 
     def inputs(
-        self, histories: Histories, candidates: Ints, scores: Mapping[str, Floats], similarity: Floats
+        self,
+        histories: Histories,
+        candidates: Ints,
+        scores: Mapping[str, Floats],
+        similarity: Floats,
+        taste_similarity: Floats,
+        same_category: Bools,
     ) -> FeatureInputs:
         """Return what the features of `candidates` `[R, C]` (-1 padded) are computed from.
 
-        `scores` are those of each source, `[R, C]`; `similarity` `[R, C, L]` is that of each candidate to each event
-        of the history.
+        `scores` are those of each source, `[R, C]`; the others, `[R, C, L]`, hold of each candidate and each event of
+        the history.
         """
         present = candidates >= 0
         known_scores = {name: scores[name] for name in self.sources}
         items = np.where(present, candidates, 0)
-        return FeatureInputs(self.facts, self.has_clock, histories, present, items, known_scores, similarity)
+        return FeatureInputs(
+            self.facts,
+            self.has_clock,
+            histories,
+            present,
+            items,
+            known_scores,
+            similarity=similarity,
+            taste_similarity=taste_similarity,
+            same_category=same_category,
+        )
 
     def dense(self, inputs: FeatureInputs) -> Floats:
         """Return the dense features `[R, C, F]`."""

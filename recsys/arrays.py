@@ -28,3 +28,14 @@ def grow(array: NDArray[Scalar], rows: int, fill: Any) -> NDArray[Scalar]:
     grown = np.full((rows, *array.shape[1:]), fill, array.dtype)
     grown[: len(array)] = array
     return grown
+
+
+def distinct(items: Ints) -> Ints:
+    """Return each row's distinct items in ascending order, -1 padded to the longest row, or to one column."""
+    ordered = np.sort(items, axis=1)
+    repeated = np.zeros_like(ordered, bool)
+    repeated[:, 1:] = ordered[:, 1:] == ordered[:, :-1]
+    kept = ~repeated & (ordered >= 0)
+    width = int(kept.sum(1).max(initial=1))
+    order = np.argsort(~kept, axis=1, kind="stable")[:, :width]
+    return np.where(np.take_along_axis(kept, order, 1), np.take_along_axis(ordered, order, 1), -1)

@@ -17,7 +17,7 @@ from recsys import __version__
 from recsys.config import Config
 from recsys.errors import RecsysError
 
-FORMAT = 5
+FORMAT = 6
 MANIFEST = "manifest.json"
 CONFIG = "config.json"
 
@@ -31,7 +31,12 @@ def _from_4(config: RawConfig) -> RawConfig:
     return config | {"interest": {names.get(key, key): value for key, value in config["interest"].items()}}
 
 
-UPGRADES: dict[int, Callable[[RawConfig], RawConfig]] = {4: _from_4}
+def _from_5(config: RawConfig) -> RawConfig:
+    """Bundles had no taste model."""
+    return config | {"sources": config["sources"] | {"taste": 0}}
+
+
+UPGRADES: dict[int, Callable[[RawConfig], RawConfig]] = {4: _from_4, 5: _from_5}
 """Format -> what turns a configuration of this format into one of the next."""
 
 

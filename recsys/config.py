@@ -66,10 +66,12 @@ class InterestConfig(Section):
     """Add a learned vector per known item to its text vector; unseen items have text alone."""
     id_dropout: float = Field(0.3, ge=0, le=1)
     """Share of items per step whose ID residual is dropped, so that text alone keeps working."""
-    epochs: int = Field(3, ge=1)
-    """Maximum passes over the training sequences; early stopping may end training sooner."""
+    epochs: int = Field(10, ge=1)
+    """Maximum passes over the training sequences with a frozen text encoder; early stopping may end them sooner."""
+    tuning_epochs: int = Field(3, ge=0)
+    """Maximum further passes, from the best one on, that fine-tune the text encoder; kept where `valid` gains."""
     patience: int = Field(2, ge=1)
-    """Epochs without a better validation ndcg@10 before training stops."""
+    """Epochs without a better validation ndcg@10 before the frozen passes stop; fine-tuning stops at the first one."""
     batch_users: int = Field(32, ge=1)
     """User sequences per step and worker."""
     encoded_per_step: int = Field(64, ge=1)
@@ -90,11 +92,30 @@ class InterestConfig(Section):
     """Temperature of the softmax at the start; it is learned."""
 
 
+class TasteConfig(Section):
+    """The taste model: what of the items' texts users care for, clause by clause."""
+
+    width: int = Field(32, ge=1)
+    """Numbers of an item's taste vector."""
+    epochs: int = Field(8, ge=1)
+    """Passes over the requests."""
+    batch: int = Field(128, ge=1)
+    """Requests per step."""
+    negatives: int = Field(1024, ge=1)
+    """Items per step that a target is compared with, drawn uniformly."""
+    learning_rate: float = Field(3e-3, gt=0)
+    """Peak learning rate of the projection; single numbers learn ten times as fast."""
+    weight_decay: float = Field(0.1, ge=0)
+    """AdamW's weight decay of the projection."""
+
+
 class SourcesConfig(Section):
     """Candidate sources: how many items each may propose (0 turns a source off)."""
 
     interest: int = Field(120, ge=0)
     """Nearest items to the user's vector (FAISS)."""
+    taste: int = Field(60, ge=0)
+    """Items whose texts say what the user's history has a taste for; 0 turns the taste model off."""
     covisitation: int = Field(80, ge=0)
     """Items that others went to after the user's latest items."""
     lexical: int = Field(40, ge=0)
@@ -136,6 +157,8 @@ class RankerConfig(Section):
     """Latest share of `train` that the ranker learns from when `valid` may not be fitted."""
     max_requests: int = Field(8000, ge=10)
     """Requests that the ranker learns from, the latest ones."""
+    rehearsed_share: float = Field(0.1, ge=0, lt=1)
+    """Share of items whose events are hidden while the ranker is fitted, so that it learns what to do with new items."""
     attributes: tuple[str, ...] = ()
     """Numeric item attributes of the dataset to use as further features, by column name."""
 
@@ -179,6 +202,7 @@ class Config(Section):
     data: DataConfig = DataConfig()
     encoder: EncoderConfig = EncoderConfig()
     interest: InterestConfig = InterestConfig()
+    taste: TasteConfig = TasteConfig()
     sources: SourcesConfig = SourcesConfig()
     ranker: RankerConfig = RankerConfig()
     value: ValueConfig = ValueConfig()

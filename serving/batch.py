@@ -28,6 +28,7 @@ from recsys.cluster import start_ray
 from recsys.errors import RecsysError
 from recsys.progress import Update, stage
 from recsys.registry import bundle_folder, resolve
+from serving.encoding import EncodedItems
 from serving.loading import catalogue_ids, encode_new_items, load_bundle, read_dataset
 from serving.recommender import Ranking, Recommender, RecommendOptions
 
@@ -35,8 +36,8 @@ PART_USERS = 1024
 """Users of one file, made by one actor in one go."""
 
 REPORT = "_report.json"
-NEW_VECTORS = "new-vectors.npy"
-"""The vectors of items that the bundle does not know, encoded once for all actors."""
+NEW_ITEMS = "new-items.npz"
+"""Items that the bundle does not know, encoded once for all actors."""
 
 SCHEMA = {
     "user_id": pl.String,
@@ -133,8 +134,8 @@ class ListMaker:
 
     def __init__(self, job: Job, work: Path) -> None:
         self.job, self.work = job, work
-        vectors = np.load(work / NEW_VECTORS, allow_pickle=False)
-        bundle = load_bundle(Path(job.bundle), pl.read_parquet(work / "catalogue.parquet"), vectors)
+        encoded = EncodedItems.load(work / NEW_ITEMS)
+        bundle = load_bundle(Path(job.bundle), pl.read_parquet(work / "catalogue.parquet"), encoded)
         self.recommender = bundle.recommender
         self.ids = np.array(self.recommender.retriever.items["item_id"].to_list())
 
@@ -244,7 +245,7 @@ def _prepare(
     for name in ("histories", "lists"):
         (work / name).mkdir(parents=True)
     catalogue.write_parquet(work / "catalogue.parquet")
-    np.save(work / NEW_VECTORS, encode_new_items(Path(job.bundle), catalogue), allow_pickle=False)
+    encode_new_items(Path(job.bundle), catalogue).save(work / NEW_ITEMS)
     known = {user: row for row, user in enumerate(log.user_ids)}
     length = read_config(Path(job.bundle)).interest.max_history
     for part, start in enumerate(range(0, len(users), PART_USERS)):

@@ -14,27 +14,26 @@ import numpy as np
 import polars as pl
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from features.data.dataset import Dataset, load_dataset
 from features.data.markup import plain_items
 from features.facts import ItemFacts, extend_facts
 from features.histories import EventLog
 from features.ranking import RankingFeatures
-from features.tokens import item_texts
-from recsys.arrays import Floats, Ints, grow
+from recsys.arrays import grow
 from recsys.bundle import read_config, seal, verify
 from recsys.config import Config
-from recsys.models.encoder import load_encoder_folder, tokenize
+from recsys.models.encoder import load_encoder_folder
 from recsys.models.id_table import TorchRecIdTable
 from recsys.models.interest import InterestModel
 from recsys.models.rankers import RANKERS
-from recsys.models.text_vectors import text_vectors
+from recsys.models.taste import TasteModel
 from recsys.progress import console, stage
+from serving.encoding import EncodedItems, encode_items
 from serving.recommender import Recommender
 from serving.rerank import Reranker
 from serving.retrieval.retriever import PURCHASE_INTEREST, Retriever
-from serving.retrieval.sources import SOURCES, Sentences
+from serving.retrieval.sources import SOURCES, Catalogue, Sentences
 
 SERVING = "serving.json"
 
@@ -58,7 +57,8 @@ def save_bundle(folder: Path, recommender: Recommender, tokenizer: Any, log: Eve
     tokenizer.save_pretrained(folder / "encoder")
     rest = {name: value.contiguous() for name, value in model.state_dict().items() if not name.startswith("encoder.")}
     save_file(rest, folder / "interest.safetensors")
-    save_file({"vectors": torch.from_numpy(retriever.vectors)}, folder / "vectors.safetensors")
+    arrays = {"vectors": torch.from_numpy(retriever.vectors), "tastes": torch.from_numpy(retriever.tastes)}
+    save_file(arrays, folder / "vectors.safetensors")
     retriever.items.write_parquet(folder / "items.parquet")
     _histories_table(log, config.interest.max_history).write_parquet(folder / "users.parquet")
     features.facts.save(folder / "facts.npz")
@@ -76,11 +76,11 @@ def save_bundle(folder: Path, recommender: Recommender, tokenizer: Any, log: Eve
     seal(folder, config, about)
 
 
-def load_bundle(folder: Path, catalogue: pl.DataFrame | None = None, new_vectors: Floats | None = None) -> Bundle:
+def load_bundle(folder: Path, catalogue: pl.DataFrame | None = None, encoded: EncodedItems | None = None) -> Bundle:
     """Verify and load a bundle; with `catalogue`, for the items of a dataset as they are now.
 
     Items that the bundle does not know can be recommended at once: they are encoded from their text, unless another
-    process did so and gives their `new_vectors` `[n, D]`. Items that the catalogue no longer has stay in histories and
+    process did so and gives them `encoded`. Items that the catalogue no longer has stay in histories and
     out of lists.
 
     Raises:
@@ -92,24 +92,28 @@ def load_bundle(folder: Path, catalogue: pl.DataFrame | None = None, new_vectors
     retriever = _load_retriever(folder, config, model)
     recommender = Recommender(retriever, RANKERS[config.ranker.kind].load(folder), Reranker(config.lists))
     if catalogue is not None:
-        recommender = for_catalogue(recommender, tokenizer, catalogue, new_vectors)
+        recommender = for_catalogue(recommender, tokenizer, catalogue, encoded)
     return Bundle(recommender, tokenizer, manifest, pl.read_parquet(folder / "users.parquet"))
 
 
 def _load_retriever(folder: Path, config: Config, model: InterestModel) -> Retriever:
     serving = json.loads((folder / SERVING).read_text(encoding="utf-8"))
-    vectors = load_file(folder / "vectors.safetensors")["vectors"].numpy()
-    names = serving["sources"]
+    arrays = load_file(folder / "vectors.safetensors")
+    vectors = arrays["vectors"].numpy()
+    tastes = arrays["tastes"].numpy() if "tastes" in arrays else np.empty((len(vectors), 0), np.float32)
+    names, items = serving["sources"], pl.read_parquet(folder / "items.parquet")
     facts = ItemFacts.load(folder / "facts.npz")
     features = RankingFeatures(facts, serving["has_clock"], feature_sources(names), tuple(serving["attributes"]))
+    catalogue = Catalogue(items, vectors, tastes, facts.category, model.taste)
     if "features" in serving:  # bundles of format 4 have all the features of their time
         features = features.restricted(serving["features"])
     return Retriever(
         config=config,
-        items=pl.read_parquet(folder / "items.parquet"),
+        items=items,
         model=model,
         vectors=vectors,
-        sources={name: SOURCES[name].load(folder, vectors) for name in names},
+        tastes=tastes,
+        sources={name: SOURCES[name].load(folder, catalogue) for name in names},
         features=features,
         exclude_seen=serving["exclude_seen"],
     )
@@ -126,26 +130,26 @@ def new_items(known: pl.DataFrame, catalogue: pl.DataFrame) -> pl.DataFrame:
     return catalogue.join(known, on="item_id", how="anti", maintain_order="left")
 
 
-def encode_new_items(folder: Path, catalogue: pl.DataFrame) -> Floats:
-    """Return the vectors `[n, D]` of the items of `catalogue` that the bundle in `folder` does not know."""
+def encode_new_items(folder: Path, catalogue: pl.DataFrame) -> EncodedItems:
+    """Return what the models make of the items of `catalogue` that the bundle in `folder` does not know."""
     config = read_config(folder)
     known = pl.read_parquet(folder / "items.parquet", columns=["item_id"])
     new = new_items(known, catalogue)
     if not new.height:
-        return np.empty((0, 0), np.float32)
+        return EncodedItems.none()
     model, tokenizer = _load_model(folder, config)
     return encode_items(model, tokenizer, new, config, known.height + np.arange(new.height))
 
 
 def for_catalogue(
-    recommender: Recommender, tokenizer: Any, catalogue: pl.DataFrame, new_vectors: Floats | None = None
+    recommender: Recommender, tokenizer: Any, catalogue: pl.DataFrame, encoded: EncodedItems | None = None
 ) -> Recommender:
     """Return the recommender for `catalogue`: with its new items, and without those that it no longer has."""
     known = recommender.retriever.items
     new = new_items(known, catalogue)
     available = known["item_id"].is_in(catalogue["item_id"].implode()).to_numpy()
     if new.height:
-        recommender = with_items(recommender, tokenizer, new, new_vectors)
+        recommender = with_items(recommender, tokenizer, new, encoded)
     if not available.all():
         available = grow(available, known.height + new.height, fill=True)
         recommender = replace(recommender, retriever=recommender.retriever.restricted(available))
@@ -153,30 +157,32 @@ def for_catalogue(
 
 
 def with_items(
-    recommender: Recommender, tokenizer: Any, changes: pl.DataFrame, changed_vectors: Floats | None = None
+    recommender: Recommender, tokenizer: Any, changes: pl.DataFrame, encoded: EncodedItems | None = None
 ) -> Recommender:
     """Return the recommender with the items `changes`: known ids in their old rows, new ones at the end.
 
-    Both can be recommended at once: they are encoded from their texts, unless `changed_vectors` are given, in the order
+    Both can be recommended at once: they are encoded from their texts, unless they are given `encoded`, in the order
     of the rows.
     """
     old = recommender.retriever
     items = changed_catalogue(old.items, changes)
     changed = np.flatnonzero(items["item_id"].is_in(changes["item_id"].implode()).to_numpy())
-    if changed_vectors is None:
-        changed_vectors = encode_items(old.model, tokenizer, items[changed], old.config, changed)
-    vectors = grow(old.vectors, items.height, fill=0)
-    vectors[changed] = changed_vectors
+    if encoded is None:
+        encoded = encode_items(old.model, tokenizer, items[changed], old.config, changed)
+    vectors, tastes = grow(old.vectors, items.height, fill=0), grow(old.tastes, items.height, fill=0)
+    vectors[changed], tastes[changed] = encoded.vectors, encoded.tastes
     available = old.available
     if available is not None:
         available = grow(available, items.height, fill=True)
         available[changed] = True
     facts = extend_facts(old.features.facts, items, changed, old.features.attributes)
+    extended = Catalogue(items, vectors, tastes, facts.category, old.model.taste)
     retriever = replace(
         old,
         items=items,
         vectors=vectors,
-        sources={name: source.extended(items, vectors, changed) for name, source in old.sources.items()},
+        tastes=tastes,
+        sources={name: source.extended(extended, changed) for name, source in old.sources.items()},
         features=replace(old.features, facts=facts),
         available=available,
     )
@@ -203,28 +209,16 @@ def read_sentences(retriever: Retriever, tokenizer: Any, texts: list[str]) -> Se
     typed = plain_items(pl.DataFrame({"title": texts}, schema={"title": pl.String}))
     absent = [pl.lit(None, kind).alias(name) for name, kind in retriever.items.schema.items() if name != "title"]
     beyond = np.full(len(texts), np.iinfo(np.int64).max)  # no item of the ID table
-    vectors = encode_items(retriever.model, tokenizer, typed.with_columns(absent), retriever.config, beyond)
+    encoded = encode_items(retriever.model, tokenizer, typed.with_columns(absent), retriever.config, beyond)
     matches = {name: source.read(typed["title"].to_list()) for name, source in retriever.sources.items()}
-    return Sentences(vectors, {name: scores for name, scores in matches.items() if scores is not None})
+    return Sentences(
+        encoded.vectors, encoded.tastes, {name: scores for name, scores in matches.items() if scores is not None}
+    )
 
 
 def feature_sources(names: Iterable[str]) -> tuple[str, ...]:
     """Return the scores that the ranker sees: one per source, and the interest of the purchase head."""
     return (*names, PURCHASE_INTEREST)
-
-
-def encode_items(model: InterestModel, tokenizer: Any, items: pl.DataFrame, config: Config, rows: Ints) -> Floats:
-    """Return the unit vectors `[n, D]` of `items`, which have the `rows` `[n]` in the catalogue."""
-    texts = item_texts(items, tokenizer.sep_token, config.encoder.max_tokens)
-    tokens = tokenize(texts, tokenizer, config.encoder.max_tokens)
-    return project(model, text_vectors(model.encoder, tokens, config.encoder.precision), rows)
-
-
-@torch.no_grad()
-def project(model: InterestModel, texts: Tensor, rows: Ints) -> Floats:
-    """Return the unit vectors `[n, D]` of the `rows` `[n]` of the catalogue from their text vectors `[n, H]`."""
-    device = next(model.parameters()).device
-    return model.eval().item_vectors(texts.to(device), torch.from_numpy(rows).to(device)).cpu().numpy()
 
 
 def _load_model(folder: Path, config: Config) -> tuple[InterestModel, Any]:
@@ -233,6 +227,8 @@ def _load_model(folder: Path, config: Config) -> tuple[InterestModel, Any]:
     known = state.get("id_table.known")
     table = TorchRecIdTable(known, encoder.width) if known is not None else None
     model = InterestModel(encoder, config.interest, table)
+    if config.sources.taste:
+        model.taste = TasteModel(encoder.width, config.taste.width)
     model.load_state_dict(state, strict=False, assign=True)  # memory-mapped tensors are shared between processes
     return model.eval(), tokenizer
 

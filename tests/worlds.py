@@ -22,9 +22,11 @@ from recsys.config import Config, EncoderConfig
 from recsys.events import EVENT_TYPES
 from recsys.models.encoder import load_encoder
 from recsys.models.rankers import TorchRecRanker
+from recsys.models.taste import TasteModel
 from recsys.schema import ITEM_COLUMNS
 from serving.api.live import ModelHolder
-from serving.loading import encode_items, feature_sources, save_bundle
+from serving.encoding import encode_items
+from serving.loading import feature_sources, save_bundle
 from serving.recommender import Recommender
 from serving.rerank import Reranker
 from serving.retrieval.retriever import Retriever
@@ -117,7 +119,7 @@ def tiny_recommender(folder: Path, items: int = 40) -> tuple[Recommender, EventL
 
     encoder = {"name": tiny_encoder(folder), "trainable_layers": 1, "precision": "fp32", "max_tokens": 16}
     lists = {"exclude_seen": "never"}
-    small = {"interest": {"max_history": 6}, "ranker": {"kind": "torchrec"}}
+    small = {"interest": {"max_history": 6}, "ranker": {"kind": "torchrec"}, "taste": {"width": 8}}
     config = Config.model_validate({"encoder": encoder, "lists": lists} | small)
     brands = [f"brand {row % 3}" for row in range(items)]
     shop = catalogue(words(items), brand=brands, price=[1.0 + row for row in range(items)])
@@ -127,15 +129,19 @@ def tiny_recommender(folder: Path, items: int = 40) -> tuple[Recommender, EventL
     model = build_model(config, known).eval()
     torch.nn.init.normal_(model.user_tower.out.weight, std=0.05)
     _, tokenizer = load_encoder(config.encoder)
-    vectors = encode_items(model, tokenizer, shop, config, np.arange(items))
-    context = FitContext(shop, log, vectors, np.ones(len(EVENT_TYPES), np.float32), True)
+    torch.manual_seed(0)
+    model.taste = TasteModel(model.encoder.width, 8).eval()
+    encoded, facts = encode_items(model, tokenizer, shop, config, np.arange(items)), fit_facts(shop, log, ())
+    models = (encoded.vectors, encoded.tastes, facts.category, model.taste)
+    context = FitContext(shop, *models, log=log, weights=np.ones(len(EVENT_TYPES), np.float32), has_clock=True)
     retriever = Retriever(
         config=config,
         items=shop,
         model=model,
-        vectors=vectors,
+        vectors=encoded.vectors,
+        tastes=encoded.tastes,
         sources={name: source.fit(context) for name, source in SOURCES.items()},
-        features=RankingFeatures(fit_facts(shop, log, ()), True, feature_sources(SOURCES), ()),
+        features=RankingFeatures(facts, True, feature_sources(SOURCES), ()),
         exclude_seen=False,
     )
     sizes = {"brand": 4, "category": 1, "last_type": 9}

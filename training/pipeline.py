@@ -27,14 +27,17 @@ from features.histories import TEST, VALID, EventLog, Requests, read_log
 from features.leakage import refuse_leakage
 from features.ranking import RankingFeatures
 from features.tokens import item_tokens
+from recsys.arrays import Bools, Ints
 from recsys.config import WORK, Config
 from recsys.errors import RecsysError
 from recsys.events import EVENT_TYPES
 from recsys.models.encoder import Tokens, load_encoder
 from recsys.models.interest import InterestModel
 from recsys.models.rankers import Ranker
+from recsys.models.taste import SegmentVectors, TasteModel
 from recsys.progress import console, stage
-from serving.loading import feature_sources, project, save_bundle
+from serving.encoding import project, segment_vectors, taste_vectors
+from serving.loading import feature_sources, save_bundle
 from serving.recommender import Recommender
 from serving.rerank import Reranker
 from serving.retrieval.retriever import Retriever
@@ -49,6 +52,8 @@ from training.interest.trainer import load_trained
 from training.plan import PLANS, FitOn, FitPlan, Segments, item_counts
 from training.ranker import fit_ranker
 from training.ranker.data import RankingData, ranking_data
+from training.taste.data import prepare_taste
+from training.taste.fit import fit_taste
 
 REPEAT_SHARE = 0.01
 """If at least this share of the targets had been seen before, seen items stay in lists (`exclude_seen=auto`)."""
@@ -79,6 +84,16 @@ class Prepared:
     def weights(self) -> dict[str, float]:
         """Event weights by type."""
         return self.dataset.info.event_weights
+
+
+@dataclass(frozen=True)
+class CatalogueTexts:
+    """The catalogue's texts as the text encoder reads them."""
+
+    whole: Tensor
+    """`[N, H]`"""
+    segments: SegmentVectors | None
+    """None without a taste model."""
 
 
 @dataclass(frozen=True)
@@ -150,18 +165,36 @@ def late_ranking_data(prepared: Prepared, fit_on: FitOn, folder: Path) -> tuple[
     return ranking_data(early, prepared.log, _ranker_requests(prepared, plan)), early
 
 
-def _choose(prepared: Prepared, plan: FitPlan, folder: Path) -> tuple[InterestFit, Tensor, Retriever]:
+def _choose(prepared: Prepared, plan: FitPlan, folder: Path) -> tuple[InterestFit, CatalogueTexts, Retriever]:
     """Fit the interest model whose epochs are chosen on `valid`.
 
-    Return the fit, the text vectors `[N, H]` of the catalogue, and the retriever of what was fitted.
+    Return the fit, the catalogue's texts as vectors, and the retriever of what was fitted.
     """
     requests = _ranker_requests(prepared, plan)
     _check_enough(prepared, plan, requests)
     chosen = _fit_interest(prepared, plan.choose, folder / "choose", "choosing the interest model")
     model = _load(prepared, plan.choose, chosen)
     precision = prepared.config.encoder.precision
-    texts = torch.from_numpy(catalogue_text_vectors(chosen, model.encoder, prepared.tokens, precision))
-    return chosen, texts, assemble(prepared, plan.choose, model, texts, _exclude_seen(prepared, requests))
+    whole = torch.from_numpy(catalogue_text_vectors(chosen, model.encoder, prepared.tokens, precision))
+    texts = _texts(prepared, model, whole)
+    hidden = _rehearsed(prepared)
+    model.hide(torch.from_numpy(hidden))
+    return chosen, texts, assemble(prepared, plan.choose, model, texts, _exclude_seen(prepared, requests), hidden)
+
+
+def _rehearsed(prepared: Prepared) -> Bools:
+    """Return the items `[N]` that look new to the ranker while it is fitted, so that it learns what to do with new ones."""
+    rng = np.random.default_rng(prepared.seed)
+    return rng.random(prepared.dataset.items.height) < prepared.config.ranker.rehearsed_share
+
+
+def _texts(prepared: Prepared, model: InterestModel, whole: Tensor) -> CatalogueTexts:
+    """Return what the encoder of `model` makes of the catalogue's texts, of which it has read the `whole` ones."""
+    if not prepared.config.sources.taste:
+        return CatalogueTexts(whole, None)
+    items, precision = prepared.dataset.items, prepared.config.encoder.precision
+    with stage("encoding the segments of texts"):
+        return CatalogueTexts(whole, segment_vectors(model.encoder, prepared.tokenizer, items, precision, whole))
 
 
 def _ranker_requests(prepared: Prepared, plan: FitPlan) -> Requests:
@@ -187,27 +220,54 @@ def _fit_ranker(prepared: Prepared, early: Retriever, requests: Requests) -> Ran
 
 
 def assemble(
-    prepared: Prepared, segments: Segments, model: InterestModel, texts: Tensor, exclude_seen: bool
+    prepared: Prepared,
+    segments: Segments,
+    model: InterestModel,
+    texts: CatalogueTexts,
+    exclude_seen: bool,
+    hidden: Bools | None = None,
 ) -> Retriever:
-    """Return the retriever whose counts, sources and facts come from `segments`.
+    """Return the retriever whose taste model, counts, sources and facts come from `segments`.
 
-    `texts` `[N, H]` are the catalogue's text vectors by the encoder of `model`.
+    `texts` are by the encoder of `model`. Counts, sources and facts know no events of the `hidden` `[N]` items.
     """
     items, log, config = prepared.dataset.items, prepared.segments(segments), prepared.config
-    vectors = project(model, texts, np.arange(items.height))
-    weights = np.array([prepared.weights[name] for name in EVENT_TYPES], np.float32)
-    context = FitContext(items, log, vectors, weights, prepared.dataset.has_clock)
-    sources = {name: SOURCES[name].fit(context) for name, quota in config.sources.model_dump().items() if quota}
+    if hidden is not None:
+        log = log.only(~hidden[log.items])
     facts = fit_facts(items, log, config.ranker.attributes)
+    vectors = project(model, texts.whole, np.arange(items.height))
+    tastes = np.empty((items.height, 0), np.float32)
+    if texts.segments:
+        model.taste = _fit_taste(prepared, segments, texts.segments, facts.category)
+        tastes = taste_vectors(model.taste, texts.segments)
+    weights = np.array([prepared.weights[name] for name in EVENT_TYPES], np.float32)
+    context = FitContext(
+        items,
+        vectors,
+        tastes,
+        facts.category,
+        model.taste,
+        log=log,
+        weights=weights,
+        has_clock=prepared.dataset.has_clock,
+    )
+    sources = {name: SOURCES[name].fit(context) for name, quota in config.sources.model_dump().items() if quota}
     return Retriever(
         config=config,
         items=items,
         model=model,
         vectors=vectors,
+        tastes=tastes,
         sources=sources,
         features=RankingFeatures(facts, prepared.dataset.has_clock, feature_sources(sources), config.ranker.attributes),
         exclude_seen=exclude_seen,
     )
+
+
+def _fit_taste(prepared: Prepared, segments: Segments, texts: SegmentVectors, category: Ints) -> TasteModel:
+    data = prepare_taste(prepared.log, segments, texts, category, prepared.weights, prepared.config)
+    with stage("fitting the taste model") as update:
+        return fit_taste(data, prepared.config.taste, prepared.seed, lambda done, of: update(done / of, ""))
 
 
 def _fit_interest(
@@ -225,7 +285,8 @@ def _fit_interest(
         options: dict[str, Any] = {"config": prepared.config, "seed": prepared.seed, "folder": folder, "update": update}
         result = refit(data, chosen, **options) if chosen else choose_epochs(data, **options)
         metric = "" if result.metric is None else f", ndcg@10 on valid {result.metric:.4f}"
-        update(1.0, f"{result.epochs} epochs{metric}")
+        tuning = f"; {result.tuning}" if result.tuning else ""
+        update(1.0, f"{result.epochs} epochs{metric}{tuning}")
     return result
 
 

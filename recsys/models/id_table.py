@@ -19,6 +19,8 @@ logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
 class TorchRecIdTable(nn.Module):
     """An `EmbeddingCollection` of one table; unknown items map to zero."""
 
+    known: Tensor
+
     def __init__(self, known: Tensor, width: int) -> None:
         """Make a table of zeros; `known` `[N]` says which items had events."""
         super().__init__()
@@ -34,7 +36,7 @@ class TorchRecIdTable(nn.Module):
 
     def forward(self, items: Tensor) -> Tensor:
         """Return the vectors `[S, D]` of item indexes `[S]`; indexes beyond the table map to zero."""
-        known: Tensor = self.known  # type: ignore[assignment]
+        known = self.known
         inside = items < len(known)
         rows = torch.where(inside, items, 0)
         lengths = torch.ones_like(rows, dtype=torch.int32)

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from recsys.config import InterestConfig
 from recsys.events import EVENT_TYPES
 from recsys.models.encoder import TextEncoder
+from recsys.models.taste import TasteModel
 
 HEADS = ("click", "purchase")
 """`click` predicts the next interaction of any kind, `purchase` the next purchase."""
@@ -203,6 +204,7 @@ class InterestModel(nn.Module):
         self.user_tower = UserTower(encoder.width, config)
         self.log_temperature = nn.Parameter(torch.tensor(math.log(config.temperature)))
         self.id_dropout = config.id_dropout
+        self.taste: TasteModel | None = None
 
     @property
     def temperature(self) -> Tensor:
@@ -223,6 +225,11 @@ class InterestModel(nn.Module):
                 residual = residual * (torch.rand(len(items), 1, device=residual.device) >= self.id_dropout)
             vectors = F.normalize(vectors + (residual.detach() if encoder_only else residual), dim=-1)
         return vectors
+
+    def hide(self, items: Tensor) -> None:
+        """Treat the items for which `items` `[N]` holds as if they had had no events."""
+        if self.id_table is not None:
+            self.id_table.known &= ~items  # type: ignore[operator]
 
     def user_vectors(self, vectors: Tensor, history: HistoryBatch) -> Tensor:
         """Return unit vectors `[B, L, 2, D]` from the history's item vectors `[B, L, D]`."""

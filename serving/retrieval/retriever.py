@@ -3,7 +3,7 @@
 In: histories of R requests. Out: candidates `[R, C]`, and the ranker's input for them. Training uses it alone, before
 there is a ranker; `serving.recommender` puts a ranker behind it.
 
-Shapes: R requests, C candidates, L history positions, N catalogue, D width, F dense and G categorical features.
+Shapes: R requests, C candidates, L history positions, N catalogue, D width, A width of taste vectors, F dense and G categorical features.
 """
 
 from collections.abc import Mapping
@@ -19,12 +19,12 @@ from torch import nn
 from features.facts import LATEST
 from features.histories import Histories
 from features.ranking import CATEGORICAL, RankingFeatures
-from recsys.arrays import Bools, Floats, Ints
+from recsys.arrays import Bools, Floats, Ints, distinct
 from recsys.config import Config
 from recsys.models.encoder import resolve_precision
 from recsys.models.interest import HistoryBatch, InterestModel, recency_buckets
 from serving.retrieval.index import VectorIndex
-from serving.retrieval.sources import Candidates, CandidateSource, RequestBatch, Scores, Sentences
+from serving.retrieval.sources import Candidates, CandidateSource, Catalogue, RequestBatch, Scores, Sentences
 
 PURCHASE_INTEREST = "purchase"
 """The name under which the ranker gets the interest of the purchase head, in addition to the sources' scores."""
@@ -52,6 +52,8 @@ class Retriever:
     model: InterestModel
     vectors: Floats
     """`[N, D]` unit vectors of the items."""
+    tastes: Floats
+    """`[N, A]` unit taste vectors of the items; `[N, 0]` without a taste model."""
     sources: Mapping[str, CandidateSource]
     """By name, in the order of the ranker's features."""
     features: RankingFeatures
@@ -63,6 +65,11 @@ class Retriever:
     def restricted(self, available: Bools) -> "Retriever":
         """Return the same retriever for lists of `available` `[N]` items alone."""
         return replace(self, available=available)
+
+    @cached_property
+    def catalogue(self) -> Catalogue:
+        """The items, and what the models make of them."""
+        return Catalogue(self.items, self.vectors, self.tastes, self.features.facts.category, self.model.taste)
 
     @property
     def feature_names(self) -> list[str]:
@@ -139,7 +146,14 @@ class Retriever:
         scores = {name: view.of(candidates) for name, view in batch.scores.items()}
         scores[PURCHASE_INTEREST] = candidates.interest[:, :, 1]
         histories = batch.requests.histories
-        inputs = self.features.inputs(histories, candidates.items, scores, candidates.similarity)
+        inputs = self.features.inputs(
+            histories,
+            candidates.items,
+            scores,
+            similarity=candidates.similarity,
+            taste_similarity=candidates.taste_similarity,
+            same_category=candidates.same_category,
+        )
         return self.features.dense(inputs), self.features.categorical(inputs)
 
     def similar(self, item: int, k: int) -> tuple[Ints, Floats]:
@@ -166,16 +180,18 @@ class Retriever:
 
     def _requests(self, histories: Histories, sentences: Sentences | None) -> RequestBatch:
         count = len(self.vectors)
-        sentences = sentences or Sentences.none(len(histories), self.vectors.shape[1])
+        sentences = sentences or Sentences.none(len(histories), self.vectors.shape[1], self.tastes.shape[1])
         typed = histories.items == count
-        past = self.vectors[np.where(typed, 0, histories.items)]  # [R, L, D]
+        rows = np.where(typed, 0, histories.items)
+        past, past_tastes = self.vectors[rows], self.tastes[rows]  # [R, L, D], [R, L, A]
         past[typed] = sentences.vectors[np.nonzero(typed)[0]]
+        past_tastes[typed] = sentences.tastes[np.nonzero(typed)[0]]
         items = torch.from_numpy(histories.items).long()
         recency = recency_buckets(torch.from_numpy(histories.times), items >= 0, self.has_clock)
         history = HistoryBatch(items, torch.from_numpy(histories.types).long(), recency)
         with torch.inference_mode():
             users = self._user_tower.last(torch.from_numpy(past), history)  # type: ignore[operator]
-        return RequestBatch(histories, users.numpy(), past, sentences, self.vectors)
+        return RequestBatch(histories, users.numpy(), past, past_tastes, sentences, self.catalogue)
 
 
 def _both(one: Bools | None, other: Bools | None) -> Bools | None:
@@ -189,14 +205,3 @@ def _usable(proposed: Ints, past: NDArray[np.int32], exclude_seen: bool) -> Ints
         return candidates
     seen = (candidates[:, :, None] == past[:, None, :]).any(2)
     return distinct(np.where(seen, -1, candidates))
-
-
-def distinct(items: Ints) -> Ints:
-    """Return each row's distinct items in ascending order, -1 padded to the longest row, or to one column."""
-    ordered = np.sort(items, axis=1)
-    repeated = np.zeros_like(ordered, bool)
-    repeated[:, 1:] = ordered[:, 1:] == ordered[:, :-1]
-    kept = ~repeated & (ordered >= 0)
-    width = int(kept.sum(1).max(initial=1))
-    order = np.argsort(~kept, axis=1, kind="stable")[:, :width]
-    return np.where(np.take_along_axis(kept, order, 1), np.take_along_axis(ordered, order, 1), -1)

@@ -34,7 +34,8 @@ def features_at(log: EventLog, requests: Requests) -> Floats:
     built = RankingFeatures(fit_facts(ITEMS, before, ()), True, (), ())
     histories = log.histories(requests.users, requests.times, 5)
     everything = np.tile(np.arange(6), (len(requests), 1))
-    return built.dense(built.inputs(histories, everything, {}, same_items(everything, histories)))
+    similarity = same_items(everything, histories)
+    return built.dense(built.inputs(histories, everything, {}, similarity, similarity, similarity > 0))
 
 
 def same_items(candidates: np.ndarray, histories: Histories) -> Floats:
@@ -72,7 +73,8 @@ def test_features_have_the_known_values_of_a_small_history() -> None:
     built = RankingFeatures(fit_facts(ITEMS, log, ()), True, (), ())
     now = np.array([START + 3 * DAY])
     histories, candidates = log.histories(np.array([0]), now, 4), np.array([[0, 3, 1]])
-    dense = built.dense(built.inputs(histories, candidates, {}, same_items(candidates, histories)))
+    similarity = same_items(candidates, histories)
+    dense = built.dense(built.inputs(histories, candidates, {}, similarity, similarity, similarity > 0))
     columns = dict(zip(built.names, dense[0].T, strict=True))
     np.testing.assert_allclose(columns["popularity"], np.log1p([2, 1, 0]), rtol=1e-6)
     np.testing.assert_allclose(columns["popularity_1d"], np.log1p([0, 1, 0]), rtol=1e-6)

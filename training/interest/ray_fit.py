@@ -30,10 +30,13 @@ from training.interest.data import InterestData
 from training.interest.trainer import InterestTrainer
 
 DATA, PROGRESS, RESULT, HISTORY = "data.npz", "progress.json", "result.json", "history.json"
-NDCG = "ndcg@10"
+BEST = "best"
+"""Folder of the best epoch with a frozen encoder, which fine-tuning starts from."""
+
+NDCG, TUNED = "ndcg@10", "tuned"
 
 Epochs = list[dict[str, float]]
-"""Per epoch: epoch (from 1), loss and, if validated, ndcg@10."""
+"""Per epoch: passes over the sequences so far, loss and, if validated, ndcg@10 and whether the encoder was tuned."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,15 @@ class InterestFit:
     """Folder of the kept weights."""
     device: str
     """Type of the device that trained: cpu or cuda."""
+
+    @property
+    def tuning(self) -> str:
+        """What fine-tuning the text encoder brought, in words; empty where it was not tried."""
+        frozen, tuned = ([epoch[NDCG] for epoch in self.history if epoch.get(TUNED) == kind] for kind in (0.0, 1.0))
+        if not tuned:
+            return ""
+        kept = "kept" if max(tuned) > max(frozen) else "not kept"
+        return f"fine-tuning the text encoder, {kept}: {max(frozen):.4f} to {max(tuned):.4f}"
 
 
 @dataclass(frozen=True)
@@ -68,10 +80,13 @@ class _Job:
 def choose_epochs(data: InterestData, *, config: Config, seed: int, folder: Path, update: Update) -> InterestFit:
     """Fit until `patience` epochs brought no better validation ndcg@10, and keep the best epoch.
 
+    The text encoder is frozen at first; then it is fine-tuned from the best epoch on, as long as `valid` gains.
+
     Raises:
         RecsysError: a worker failed, or there is no GPU where the configuration asks for one.
     """
-    job = _Job(folder.resolve(), config, seed, epochs=config.interest.epochs)
+    tuning = config.interest.tuning_epochs if config.encoder.trainable_layers else 0
+    job = _Job(folder.resolve(), config, seed, epochs=config.interest.epochs + tuning)
     return _fit(_choosing_loop, job, data, update, keep=NDCG)
 
 
@@ -154,12 +169,17 @@ def _threads(config: Config) -> int:
 
 
 def _choosing_loop(settings: dict[str, _Job]) -> None:
-    """Train and validate in one worker until the epochs are used up or bring nothing more."""
+    """Train and validate in one worker: with a frozen text encoder while `valid` gains, then fine-tuning while it gains."""
     worker = _Worker(settings["job"])
-    patience = worker.job.config.interest.patience
-    while len(worker.history) < worker.job.epochs and not _stalled(worker.history, patience):
-        loss = worker.fit_epoch()
-        worker.report({"loss": loss, NDCG: worker.trainer.evaluate()})
+    interest, most = worker.job.config.interest, worker.job.epochs
+    while not worker.tuned and len(worker.history) < interest.epochs and worker.unimproved < interest.patience:
+        worker.choose_epoch()
+    if most == interest.epochs:  # the encoder stays frozen
+        return
+    if not worker.tuned:
+        worker.tune_from_best()
+    while worker.tuned < most - interest.epochs and not (worker.tuned and worker.unimproved):
+        worker.choose_epoch()
 
 
 def _refitting_loop(settings: dict[str, _Job]) -> None:
@@ -169,10 +189,9 @@ def _refitting_loop(settings: dict[str, _Job]) -> None:
         worker.report({"loss": worker.fit_epoch()})
 
 
-def _stalled(history: Epochs, patience: int) -> bool:
-    """Return whether the last `patience` epochs were no better than the best one before them."""
-    metrics = [epoch[NDCG] for epoch in history]
-    return bool(metrics) and len(metrics) - 1 - metrics.index(max(metrics)) >= patience
+def since_best(metrics: list[float]) -> int:
+    """Return how many of `metrics` came after the best one; an equal one is no better."""
+    return len(metrics) - 1 - metrics.index(max(metrics)) if metrics else 0
 
 
 class _Worker:
@@ -185,7 +204,9 @@ class _Worker:
         torch.set_num_threads(_threads(job.config))
         context = ray.train.get_context()
         self.job, self.history = job, Epochs()
+        self.passes = 0  # over the sequences that the present weights have seen
         self.rank, world_size = context.get_world_rank(), context.get_world_size()
+        self.best = job.folder / BEST / str(self.rank)
         # Workers draw and encode different items, so that their buffers may differ until the epoch ends.
         parallel = partial(prepare_model, parallel_strategy_kwargs={"broadcast_buffers": False})
         self.trainer = InterestTrainer(
@@ -202,16 +223,42 @@ class _Worker:
             with checkpoint.as_directory() as folder:
                 self.trainer.restore(Path(folder))
                 self.history = json.loads((Path(folder) / HISTORY).read_text(encoding="utf-8"))
+                self.passes = int(self.history[-1]["epoch"])
+
+    @property
+    def unimproved(self) -> int:
+        """How many epochs there were since the best one."""
+        return since_best([epoch[NDCG] for epoch in self.history])
+
+    @property
+    def tuned(self) -> int:
+        """How many epochs fine-tuned the text encoder."""
+        return sum(bool(epoch.get(TUNED)) for epoch in self.history)
+
+    def choose_epoch(self) -> None:
+        """Train and validate the next epoch, and keep a copy of the best one."""
+        loss, tuning = self.fit_epoch(), float(self.trainer.tuning)
+        self.report({"loss": loss, NDCG: self.trainer.evaluate(), TUNED: tuning})
+        if not self.unimproved and not tuning:
+            self.best.mkdir(parents=True, exist_ok=True)
+            self.trainer.save(self.best)
+
+    def tune_from_best(self) -> None:
+        """Go back to the best epoch and fine-tune the text encoder from there."""
+        self.trainer.restore(self.best)
+        self.passes = 1 + max(range(len(self.history)), key=lambda epoch: self.history[epoch][NDCG])
+        self.trainer.start_tuning()
 
     def fit_epoch(self) -> float:
         """Train the next epoch and return its mean loss."""
+        self.passes += 1
         return self.trainer.fit_epoch(len(self.history), self._note_progress if self.rank == 0 else _ignore)
 
     def report(self, metrics: dict[str, float]) -> None:
         """Add an epoch to the history and hand it to Ray Train with a checkpoint."""
         import ray.train
 
-        self.history = [*self.history, {"epoch": len(self.history) + 1} | metrics]
+        self.history = [*self.history, {"epoch": self.passes} | metrics]
         about = {"history": self.history, "device": self.trainer.device.type}
         with tempfile.TemporaryDirectory() as folder:
             if self.rank == 0:

@@ -46,7 +46,7 @@ def prepare(
         types=np.where(known, fitted.types[rows], 0).astype(np.int8),
         times=np.where(known, fitted.times[rows], 0),
         request_index=np.where(known, fitted.request_index[rows], -1),
-        impressions=_impression_table(log),
+        impressions=impression_table(log),
         valid_items=valid.items,
         valid_types=valid.types,
         valid_times=valid.times,
@@ -77,7 +77,7 @@ def _sequence_rows(offsets: Ints, length: int) -> tuple[Ints, Bools]:
     return np.where(known, rows, 0), known
 
 
-def _impression_table(log: EventLog) -> NDArray[np.int32]:
+def impression_table(log: EventLog) -> NDArray[np.int32]:
     """Return the impressions of each request `[Q, W]`, padded with -1; `[1, 0]` where there are no requests."""
     counts = np.diff(log.impression_offsets)
     columns = np.arange(min(MAX_IMPRESSIONS, int(counts.max(initial=0))))

@@ -56,27 +56,41 @@ class InterestTrainer:
     ) -> None:
         """Build worker `rank` of `world_size`; `wrap` makes the objective data-parallel (DDP).
 
-        With `encoder_from`, the folder of a checkpoint, the text encoder is taken from there and not trained.
+        The text encoder is frozen until `start_tuning`; with `encoder_from`, the folder of a checkpoint, it is taken
+        from there.
         """
         torch.manual_seed(seed)
         self.data, self.config, self.device = data, config, device
         self.seed, self.rank, self.world_size = seed, rank, world_size
         frequencies = data.frequencies()
         self.model = build_model(config, torch.from_numpy(frequencies > 0)).to(device)
+        self.optimizer = _optimizer(self.model, config)
+        self.model.encoder.requires_grad_(False)
         if encoder_from:
             self.model.load_state_dict(_encoder_state(encoder_from), strict=False)
-            self.model.encoder.requires_grad_(False)
         encoder, precision = self.model.encoder.eval(), resolve_precision(config.encoder.precision, device)
-        prefix = FrozenPrefix(encoder, data.tokens, precision, limit_bytes=PREFIX_BYTES if encoder.trainable else 0)
+        prefix = FrozenPrefix(encoder, data.tokens, precision, limit_bytes=0)
         self.objective = InterestObjective(self.model, prefix, frequencies, config.interest).to(device)
         if encoder_from:
             self.objective.cache.copy_(torch.from_numpy(load_text_vectors(encoder_from)))
         else:
             self.objective.refresh()
-        self.step_module = wrap(self.objective)
-        self.optimizer = _optimizer(self.model, config)
+        self.wrap, self.step_module = wrap, wrap(self.objective)
         self.steps = max(1, data.steps_per_epoch(config.interest.batch_users, world_size))
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._rate)
+
+    @property
+    def tuning(self) -> bool:
+        """Whether the text encoder is being fine-tuned."""
+        return self.model.encoder.trainable
+
+    def start_tuning(self) -> None:
+        """Fine-tune the upper layers of the text encoder from now on."""
+        encoder, objective = self.model.encoder, self.objective
+        for layer in encoder.layers[encoder.split :]:
+            layer.requires_grad_(True)
+        objective.prefix = FrozenPrefix(encoder, self.data.tokens, objective.prefix.precision, PREFIX_BYTES)
+        self.step_module = self.wrap(objective)
 
     def fit_epoch(self, epoch: int, on_step: Callable[[int, int], None] = lambda done, of: None) -> float:
         """Train one epoch and return its mean loss; its random numbers depend on seed, epoch and rank alone.
@@ -128,6 +142,7 @@ class InterestTrainer:
             "model": trained_state(self.model),
             "optimizer": self.optimizer.state_dict(),
             "schedule": {"last_epoch": self.schedule.last_epoch},
+            "tuning": self.tuning,
         }
         torch.save(state, folder / STATE)
         np.save(folder / TEXT_VECTORS, self.objective.cache.cpu().numpy())
@@ -138,10 +153,12 @@ class InterestTrainer:
         self.model.load_state_dict(state["model"], strict=False)
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.last_epoch = state["schedule"]["last_epoch"]
+        if state["tuning"] and not self.tuning:
+            self.start_tuning()
         self.objective.cache.copy_(torch.from_numpy(load_text_vectors(folder)))
 
     def _rate(self, step: int) -> float:
-        whole = self.steps * self.config.interest.epochs
+        whole = self.steps * (self.config.interest.epochs + self.config.interest.tuning_epochs)
         return min((step + 1) / WARMUP_STEPS, max(0.05, 1 - step / whole))
 
 
@@ -195,7 +212,7 @@ def _encoder_state(folder: Path) -> dict[str, Tensor]:
 
 
 def _optimizer(model: InterestModel, config: Config) -> torch.optim.Optimizer:
-    encoder = [p for p in model.encoder.parameters() if p.requires_grad]
+    encoder = list(model.encoder.layers[model.encoder.split :].parameters())
     inside = {id(p) for p in model.encoder.parameters()}
     rest = [p for p in model.parameters() if id(p) not in inside]
     groups = [

@@ -1,13 +1,30 @@
 """All candidate sources by the names that the configuration uses for their quotas."""
 
-from serving.retrieval.sources.base import Candidates, CandidateSource, FitContext, RequestBatch, Scores, Sentences
+from serving.retrieval.sources.base import (
+    Candidates,
+    CandidateSource,
+    Catalogue,
+    FitContext,
+    RequestBatch,
+    Scores,
+    Sentences,
+)
 from serving.retrieval.sources.graphs import CovisitationSource, LexicalSource, RelatedSource
 from serving.retrieval.sources.popular import PopularSource
+from serving.retrieval.sources.taste import TasteSource
 from serving.retrieval.sources.vectors import InterestSource, NewSource
 
 SOURCES: dict[str, type[CandidateSource]] = {
     source.name: source
-    for source in (InterestSource, CovisitationSource, LexicalSource, PopularSource, RelatedSource, NewSource)
+    for source in (
+        InterestSource,
+        TasteSource,
+        CovisitationSource,
+        LexicalSource,
+        PopularSource,
+        RelatedSource,
+        NewSource,
+    )
 }
 
-__all__ = ["SOURCES", "CandidateSource", "Candidates", "FitContext", "RequestBatch", "Scores", "Sentences"]
+__all__ = ["SOURCES", "CandidateSource", "Candidates", "Catalogue", "FitContext", "RequestBatch", "Scores", "Sentences"]

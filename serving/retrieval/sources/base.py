@@ -5,7 +5,7 @@ A new source is one subclass of `CandidateSource` in `SOURCES` and one quota in 
 
 A mask `allowed` `[N]` says which items may be proposed; None allows all.
 
-Shapes: R requests, C candidates, L history positions, N catalogue, D width.
+Shapes: R requests, C candidates, L history positions, N catalogue, D width, A width of taste vectors.
 """
 
 from abc import ABC, abstractmethod
@@ -21,6 +21,7 @@ from scipy import sparse
 
 from features.histories import EventLog, Histories, offsets_of
 from recsys.arrays import Bools, Floats, Ints
+from recsys.models.taste import TasteModel
 from serving.retrieval.index import VectorIndex
 
 HISTORY_DECAY = 0.7
@@ -36,28 +37,48 @@ class Sentences:
 
     vectors: Floats
     """`[R, D]` unit vectors; zero without a sentence."""
+    tastes: Floats
+    """`[R, A]` unit taste vectors; zero without a sentence."""
     matches: Mapping[str, sparse.csr_matrix] = field(default_factory=dict)
     """`[R, N]` how well each item matches, by the name of a source that reads sentences."""
 
     @classmethod
-    def none(cls, requests: int, width: int) -> "Sentences":
-        """Return the sentences of `requests` users who typed nothing."""
-        return cls(np.zeros((requests, width), np.float32))
+    def none(cls, requests: int, width: int, taste_width: int) -> "Sentences":
+        """Return the sentences of `requests` users who typed nothing; the widths are D and A."""
+        return cls(np.zeros((requests, width), np.float32), np.zeros((requests, taste_width), np.float32))
 
     def blank(self) -> "Sentences":
         """Return sentences of the same shape without any content."""
         matches = {name: sparse.csr_matrix(scores.shape, dtype=scores.dtype) for name, scores in self.matches.items()}
-        return Sentences(np.zeros_like(self.vectors), matches)
+        return Sentences(np.zeros_like(self.vectors), np.zeros_like(self.tastes), matches)
 
     @classmethod
     def join(cls, parts: Sequence["Sentences"]) -> "Sentences":
         """Put the sentences of several requests together; all of them have matches of the same sources."""
         matches = {name: sparse.vstack([part.matches[name] for part in parts], "csr") for name in parts[0].matches}
-        return cls(np.concatenate([part.vectors for part in parts]), matches)
+        vectors, tastes = (np.concatenate([getattr(part, name) for part in parts]) for name in ("vectors", "tastes"))
+        return cls(vectors, tastes, matches)
 
     def rows(self, rows: slice | Ints) -> "Sentences":
         """Return the sentences of some requests."""
-        return Sentences(self.vectors[rows], {name: scores[rows] for name, scores in self.matches.items()})
+        return Sentences(
+            self.vectors[rows], self.tastes[rows], {name: scores[rows] for name, scores in self.matches.items()}
+        )
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """The items, and what the models make of them."""
+
+    items: pl.DataFrame
+    vectors: Floats
+    """`[N, D]` unit item vectors of the interest model."""
+    tastes: Floats
+    """`[N, A]` unit taste vectors; `[N, 0]` without a taste model."""
+    category: Ints
+    """`[N]` codes from 1 of the items' categories; 0 where unknown."""
+    taste: TasteModel | None
+    """The taste model, where there is one."""
 
 
 @dataclass(frozen=True)
@@ -69,18 +90,26 @@ class RequestBatch:
     """`[R, 2, D]`, one per head; zero for an empty history."""
     past: Floats
     """`[R, L, D]` vectors of the history, a typed sentence among them."""
+    past_tastes: Floats
+    """`[R, L, A]` taste vectors of the history, a typed sentence among them."""
     sentences: Sentences
-    vectors: Floats
-    """`[N, D]` unit vectors of the catalogue."""
+    catalogue: Catalogue
 
     @cached_property
     def weights(self) -> sparse.csr_matrix:
         """The weights `[R, N]` of the items in each history, the latest counting most; sentences left out."""
-        past, shape = self.histories.items, (len(self.users), len(self.vectors))
+        past, shape = self.histories.items, (len(self.users), len(self.catalogue.vectors))
         known = (past >= 0) & (past < shape[1])
         rows, columns = np.nonzero(known)
         weights = HISTORY_DECAY ** np.arange(past.shape[1], dtype=np.float32)[::-1][columns]
         return sparse.csr_matrix((weights, past[rows, columns], offsets_of(known.sum(1))), shape=shape)
+
+    @cached_property
+    def past_category(self) -> Ints:
+        """`[R, L]` codes of the history's categories; 0 for a typed sentence and where padded."""
+        past, category = self.histories.items, self.catalogue.category
+        known = (past >= 0) & (past < len(category))
+        return np.where(known, category[np.where(known, past, 0)], 0)
 
     def candidates(self, items: Ints) -> "Candidates":
         """Return `items` `[R, C]` (-1 padded) as candidates of these requests."""
@@ -111,24 +140,32 @@ class Candidates:
         return self._products[:, :, 2:]
 
     @cached_property
+    def taste_similarity(self) -> Floats:
+        """`[R, C, L]` inner products of taste vectors with the events of the history."""
+        return self.batch.catalogue.tastes[self.items] @ self.batch.past_tastes.transpose(0, 2, 1)
+
+    @cached_property
+    def same_category(self) -> Bools:
+        """`[R, C, L]` whether candidate and event have one known category."""
+        past = self.batch.past_category[:, None, :]
+        return (past > 0) & (past == self.batch.catalogue.category[self.items][:, :, None])
+
+    @cached_property
     def _products(self) -> Floats:
         """`[R, C, 2 + L]`"""
         against = np.concatenate([self.batch.users, self.batch.past], axis=1).transpose(0, 2, 1)  # [R, D, 2 + L]
         products = np.empty((*self.items.shape, against.shape[2]), np.float32)
         for start in range(0, len(self.items), CACHED_REQUESTS):
             rows = slice(start, start + CACHED_REQUESTS)
-            np.matmul(self.batch.vectors[self.items[rows]], against[rows], out=products[rows])
+            np.matmul(self.batch.catalogue.vectors[self.items[rows]], against[rows], out=products[rows])
         return products
 
 
 @dataclass(frozen=True)
-class FitContext:
+class FitContext(Catalogue):
     """What a source may learn from: the catalogue, and events that precede every request."""
 
-    items: pl.DataFrame
     log: EventLog
-    vectors: Floats
-    """`[N, D]` unit item vectors of the interest model."""
     weights: Floats
     """Event weight by type code."""
     has_clock: bool
@@ -171,8 +208,8 @@ class CandidateSource(ABC):
         return None
 
     @abstractmethod
-    def extended(self, items: pl.DataFrame, vectors: Floats, changed: Ints) -> Self:
-        """Return the source for a catalogue with further items at its end; `vectors` `[N, D]`.
+    def extended(self, catalogue: Catalogue, changed: Ints) -> Self:
+        """Return the source for a catalogue with further items at its end.
 
         `changed` are the rows whose texts are new: those at the end, and existing items, which keep their rows.
         """
@@ -183,5 +220,5 @@ class CandidateSource(ABC):
 
     @classmethod
     @abstractmethod
-    def load(cls, folder: Path, vectors: Floats) -> Self:
-        """Read what `save` wrote; `vectors` `[N, D]` are those of the catalogue."""
+    def load(cls, folder: Path, catalogue: Catalogue) -> Self:
+        """Read what `save` wrote for `catalogue`."""

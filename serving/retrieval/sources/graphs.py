@@ -16,7 +16,7 @@ from scipy import sparse
 
 from recsys.arrays import Bools, Floats, Ints
 from recsys.events import DAY_US
-from serving.retrieval.sources.base import Candidates, CandidateSource, FitContext, RequestBatch, Scores
+from serving.retrieval.sources.base import Candidates, CandidateSource, Catalogue, FitContext, RequestBatch, Scores
 
 NEIGHBOURS = 200
 """Items kept per item."""
@@ -37,14 +37,14 @@ class ItemGraphSource(CandidateSource):
         """Return the scores `[R, N]` of what follows from the histories."""
         return batch.weights @ self.graph
 
-    def extended(self, items: pl.DataFrame, vectors: Floats, changed: Ints) -> Self:
-        return type(self)(grown(self.graph, items.height))
+    def extended(self, catalogue: Catalogue, changed: Ints) -> Self:
+        return type(self)(grown(self.graph, catalogue.items.height))
 
     def save(self, folder: Path) -> None:
         sparse.save_npz(folder / f"{self.name}.npz", self.graph, compressed=False)
 
     @classmethod
-    def load(cls, folder: Path, vectors: Floats) -> Self:
+    def load(cls, folder: Path, catalogue: Catalogue) -> Self:
         return cls(sparse.csr_matrix(sparse.load_npz(folder / f"{cls.name}.npz")))
 
 
@@ -150,10 +150,10 @@ class LexicalSource(ItemGraphSource):
             scores = scores + batch.sentences.matches[self.name]
         return scores if self.added is None else scores + batch.weights @ self.added
 
-    def extended(self, items: pl.DataFrame, vectors: Floats, changed: Ints) -> Self:
-        old, count = self.graph.shape[0], items.height
+    def extended(self, catalogue: Catalogue, changed: Ints) -> Self:
+        old, count = self.graph.shape[0], catalogue.items.height
         new = changed[changed >= old]
-        matches = sparse.coo_matrix(matching_items(self.words, words_of(items[new]), NEIGHBOURS))
+        matches = sparse.coo_matrix(matching_items(self.words, words_of(catalogue.items[new]), NEIGHBOURS))
         links = (np.append(new[matches.row], matches.col), np.append(matches.col, new[matches.row]))
         added = sparse.csr_matrix((np.tile(matches.data, 2), links), shape=(count, count))
         if self.added is not None:
@@ -170,7 +170,7 @@ class LexicalSource(ItemGraphSource):
         self.words.save(folder / "words", show_progress=False)
 
     @classmethod
-    def load(cls, folder: Path, vectors: Floats) -> Self:
+    def load(cls, folder: Path, catalogue: Catalogue) -> Self:
         graph = sparse.csr_matrix(sparse.load_npz(folder / "lexical.npz"))
         return cls(graph, bm25s.BM25.load(folder / "words", show_progress=False, verbosity=0))
 

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
-import polars as pl
 
 from recsys.arrays import Bools, Floats, Ints, grow
 from recsys.events import DAY_US
-from serving.retrieval.sources.base import Candidates, CandidateSource, FitContext, RequestBatch, Scores
+from serving.retrieval.sources.base import Candidates, CandidateSource, Catalogue, FitContext, RequestBatch, Scores
 
 
 class PopularSource(CandidateSource):
@@ -38,14 +37,14 @@ class PopularSource(CandidateSource):
     def open(self, batch: RequestBatch) -> Scores:
         return FixedScores(self.scores, self.order, len(batch.users))
 
-    def extended(self, items: pl.DataFrame, vectors: Floats, changed: Ints) -> Self:
-        return type(self)(grow(self.scores, items.height, fill=0))
+    def extended(self, catalogue: Catalogue, changed: Ints) -> Self:
+        return type(self)(grow(self.scores, catalogue.items.height, fill=0))
 
     def save(self, folder: Path) -> None:
         np.savez(folder / "popular.npz", allow_pickle=False, scores=self.scores)
 
     @classmethod
-    def load(cls, folder: Path, vectors: Floats) -> Self:
+    def load(cls, folder: Path, catalogue: Catalogue) -> Self:
         with np.load(folder / "popular.npz", allow_pickle=False) as arrays:
             return cls(arrays["scores"])
 

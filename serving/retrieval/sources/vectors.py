@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
-import polars as pl
 
 from recsys.arrays import Bools, Floats, Ints, grow
 from serving.retrieval.index import VectorIndex
-from serving.retrieval.sources.base import Candidates, CandidateSource, FitContext, RequestBatch, Scores
+from serving.retrieval.sources.base import Candidates, CandidateSource, Catalogue, FitContext, RequestBatch, Scores
 
 
 class InterestSource(CandidateSource):
@@ -30,15 +29,15 @@ class InterestSource(CandidateSource):
     def open(self, batch: RequestBatch) -> Scores:
         return VectorScores(self.catalogue_index, batch)
 
-    def extended(self, items: pl.DataFrame, vectors: Floats, changed: Ints) -> Self:
-        return type(self)(self.catalogue_index.extended(vectors, changed))
+    def extended(self, catalogue: Catalogue, changed: Ints) -> Self:
+        return type(self)(self.catalogue_index.extended(catalogue.vectors, changed))
 
     def save(self, folder: Path) -> None:
         self.catalogue_index.save(folder / "index.faiss")
 
     @classmethod
-    def load(cls, folder: Path, vectors: Floats) -> Self:
-        return cls(VectorIndex.load(folder / "index.faiss", vectors, np.arange(len(vectors))))
+    def load(cls, folder: Path, catalogue: Catalogue) -> Self:
+        return cls(VectorIndex.load(folder / "index.faiss", catalogue.vectors, np.arange(len(catalogue.vectors))))
 
 
 @dataclass(frozen=True)
@@ -76,19 +75,19 @@ class NewSource(CandidateSource):
     def open(self, batch: RequestBatch) -> Scores:
         return NewScores(self.index, batch, self.new)
 
-    def extended(self, items: pl.DataFrame, vectors: Floats, changed: Ints) -> Self:
-        new = grow(self.new, items.height, fill=True)
-        return type(self)(self.index.extended(vectors, changed[new[changed]]), new)
+    def extended(self, catalogue: Catalogue, changed: Ints) -> Self:
+        new = grow(self.new, catalogue.items.height, fill=True)
+        return type(self)(self.index.extended(catalogue.vectors, changed[new[changed]]), new)
 
     def save(self, folder: Path) -> None:
         np.savez(folder / "new.npz", allow_pickle=False, new=self.new)
         self.index.save(folder / "new.faiss")
 
     @classmethod
-    def load(cls, folder: Path, vectors: Floats) -> Self:
+    def load(cls, folder: Path, catalogue: Catalogue) -> Self:
         with np.load(folder / "new.npz", allow_pickle=False) as arrays:
             new = arrays["new"]
-        return cls(VectorIndex.load(folder / "new.faiss", vectors, np.flatnonzero(new)), new)
+        return cls(VectorIndex.load(folder / "new.faiss", catalogue.vectors, np.flatnonzero(new)), new)
 
 
 @dataclass(frozen=True)

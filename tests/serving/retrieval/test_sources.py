@@ -10,8 +10,17 @@ import pytest
 from features.histories import EventLog, Histories
 from recsys.config import Config
 from recsys.events import DEFAULT_EVENT_WEIGHTS, EVENT_TYPES
+from recsys.models.taste import TasteModel
 from serving.retrieval.index import VectorIndex
-from serving.retrieval.sources import SOURCES, Candidates, CandidateSource, FitContext, RequestBatch, Sentences
+from serving.retrieval.sources import (
+    SOURCES,
+    Candidates,
+    CandidateSource,
+    Catalogue,
+    FitContext,
+    RequestBatch,
+    Sentences,
+)
 from serving.retrieval.sources.graphs import LexicalSource
 from tests.worlds import catalogue, log_of
 
@@ -26,25 +35,40 @@ def context_of(log: EventLog | None = None) -> FitContext:
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(COUNT, 8)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    return FitContext(catalogue(TITLES), log or log_of(EVENTS, COUNT), vectors, WEIGHTS, True)
+    taste = TasteModel(4, 8).eval()
+    category = np.arange(COUNT) % 3
+    return FitContext(
+        catalogue(TITLES),
+        vectors,
+        vectors[::-1].copy(),
+        category,
+        taste,
+        log=log or log_of(EVENTS, COUNT),
+        weights=WEIGHTS,
+        has_clock=True,
+    )
 
 
-def batch_of(histories: list[list[int]], vectors: np.ndarray) -> RequestBatch:
-    items = np.array(histories, np.int32)
+def batch_of(histories: list[list[int]], catalogue: Catalogue) -> RequestBatch:
+    items, vectors, tastes = np.array(histories, np.int32), catalogue.vectors, catalogue.tastes
     users = np.where(np.any(items >= 0, axis=1)[:, None, None], vectors[items[:, -1]][:, None, :].repeat(2, 1), 0)
     zeros = np.zeros(items.shape, np.int64)
     made = Histories(items, zeros.astype(np.int8), zeros, np.zeros(len(items), np.int64))
-    return RequestBatch(made, users, vectors[items], Sentences.none(len(items), vectors.shape[1]), vectors)
+    sentences = Sentences.none(len(items), vectors.shape[1], tastes.shape[1])
+    return RequestBatch(made, users, vectors[items], tastes[items], sentences, catalogue)
 
 
 def everything(batch: RequestBatch) -> Candidates:
     """Return the whole catalogue as the candidates of every request."""
-    return batch.candidates(np.tile(np.arange(len(batch.vectors)), (len(batch.users), 1)))
+    return batch.candidates(np.tile(np.arange(len(batch.catalogue.vectors)), (len(batch.users), 1)))
 
 
 def grown_by(context: FitContext, title: str) -> FitContext:
     items = pl.concat([context.items, catalogue([title]).with_columns(item_id=pl.lit(title))])
-    return replace(context, items=items, vectors=np.concatenate([context.vectors, context.vectors[:1]]))
+    vectors, tastes, category = (
+        np.concatenate([array, array[:1]]) for array in (context.vectors, context.tastes, context.category)
+    )
+    return replace(context, items=items, vectors=vectors, tastes=tastes, category=category)
 
 
 @pytest.fixture(params=list(SOURCES.values()), ids=list(SOURCES))
@@ -56,7 +80,7 @@ def kind(request: pytest.FixtureRequest) -> type[CandidateSource]:
 @pytest.fixture
 def batch() -> RequestBatch:
     """Return three requests, one without history."""
-    return batch_of(PAST, context_of().vectors)
+    return batch_of(PAST, context_of())
 
 
 def test_the_quota_of_every_source_is_configured_by_its_name(kind: type[CandidateSource]) -> None:
@@ -86,8 +110,9 @@ def test_a_batch_equals_its_requests_alone(kind: type[CandidateSource], batch: R
     whole, whole_top = source.open(batch).of(everything(batch)), source.open(batch).top(5)
     for row in range(3):
         one = slice(row, row + 1)
-        parts = (batch.histories.rows(one), batch.users[one], batch.past[one], batch.sentences.rows(one))
-        request = RequestBatch(*parts, batch.vectors)
+        past = (batch.past[one], batch.past_tastes[one])
+        parts = (batch.histories.rows(one), batch.users[one], *past, batch.sentences.rows(one))
+        request = RequestBatch(*parts, batch.catalogue)
         alone = source.open(request)
         np.testing.assert_allclose(alone.of(everything(request))[0], whole[row], rtol=1e-5)
         np.testing.assert_array_equal(alone.top(5)[0], whole_top[row])
@@ -97,7 +122,7 @@ def test_a_saved_source_is_read_back_the_same(kind: type[CandidateSource], batch
     """Scores and order survive the bundle."""
     source = kind.fit(context_of())
     source.save(tmp_path)
-    again = kind.load(tmp_path, context_of().vectors)
+    again = kind.load(tmp_path, context_of())
     np.testing.assert_array_equal(source.open(batch).top(6), again.open(batch).top(6))
     np.testing.assert_array_equal(source.open(batch).of(everything(batch)), again.open(batch).of(everything(batch)))
 
@@ -119,8 +144,8 @@ def test_a_grown_catalogue_keeps_old_scores_and_has_room_for_new_items(
     """New items are at the end; known ones keep their scores."""
     context = context_of()
     source, larger = kind.fit(context), grown_by(context, "red sofa")
-    extended = source.extended(larger.items, larger.vectors, np.array([COUNT]))
-    larger_batch = batch_of(PAST, larger.vectors)
+    extended = source.extended(larger, np.array([COUNT]))
+    larger_batch = batch_of(PAST, larger)
     grown = extended.open(larger_batch)
     assert grown.top(COUNT + 1).max(initial=-1) <= COUNT
     scores = grown.of(everything(larger_batch))
@@ -134,10 +159,10 @@ def test_growing_twice_is_growing_once(kind: type[CandidateSource]) -> None:
     first = grown_by(context, "red sofa")
     second = grown_by(first, "blue sofa")
     source = kind.fit(context)
-    one = source.extended(first.items, first.vectors, np.array([COUNT]))
-    twice = one.extended(second.items, second.vectors, np.array([COUNT + 1]))
-    once = source.extended(second.items, second.vectors, np.array([COUNT, COUNT + 1]))
-    batch = batch_of([[3, 1], [COUNT, 0]], second.vectors)
+    one = source.extended(first, np.array([COUNT]))
+    twice = one.extended(second, np.array([COUNT + 1]))
+    once = source.extended(second, np.array([COUNT, COUNT + 1]))
+    batch = batch_of([[3, 1], [COUNT, 0]], second)
     np.testing.assert_allclose(
         twice.open(batch).of(everything(batch)), once.open(batch).of(everything(batch)), rtol=1e-5
     )
@@ -151,8 +176,8 @@ def test_what_is_not_allowed_is_not_proposed_and_takes_no_position(
     context = context_of()
     grown = grown_by(context, "red sofa")
     source = kind.fit(context)
-    extended = source.extended(grown.items, grown.vectors, np.array([1, COUNT]))
-    views = ((source.open(batch), COUNT), (extended.open(batch_of(PAST, grown.vectors)), COUNT + 1))
+    extended = source.extended(grown, np.array([1, COUNT]))
+    views = ((source.open(batch), COUNT), (extended.open(batch_of(PAST, grown)), COUNT + 1))
     for view, count in views:
         allowed = np.arange(count) % 3 > 0
         for before, after in zip(view.top(count), view.top(count, allowed), strict=True):
@@ -169,7 +194,7 @@ def test_a_log_without_events_is_no_error(kind: type[CandidateSource], batch: Re
 def test_covisitation_leads_to_where_users_went_next() -> None:
     """The later item counts more than the earlier, and a near one more than a far one."""
     log = log_of([(user, item, "click", day) for user in "abc" for day, item in enumerate(("i0", "i1", "i2"))], COUNT)
-    batch = batch_of([[0], [1]], context_of().vectors)
+    batch = batch_of([[0], [1]], context_of())
     scores = SOURCES["covisitation"].fit(context_of(log)).open(batch)
     near, far = scores.of(batch.candidates(np.array([[1, 2], [1, 2]])))[0]
     assert near > far > 0
@@ -179,7 +204,7 @@ def test_covisitation_leads_to_where_users_went_next() -> None:
 
 def test_lexical_finds_items_that_share_words() -> None:
     """A red lamp leads to red things and to lamps."""
-    top = SOURCES["lexical"].fit(context_of()).open(batch_of([[0]], context_of().vectors)).top(20)[0]
+    top = SOURCES["lexical"].fit(context_of()).open(batch_of([[0]], context_of())).top(20)[0]
     assert set(top[top >= 0].tolist()) == {1, 2, 3, 4, 8}
 
 
@@ -188,8 +213,8 @@ def test_lexical_links_a_new_item_both_ways_and_reads_sentences() -> None:
     context = context_of()
     grown = grown_by(context, "red sofa")
     fitted = SOURCES["lexical"].fit(context)
-    source = fitted.extended(grown.items, grown.vectors, np.array([COUNT]))
-    top = source.open(batch_of([[0], [COUNT]], grown.vectors)).top(20)
+    source = fitted.extended(grown, np.array([COUNT]))
+    top = source.open(batch_of([[0], [COUNT]], grown)).top(20)
     assert COUNT in top[0]
     assert set(top[1][top[1] >= 0].tolist()) == {0, 1, 2, 3}
     assert isinstance(source, LexicalSource)
@@ -246,7 +271,7 @@ def test_popular_prefers_recent_events_where_there_is_a_clock() -> None:
     log = log_of(
         [("a", "i0", "click", 0), ("b", "i0", "click", 0), ("a", "i1", "click", 60), ("b", "i2", "click", 0)], 12
     )
-    assert SOURCES["popular"].fit(context_of(log)).open(batch_of([[0]], context_of().vectors)).top(2)[0].tolist() == [
+    assert SOURCES["popular"].fit(context_of(log)).open(batch_of([[0]], context_of())).top(2)[0].tolist() == [
         1,
         0,
     ]
@@ -268,7 +293,7 @@ def test_the_index_finds_exactly_the_largest_inner_products(tmp_path: Path) -> N
 def test_covisitation_leads_back_to_an_item_that_users_repeat() -> None:
     """Users buy an item again, too."""
     log = log_of([(user, item, "purchase", day) for user in "abc" for day, item in enumerate(("i0", "i0"))], COUNT)
-    batch = batch_of([[0]], context_of().vectors)
+    batch = batch_of([[0]], context_of())
     scores = SOURCES["covisitation"].fit(context_of(log)).open(batch)
     assert scores.top(1)[0, 0] == 0
     assert scores.of(batch.candidates(np.array([[0]])))[0, 0] > 0
@@ -279,7 +304,7 @@ def test_related_leads_to_what_is_popular_within_the_brand() -> None:
     items = catalogue(TITLES, brand=["oak"] * 4 + ["elm"] * 8)
     log = log_of([("a", "i1", "click", 0), ("b", "i1", "click", 1), ("b", "i2", "click", 2)], COUNT)
     context = replace(context_of(log), items=items)
-    top = SOURCES["related"].fit(context).open(batch_of([[0]], context.vectors)).top(6)[0]
+    top = SOURCES["related"].fit(context).open(batch_of([[0]], context)).top(6)[0]
     assert top[0] == 1 and top[1] == 2
     assert set(top) == {1, 2, 3, -1}
 
@@ -288,10 +313,10 @@ def test_new_proposes_only_items_with_hardly_an_event() -> None:
     """The nearest of them first, an item of a grown catalogue among them."""
     rows = [(f"u{user}", f"i{item}", "click", item) for user in range(3) for item in range(10)]
     context = context_of(log_of(rows, COUNT))
-    batch = batch_of([[11]], context.vectors)
+    batch = batch_of([[11]], context)
     source = SOURCES["new"].fit(context)
     assert source.open(batch).top(3)[0].tolist() == [11, 10, -1]
-    items = grown_by(context, "red sofa").items
-    grown = source.extended(items, np.concatenate([context.vectors, context.vectors[11:]]), np.array([COUNT]))
+    vectors = np.concatenate([context.vectors, context.vectors[11:]])
+    grown = source.extended(replace(grown_by(context, "red sofa"), vectors=vectors), np.array([COUNT]))
     assert set(grown.open(batch).top(2)[0]) == {11, COUNT}
     assert (source.open(batch).of(batch.candidates(np.arange(10)[None])) == 0).all()

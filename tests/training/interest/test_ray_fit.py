@@ -14,7 +14,7 @@ from recsys.models.encoder import Tokens, load_encoder, tokenize
 from recsys.models.text_vectors import text_vectors
 from tests.worlds import log_of, tiny_encoder, words
 from training.interest.data import InterestData
-from training.interest.ray_fit import InterestFit, _stalled, choose_epochs, refit
+from training.interest.ray_fit import InterestFit, choose_epochs, refit, since_best
 from training.interest.sequences import prepare
 from training.interest.text_vectors import catalogue_text_vectors
 from training.interest.trainer import InterestTrainer, load_trained
@@ -120,15 +120,14 @@ def test_training_stops_after_patience_epochs_without_a_better_one_and_keeps_the
 
 
 @pytest.mark.parametrize(
-    ("metrics", "stalled"),
-    [([], False), ([0.1], False), ([0.1, 0.1], False), ([0.1, 0.3, 0.2], False), ([0.1, 0.1, 0.1], True),
-     ([0.3, 0.1, 0.2], True), ([0.3, 0.1, 0.4, 0.2], False), ([0.1, 0.4, 0.2, 0.3], True)],
-)  # fmt: skip
+    ("metrics", "epochs"),
+    [([], 0), ([0.1], 0), ([0.1, 0.1], 1), ([0.1, 0.3, 0.2], 1), ([0.3, 0.1, 0.2], 2), ([0.3, 0.1, 0.4], 0)],
+)
 def test_an_equal_metric_is_no_progress_and_a_better_one_starts_the_count_anew(
-    metrics: list[float], stalled: bool
+    metrics: list[float], epochs: int
 ) -> None:
-    """With a patience of two epochs."""
-    assert _stalled([{"ndcg@10": metric} for metric in metrics], 2) is stalled
+    """Patience counts the epochs since the best one."""
+    assert since_best(metrics) == epochs
 
 
 @pytest.mark.slow

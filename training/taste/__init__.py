@@ -1,0 +1,1 @@
+"""Fit the taste model: plain PyTorch, in this process; it takes seconds."""

@@ -1,0 +1,45 @@
+"""Lay out a log's requests as the pairs that the taste model is fitted on.
+
+In: the log and the catalogue's segments. Out: `TasteData`.
+
+Shapes: P pairs of request and target, L history positions, W impressions of a request, N catalogue.
+"""
+
+import numpy as np
+
+from features.histories import EventLog
+from recsys.arrays import Ints
+from recsys.config import Config
+from recsys.events import EVENT_TYPES
+from recsys.models.taste import SegmentVectors
+from training.interest.sequences import impression_table
+from training.taste.fit import TasteData
+
+
+def prepare_taste(
+    log: EventLog,
+    segments: tuple[int, ...],
+    texts: SegmentVectors,
+    category: Ints,
+    weights: dict[str, float],
+    config: Config,
+) -> TasteData:
+    """Return the pairs of the requests in `segments` with a history, and the `category` `[N]` of each item."""
+    requests = log.requests(*segments)
+    counts = np.bincount(log.in_segments(*segments).items, minlength=len(category))
+    past = log.histories(requests.users, requests.times, config.interest.max_history).items
+    owners = np.repeat(np.arange(len(requests)), np.diff(requests.offsets))
+    pairs = np.flatnonzero(np.any(past >= 0, axis=1)[owners])
+    owners = owners[pairs]
+    shown = impression_table(log)
+    index = requests.request_index[owners]
+    return TasteData(
+        texts=texts,
+        category=category,
+        counts=counts,
+        drawn=np.flatnonzero(counts),
+        past=past[owners],
+        targets=requests.targets[pairs],
+        weights=np.array([weights[name] for name in EVENT_TYPES], np.float32)[requests.types[pairs]],
+        impressions=np.where(index[:, None] >= 0, shown[index], -1),
+    )
