@@ -100,7 +100,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         raise RecsysError(f"{path}: not a manifest ({error!r}); fetch the bundle or train the model again") from error
     if stored != FORMAT and stored not in UPGRADES:
         hint = "update recsys-text, or train the model again" if stored > FORMAT else "train the model again"
-        readable = " and ".join(str(number) for number in (*sorted(UPGRADES), FORMAT))
+        readable = ", ".join(str(number) for number in (*sorted(UPGRADES), FORMAT))
         raise RecsysError(f"{path}: bundle format {stored}, but recsys-text {__version__} reads {readable}; {hint}")
     return manifest
 

@@ -105,8 +105,9 @@ def _load_retriever(folder: Path, config: Config, model: InterestModel) -> Retri
     facts = ItemFacts.load(folder / "facts.npz")
     features = RankingFeatures(facts, serving["has_clock"], feature_sources(names), tuple(serving["attributes"]))
     catalogue = Catalogue(items, vectors, tastes, facts.category, model.taste)
-    if "features" in serving:  # bundles of format 4 have all the features of their time
-        features = features.restricted(serving["features"])
+    # Bundles of format 4 do not name their features; they have all that there were then.
+    fitted = serving.get("features") or [name for name in features.names if not name.startswith("taste_")]
+    features = features.restricted(fitted)
     return Retriever(
         config=config,
         items=items,

@@ -1,6 +1,6 @@
 """Keep a tiny bundle of this release, with the lists that it gives, so that later releases can show that they read it.
 
-    python -m tests.keep_bundle tests/data/bundle-format-5
+    python -m tests.keep_bundle tests/data/bundle-format-6
 
 In: the folder to write. Out: one bundle for each kind of ranker, and `lists.json` with what they recommend.
 """

@@ -93,7 +93,7 @@ def test_a_format_that_is_not_read_is_one_line_with_what_to_do(copy: Path, store
     manifest = copy / "manifest.json"
     manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"format": stored}))
     for read in (verify, read_config):
-        with pytest.raises(RecsysError, match=rf"bundle format {stored}, but .* reads 4 and 5{hint}") as raised:
+        with pytest.raises(RecsysError, match=rf"bundle format {stored}, but .* reads 4, 5, 6{hint}") as raised:
             read(copy)
         assert "\n" not in str(raised.value)
 
