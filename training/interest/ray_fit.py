@@ -237,11 +237,12 @@ class _Worker:
 
     def choose_epoch(self) -> None:
         """Train and validate the next epoch, and keep a copy of the best one."""
-        loss, tuning = self.fit_epoch(), float(self.trainer.tuning)
-        self.report({"loss": loss, NDCG: self.trainer.evaluate(), TUNED: tuning})
-        if not self.unimproved and not tuning:
+        loss, tuning, metric = self.fit_epoch(), float(self.trainer.tuning), self.trainer.evaluate()
+        if not tuning and not since_best([*(epoch[NDCG] for epoch in self.history), metric]):
+            # Before the report: a worker that is killed in between trains and saves this epoch again.
             self.best.mkdir(parents=True, exist_ok=True)
             self.trainer.save(self.best)
+        self.report({"loss": loss, NDCG: metric, TUNED: tuning})
 
     def tune_from_best(self) -> None:
         """Go back to the best epoch and fine-tune the text encoder from there."""
