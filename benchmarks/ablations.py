@@ -110,6 +110,8 @@ def objective(kind: type[InterestObjective]) -> Change:
 def two_seeds(trainer: InterestTrainer, prepared: Prepared) -> None:
     """Add the scores of a second model, trained with another seed."""
     other = InterestTrainer(trainer.data, trainer.config, device=trainer.device, seed=trainer.seed + 100)
+    if trainer.tuning:
+        other.start_tuning()
     fit_epoch, valid_scores = trainer.fit_epoch, trainer.valid_scores
 
     def fit_both(epoch: int) -> float:
@@ -278,6 +280,8 @@ def measure(folder: Path, name: str, seed: int) -> None:
         config=prepared.config,
     )
     trainer = InterestTrainer(data, prepared.config, device=torch.device("cpu"), seed=seed)
+    if prepared.config.encoder.trainable_layers:
+        trainer.start_tuning()
     variant.change(trainer, prepared)
     epochs = []
     for epoch in range(prepared.config.interest.epochs):

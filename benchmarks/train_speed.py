@@ -101,6 +101,7 @@ def train(naive: bool, users: int, device: str, target_loss: float) -> dict[str,
     """
     config = Config.model_validate({"encoder": {"precision": "fp32" if naive else "auto"}})
     trainer = InterestTrainer(synthetic_data(config, users), config, device=torch.device(device), seed=0)
+    trainer.start_tuning()
     if naive:
         trainer.objective.__class__ = NaiveObjective
     seconds, epochs, loss = 0.0, 0, float("inf")
@@ -156,6 +157,7 @@ def steps_of(device: str, precision: str, steps: int) -> tuple[list[float], floa
     """Return the first three losses, the seconds a step takes after them, and a step's FLOP."""
     config = Config.model_validate({"encoder": {"precision": precision}, "interest": {"dropout": 0, "id_dropout": 0}})
     trainer = InterestTrainer(synthetic_data(config, 1024), config, device=torch.device(device), seed=0)
+    trainer.start_tuning()
     batches = list(trainer.data.batches(0, config.interest.batch_users))
     losses, start, flop = [], 0.0, 0
     for step in range(3 + steps):

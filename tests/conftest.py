@@ -12,8 +12,13 @@ from recsys.config import Config, load_config
 from tests.worlds import empty_database, tiny_bundle
 from training.pipeline import Trained, train
 
-SETTINGS = ("interest.epochs=2", "encoder.max_tokens=48", "interest.batch_users=16", "interest.encoded_per_step=48")
-
+SETTINGS = (
+    "interest.epochs=2",
+    "interest.tuning_epochs=1",
+    "encoder.max_tokens=48",
+    "interest.batch_users=16",
+    "interest.encoded_per_step=48",
+)
 
 POSTGRES = os.environ.get("RECSYS_TEST_POSTGRES", "")
 

@@ -48,7 +48,11 @@ def data_from(log: EventLog, tokens: Tokens, config: Config) -> InterestData:
 
 
 def trainer_of(data: InterestData, config: Config, seed: int = 3, encoder_from: Path | None = None) -> InterestTrainer:
-    return InterestTrainer(data, config, device=torch.device("cpu"), seed=seed, encoder_from=encoder_from)
+    """Return a trainer that fine-tunes the layers that may be, unless it takes the encoder from elsewhere."""
+    trainer = InterestTrainer(data, config, device=torch.device("cpu"), seed=seed, encoder_from=encoder_from)
+    if config.encoder.trainable_layers and not encoder_from:
+        trainer.start_tuning()
+    return trainer
 
 
 def data_of(config: Config) -> InterestData:
@@ -318,6 +322,48 @@ def test_resuming_from_a_checkpoint_equals_an_uninterrupted_run(folder: str, tmp
     resumed.save(tmp_path)
     loaded = load_trained(tmp_path, config, torch.from_numpy(data.frequencies() > 0))
     torch.testing.assert_close(loaded.projection.weight, whole.model.projection.weight)
+
+
+def encoder_of(trainer: InterestTrainer) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in trainer.model.encoder.state_dict().items()}
+
+
+def test_the_text_encoder_is_as_it_was_until_tuning_starts_and_then_its_upper_layers_learn(folder: str) -> None:
+    """So are the catalogue's text vectors, which follow the encoder at the end of an epoch."""
+    config = config_of(folder, learning_rate=3e-3, encoder_learning_rate=3e-3)
+    trainer = InterestTrainer(data_of(config), config, device=torch.device("cpu"), seed=3)
+    before, texts = encoder_of(trainer), trainer.objective.cache.clone()
+    with encoded_texts(trainer.model) as counts:
+        trainer.fit_epoch(0)
+    assert counts == [] and not trainer.tuning
+    torch.testing.assert_close(encoder_of(trainer), before, rtol=0, atol=0)
+    torch.testing.assert_close(trainer.objective.cache, texts, rtol=0, atol=0)
+    trainer.start_tuning()
+    assert trainer.tuning
+    trainer.fit_epoch(1)
+    changed = {name for name, tensor in encoder_of(trainer).items() if not torch.equal(tensor, before[name])}
+    assert changed and all("layer.2." in name for name in changed)
+    assert not torch.allclose(trainer.objective.cache, texts)
+    anew = text_vectors(trainer.model.encoder, trainer.data.tokens, "fp32")
+    torch.testing.assert_close(trainer.objective.cache, anew)
+
+
+@pytest.mark.parametrize("tuned", [False, True])
+def test_a_restored_trainer_tunes_if_the_saved_one_did(folder: str, tmp_path: Path, tuned: bool) -> None:
+    """And goes on as the saved one would have."""
+    config = config_of(folder, learning_rate=3e-3, encoder_learning_rate=3e-3)
+    data = data_of(config)
+    saved, restored = (InterestTrainer(data, config, device=torch.device("cpu"), seed=3) for _ in range(2))
+    saved.fit_epoch(0)
+    if tuned:
+        saved.start_tuning()
+        saved.fit_epoch(1)
+    saved.save(tmp_path)
+    restored.restore(tmp_path)
+    assert restored.tuning == tuned
+    assert saved.fit_epoch(2) == restored.fit_epoch(2)
+    torch.testing.assert_close(restored.model.state_dict(), saved.model.state_dict())
+    torch.testing.assert_close(restored.objective.cache, saved.objective.cache)
 
 
 def test_items_without_events_are_no_negatives_unless_they_were_shown(folder: str) -> None:

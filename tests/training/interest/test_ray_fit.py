@@ -13,8 +13,9 @@ from recsys.events import DEFAULT_EVENT_WEIGHTS
 from recsys.models.encoder import Tokens, load_encoder, tokenize
 from recsys.models.text_vectors import text_vectors
 from tests.worlds import log_of, tiny_encoder, words
+from training.interest import ray_fit
 from training.interest.data import InterestData
-from training.interest.ray_fit import InterestFit, choose_epochs, refit, since_best
+from training.interest.ray_fit import NDCG, TUNED, InterestFit, choose_epochs, refit, since_best
 from training.interest.sequences import prepare
 from training.interest.text_vectors import catalogue_text_vectors
 from training.interest.trainer import InterestTrainer, load_trained
@@ -128,6 +129,93 @@ def test_an_equal_metric_is_no_progress_and_a_better_one_starts_the_count_anew(
 ) -> None:
     """Patience counts the epochs since the best one."""
     assert since_best(metrics) == epochs
+
+
+class ScriptedWorker:
+    """Stands for a worker whose epochs have known metrics: those with a frozen encoder, then those that tune it."""
+
+    def __init__(self, job: ray_fit._Job, frozen: list[float], tuned: list[float], history: ray_fit.Epochs) -> None:
+        self.job, self.history, self.frozen, self.metrics = job, history, frozen, tuned
+        self.tuning = any(epoch[TUNED] for epoch in history)
+
+    unimproved, tuned = ray_fit._Worker.unimproved, ray_fit._Worker.tuned
+
+    def choose_epoch(self) -> None:
+        metric = self.metrics[self.tuned] if self.tuning else self.frozen[len(self.history)]
+        self.history = [*self.history, {NDCG: metric, TUNED: float(self.tuning)}]
+
+    def tune_from_best(self) -> None:
+        assert not self.tuning
+        self.tuning = True
+
+
+def epochs_of(
+    frozen: list[float], tuned: list[float], monkeypatch: pytest.MonkeyPatch, done: int = 0, trainable: int = 1
+) -> list[tuple[float, float]]:
+    """Return metric and stage of the epochs that `_choosing_loop` runs, `done` of which ran before it was stopped."""
+    config = config_of("", trainable, epochs=4, tuning_epochs=2, patience=2)
+    job = ray_fit._Job(Path(), config, 0, epochs=6 if trainable else 4)
+    past = [*((metric, 0.0) for metric in frozen), *((metric, 1.0) for metric in tuned)][:done]
+    history: ray_fit.Epochs = [{NDCG: metric, TUNED: stage} for metric, stage in past]
+    worker = ScriptedWorker(job, frozen, tuned, history)
+    monkeypatch.setattr(ray_fit, "_Worker", lambda job: worker)
+    ray_fit._choosing_loop({"job": job})
+    return [(epoch[NDCG], epoch[TUNED]) for epoch in worker.history]
+
+
+@pytest.mark.parametrize(
+    ("frozen", "tuned"),
+    [
+        ([0.1, 0.2, 0.3, 0.4], [0.5, 0.6]),  # both stages run out of epochs
+        ([0.1, 0.3, 0.2, 0.3], [0.5, 0.6]),  # an equal one is no progress
+        ([0.3, 0.2, 0.1], [0.4, 0.4]),  # patience ends the first stage; tuning stops at the first that gains nothing
+        ([0.3, 0.2, 0.1], [0.2]),  # the tuned epoch is worse than the best frozen one
+    ],
+)
+def test_the_encoder_is_frozen_while_valid_gains_and_then_tuned_while_valid_gains(
+    frozen: list[float], tuned: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever training is stopped and resumed."""
+    expected = [*((metric, 0.0) for metric in frozen), *((metric, 1.0) for metric in tuned)]
+    for done in range(len(expected) + 1):
+        assert epochs_of(frozen, tuned, monkeypatch, done) == expected
+
+
+def test_an_encoder_without_trainable_layers_is_never_tuned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first stage is all that there is."""
+    assert epochs_of([0.3, 0.2, 0.1], [], monkeypatch, trainable=0) == [(0.3, 0.0), (0.2, 0.0), (0.1, 0.0)]
+
+
+def fit_with(frozen: list[float], tuned: list[float]) -> InterestFit:
+    history: ray_fit.Epochs = [{NDCG: metric, TUNED: 0.0} for metric in frozen]
+    return InterestFit(1, 0.0, [*history, *({NDCG: metric, TUNED: 1.0} for metric in tuned)], "", "cpu")
+
+
+def test_a_fit_says_in_words_what_tuning_brought() -> None:
+    """Nothing where it was not tried."""
+    assert fit_with([0.1, 0.2], []).tuning == ""
+    assert fit_with([0.1, 0.2], [0.25, 0.2]).tuning == "fine-tuning the text encoder, kept: 0.2000 to 0.2500"
+    assert fit_with([0.1, 0.2], [0.15]).tuning == "fine-tuning the text encoder, not kept: 0.2000 to 0.1500"
+    assert fit_with([0.1, 0.2], [0.2]).tuning == "fine-tuning the text encoder, not kept: 0.2000 to 0.2000"
+    assert InterestFit(2, None, [{"epoch": 1, "loss": 0.1}], "", "cpu").tuning == ""
+
+
+@pytest.mark.slow
+def test_the_best_epoch_of_both_stages_is_kept_and_the_fit_says_which_it_was(folder: str, tmp_path: Path) -> None:
+    """Tuning goes on from the best frozen epoch, and counts its passes from there."""
+    config = config_of(folder, trainable=1, epochs=3, patience=1, batch_users=24, encoder_learning_rate=3e-3)
+    fit = choose(config, tmp_path)
+    stages = [epoch[TUNED] for epoch in fit.history]
+    assert stages == sorted(stages) and set(stages) == {0.0, 1.0}
+    metrics = [epoch[NDCG] for epoch in fit.history]
+    frozen = metrics[: stages.index(1.0)]
+    assert fit.metric == max(metrics)
+    assert fit.history[len(frozen)]["epoch"] == 2 + frozen.index(max(frozen))
+    kept = max(metrics) > max(frozen)
+    assert ("not kept" in fit.tuning) != kept
+    trainer = restored(fit, config)
+    assert trainer.tuning == kept
+    assert trainer.evaluate() == pytest.approx(fit.metric, abs=1e-6)
 
 
 @pytest.mark.slow
