@@ -82,7 +82,9 @@ def _clauses(description: str, tags: list[str]) -> list[str]:
     """Return the clauses of `description`, without the words of the item's own tags, which say nothing new."""
     parts = CLAUSES.split(description[: MOST_CLAUSES * MOST_CHARACTERS])
     if tags:
-        own = re.compile(rf"\b(?:(?:this|the|a|an)\s)?(?:{'|'.join(map(re.escape, tags))})\b", re.IGNORECASE)
+        # Longer tags first, as `lamp shade` before `lamp`; a tag may end in a sign, as `c++`, where no word ends.
+        names = "|".join(map(re.escape, sorted(tags, key=len, reverse=True)))
+        own = re.compile(rf"(?<!\w)(?:(?:this|the|a|an)\s)?(?:{names})(?!\w)", re.IGNORECASE)
         parts = [own.sub("", part) for part in parts]
     kept = [part.strip(" \t'\"*•.,;:-")[:MOST_CHARACTERS] for part in parts]
     return [part for part in kept if len(part) > 2][:MOST_CLAUSES]
