@@ -130,7 +130,11 @@ def test_clauses_end_at_the_full_stops_of_many_scripts_and_never_within_a_number
         ("A lampshade of glass", ["lamp"], ["A lampshade of glass"]),
         ("Learn c++ at home", ["c++"], ["Learn  at home"]),
         ("Learn c++ at home, c# as well", ["c++ (set)", "c#", "[a-z]*", "\\"], ["Learn c++ at home", "as well"]),
-        ("Learn with c++ (set) at home", ["c++ (set)"], ["Learn with c++", "set", "at home"]),  # clauses end at brackets
+        (
+            "Learn with c++ (set) at home",
+            ["c++ (set)"],
+            ["Learn with c++", "set", "at home"],
+        ),  # clauses end at brackets
         ("lamp", ["lamp"], []),
     ],
 )

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+import torch
 
 from features.histories import EventLog, Histories
 from recsys.config import Config
@@ -320,3 +321,63 @@ def test_new_proposes_only_items_with_hardly_an_event() -> None:
     grown = source.extended(replace(grown_by(context, "red sofa"), vectors=vectors), np.array([COUNT]))
     assert set(grown.open(batch).top(2)[0]) == {11, COUNT}
     assert (source.open(batch).of(batch.candidates(np.arange(10)[None])) == 0).all()
+
+
+def test_taste_proposes_what_its_scores_rank_highest_among_the_near_ones() -> None:
+    """Where the whole catalogue is near, that is the best of all."""
+    context = context_of()
+    batch, source = batch_of(PAST, context), SOURCES["taste"].fit(context)
+    view = source.open(batch)
+    scores = view.of(everything(batch))
+    known = np.flatnonzero((np.array(PAST) >= 0).any(1))
+    best = np.argsort(-scores, axis=1, kind="stable")
+    np.testing.assert_array_equal(view.top(COUNT)[known], best[known])
+    for row in known:
+        few = view.top(4)[row]
+        assert (np.diff(scores[row][few]) <= 0).all()
+        assert few[0] in best[row][:4]
+    nobody = [row for row in range(len(PAST)) if row not in known]
+    assert (view.top(4)[nobody] == -1).all() and not scores[nobody].any()
+
+
+def test_taste_scores_are_the_relevance_of_the_model_alone() -> None:
+    """Event by event: similarity and category of the pair, the weight of the event, the counts of the item."""
+    context = context_of()
+    batch, source = batch_of([[3, 1]], context), SOURCES["taste"].fit(context)
+    assert context.taste is not None
+    counts = np.bincount(context.log.items, minlength=COUNT)
+    similarity = context.tastes @ context.tastes[[3, 1]].T  # [N, L]
+    same = (context.category[:, None] == context.category[[3, 1]]) & (context.category[[3, 1]] > 0)
+    with torch.no_grad():
+        expected = context.taste.relevance(
+            torch.from_numpy(similarity)[None],
+            torch.from_numpy(same)[None],
+            context.taste.event_weights(torch.ones(1, 2, dtype=torch.bool)),
+            context.taste.bias(torch.from_numpy(counts).float()),
+        )
+    np.testing.assert_allclose(source.open(batch).of(everything(batch)), expected.numpy(), rtol=1e-5)
+
+
+def test_taste_proposes_an_item_that_came_after_the_fit() -> None:
+    """By its text alone: it has the taste of the history's item."""
+    context = context_of()
+    grown = grown_by(context, "red sofa")
+    source = SOURCES["taste"].fit(context).extended(grown, np.array([COUNT]))
+    view = source.open(batch_of([[-1, 0]], grown))
+    assert COUNT in view.top(4)[0]
+    assert COUNT not in view.top(4, np.arange(COUNT + 1) < COUNT)[0]
+
+
+def test_taste_follows_a_typed_sentence() -> None:
+    """In a history it is the item N; it has a taste and no category."""
+    context = context_of()
+    source, wanted = SOURCES["taste"].fit(context), 3
+    items, zeros = np.array([[-1, COUNT]], np.int32), np.zeros((1, 2), np.int64)
+    sentences = replace(
+        Sentences.none(1, context.vectors.shape[1], context.tastes.shape[1]), tastes=context.tastes[[wanted]]
+    )
+    past, tastes = np.zeros((1, 2, 8), np.float32), np.stack([np.zeros((1, 8), np.float32), sentences.tastes], 1)
+    made = Histories(items, zeros.astype(np.int8), zeros, np.zeros(1, np.int64))
+    batch = RequestBatch(made, np.zeros((1, 2, 8), np.float32), past, tastes, sentences, context)
+    assert not everything(batch).same_category.any()
+    assert source.open(batch).top(2)[0, 0] == wanted

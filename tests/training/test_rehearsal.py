@@ -1,0 +1,136 @@
+"""The rehearsal: some items look new to the ranker while it learns, and to nobody afterwards."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from features.data.dataset import load_dataset
+from recsys.arrays import Bools
+from recsys.config import Config
+from recsys.models.text_vectors import text_vectors
+from serving.encoding import project
+from serving.retrieval.retriever import Retriever
+from tests.worlds import tiny_encoder, write_dataset
+from training import pipeline
+from training.interest.ray_fit import InterestFit
+from training.interest.sequences import prepare
+from training.interest.trainer import InterestTrainer
+from training.pipeline import Prepared, fit, prepare_dataset
+from training.ranker.data import RankingData, ranking_data
+
+ITEMS, USERS, STEPS = 16, 20, 12
+
+
+@dataclass(frozen=True)
+class Rehearsed:
+    """What the ranker would be fitted on, and what is served in the end."""
+
+    prepared: Prepared
+    hidden: Bools
+    early: Retriever
+    data: RankingData
+    late: Retriever
+
+
+def shop(folder: Path) -> Path:
+    """Write a dataset in which every item has events at all times."""
+    head = "user_id,item_id,event_type,timestamp\n"
+    rows = [
+        f"u{user},i{(3 * user + step * step) % ITEMS},click,{1_700_000_000 + 86_400 * step + 600 * user}\n"
+        for user in range(USERS)
+        for step in range(STEPS)
+    ]
+    names = "".join(f"i{row},Title number {row},Made of part {row}. Sent by mail {row % 3}.\n" for row in range(ITEMS))
+    return write_dataset(
+        folder, **{"items.csv": "item_id,title,description\n" + names, "events.csv": head + "".join(rows)}
+    )
+
+
+def fit_here(prepared: Prepared, segments: tuple[int, ...], folder: Path, *_: Any) -> InterestFit:
+    """Fit the interest model for an epoch in this process instead of under Ray, with clear ID residuals."""
+    data = prepare(
+        prepared.log,
+        segments,
+        prepared.tokens,
+        weights=prepared.weights,
+        has_clock=prepared.dataset.has_clock,
+        config=prepared.config,
+    )
+    trainer = InterestTrainer(data, prepared.config, device=torch.device("cpu"), seed=0)
+    assert trainer.model.id_table is not None
+    torch.nn.init.normal_(next(trainer.model.id_table.parameters()), std=0.3)
+    folder.mkdir(parents=True)
+    trainer.save(folder)
+    return InterestFit(1, 0.1, [], str(folder), "cpu")
+
+
+@pytest.fixture(scope="module")
+def rehearsed(tmp_path_factory: pytest.TempPathFactory) -> Rehearsed:
+    """Fit a small shop without Ray, up to the ranker."""
+    folder = tmp_path_factory.mktemp("rehearsal")
+    encoder = {"name": tiny_encoder(folder / "encoder"), "trainable_layers": 0, "precision": "fp32", "max_tokens": 16}
+    sections = {"interest": {"max_history": 6}, "taste": {"width": 4, "epochs": 1}, "ranker": {"rehearsed_share": 0.4}}
+    config = Config.model_validate({"encoder": encoder} | sections)
+    found: dict[str, Any] = {}
+
+    def no_ranker(prepared: Prepared, early: Retriever, requests: Any) -> None:
+        found.update(early=early, data=ranking_data(early, prepared.log, requests))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(pipeline, "_fit_interest", fit_here)
+        patch.setattr(pipeline, "_fit_ranker", no_ranker)
+        prepared = prepare_dataset(load_dataset(shop(folder / "shop")), config, 0)
+        recommender, _ = fit(prepared, "train", folder / "stages")
+    return Rehearsed(prepared, pipeline._rehearsed(prepared), late=recommender.retriever, **found)
+
+
+def of_hidden(rehearsed: Rehearsed) -> Bools:
+    """Return where the ranker's candidates `[R, C]` are hidden items."""
+    return rehearsed.data.present & rehearsed.hidden[rehearsed.data.candidates]
+
+
+def test_about_the_configured_share_is_hidden_and_the_seed_says_which(rehearsed: Rehearsed) -> None:
+    """Resuming a training hides the same items."""
+    assert 0.15 < rehearsed.hidden.mean() < 0.65
+    np.testing.assert_array_equal(pipeline._rehearsed(rehearsed.prepared), rehearsed.hidden)
+
+
+def test_a_hidden_item_is_a_candidate_without_any_popularity(rehearsed: Rehearsed) -> None:
+    """And it may be what the user chose, or there would be nothing to learn."""
+    hidden, names = of_hidden(rehearsed), rehearsed.early.features.names
+    assert hidden.any() and rehearsed.data.labels[hidden].any()
+    counts = [index for index, name in enumerate(names) if name.startswith("popularity")]
+    assert len(counts) >= 4
+    assert not rehearsed.data.dense[hidden][:, counts].any()
+    others = rehearsed.data.present & ~rehearsed.hidden[rehearsed.data.candidates]
+    assert rehearsed.data.dense[others][:, names.index("popularity")].all()
+    assert not rehearsed.early.features.facts.events.counts[rehearsed.hidden].any()
+
+
+def with_text_alone(retriever: Retriever, texts: torch.Tensor) -> Bools:
+    """Return which items' vectors are those of their `texts` `[N, H]` without an ID residual."""
+    beyond = np.full(len(texts), np.iinfo(np.int64).max)  # no item of the ID table
+    return np.isclose(retriever.vectors, project(retriever.model, texts, beyond), atol=1e-5).all(1)
+
+
+def test_a_hidden_item_has_the_vector_of_its_text_until_the_final_retriever(rehearsed: Rehearsed) -> None:
+    """There, every item with events has its ID residual again."""
+    model = rehearsed.early.model
+    texts = text_vectors(model.encoder, rehearsed.prepared.tokens, "fp32")
+    np.testing.assert_array_equal(with_text_alone(rehearsed.early, texts), rehearsed.hidden)
+    assert not with_text_alone(rehearsed.late, texts).any()
+
+
+def test_every_item_is_known_again_in_the_final_retriever(rehearsed: Rehearsed) -> None:
+    """Its counts, facts and sources are those of all fitted events."""
+    late = rehearsed.late
+    fitted = rehearsed.prepared.segments(pipeline.PLANS["train"].refit)
+    counts = np.bincount(fitted.items, minlength=ITEMS)
+    assert counts.all()
+    np.testing.assert_array_equal(late.features.facts.events.counts, counts)
+    np.testing.assert_array_equal(late.sources["taste"].counts, counts)  # type: ignore[attr-defined]
