@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from features.data.dataset import load_dataset
-from recsys.arrays import Bools
+from recsys.arrays import Bools, Floats
 from recsys.config import Config
 from recsys.models.text_vectors import text_vectors
 from serving.encoding import project
@@ -20,6 +20,7 @@ from training.interest.ray_fit import InterestFit
 from training.interest.sequences import prepare
 from training.interest.trainer import InterestTrainer
 from training.pipeline import Prepared, fit, prepare_dataset
+from training.plan import PLANS
 from training.ranker.data import RankingData, ranking_data
 
 ITEMS, USERS, STEPS = 16, 20, 12
@@ -91,7 +92,8 @@ def rehearsed(tmp_path_factory: pytest.TempPathFactory) -> Rehearsed:
 
 def of_hidden(rehearsed: Rehearsed) -> Bools:
     """Return where the ranker's candidates `[R, C]` are hidden items."""
-    return rehearsed.data.present & rehearsed.hidden[rehearsed.data.candidates]
+    hidden: Bools = rehearsed.data.present & rehearsed.hidden[rehearsed.data.candidates]
+    return hidden
 
 
 def test_about_the_configured_share_is_hidden_and_the_seed_says_which(rehearsed: Rehearsed) -> None:
@@ -115,7 +117,8 @@ def test_a_hidden_item_is_a_candidate_without_any_popularity(rehearsed: Rehearse
 def with_text_alone(retriever: Retriever, texts: torch.Tensor) -> Bools:
     """Return which items' vectors are those of their `texts` `[N, H]` without an ID residual."""
     beyond = np.full(len(texts), np.iinfo(np.int64).max)  # no item of the ID table
-    return np.isclose(retriever.vectors, project(retriever.model, texts, beyond), atol=1e-5).all(1)
+    distances: Floats = np.abs(retriever.vectors - project(retriever.model, texts, beyond)).max(1)
+    return distances < 1e-5
 
 
 def test_a_hidden_item_has_the_vector_of_its_text_until_the_final_retriever(rehearsed: Rehearsed) -> None:
@@ -129,7 +132,7 @@ def test_a_hidden_item_has_the_vector_of_its_text_until_the_final_retriever(rehe
 def test_every_item_is_known_again_in_the_final_retriever(rehearsed: Rehearsed) -> None:
     """Its counts, facts and sources are those of all fitted events."""
     late = rehearsed.late
-    fitted = rehearsed.prepared.segments(pipeline.PLANS["train"].refit)
+    fitted = rehearsed.prepared.segments(PLANS["train"].refit)
     counts = np.bincount(fitted.items, minlength=ITEMS)
     assert counts.all()
     np.testing.assert_array_equal(late.features.facts.events.counts, counts)

@@ -5,9 +5,10 @@ import pytest
 from scipy import sparse
 
 from recsys.arrays import Floats
+from serving.retrieval.retriever import BLOCK
 from tests.worlds import DAY, START, log_of
 from training.evaluation.baselines import Popularity
-from training.evaluation.evaluate import BLOCK, Evaluation
+from training.evaluation.evaluate import Evaluation
 
 ITEMS = 6
 NEWER = {4: 8, 5: 99}
@@ -42,6 +43,6 @@ def test_a_baseline_does_not_profit_from_knowing_what_will_be_popular() -> None:
     ranks = {}
     for name, since in (("clock", SINCE), ("no clock", None)):
         evaluation = evaluation_of([5, 8], since)
-        past = evaluation.histories.items
-        ranks[name] = evaluation.ranks_of(lambda rows, past=past: popularity.scores(past[rows])).tolist()
+        scores = popularity.scores(evaluation.histories.items)
+        ranks[name] = evaluation.ranks_of(scores.__getitem__).tolist()
     assert ranks == {"clock": [1, 2], "no clock": [3, 3]}

@@ -131,14 +131,12 @@ def test_an_equal_metric_is_no_progress_and_a_better_one_starts_the_count_anew(
     assert since_best(metrics) == epochs
 
 
-class ScriptedWorker:
+class ScriptedWorker(ray_fit._Worker):
     """Stands for a worker whose epochs have known metrics: those with a frozen encoder, then those that tune it."""
 
     def __init__(self, job: ray_fit._Job, frozen: list[float], tuned: list[float], history: ray_fit.Epochs) -> None:
         self.job, self.history, self.frozen, self.metrics = job, history, frozen, tuned
         self.tuning = any(epoch[TUNED] for epoch in history)
-
-    unimproved, tuned = ray_fit._Worker.unimproved, ray_fit._Worker.tuned
 
     def choose_epoch(self) -> None:
         metric = self.metrics[self.tuned] if self.tuning else self.frozen[len(self.history)]

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from features.histories import EARLY, LATE
 from recsys.arrays import Floats, Ints
@@ -34,7 +35,7 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def unit(vectors: Floats) -> Floats:
+def unit(vectors: NDArray[np.floating]) -> Floats:
     return (vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)).astype(np.float32)
 
 
@@ -127,10 +128,12 @@ def test_items_that_were_shown_and_left_are_pushed_down() -> None:
 
 def test_a_log_without_requests_leaves_a_model_that_answers() -> None:
     """Too little to learn from is no error here."""
-    none = np.empty(0, np.int32)
+    targets, drawn = np.empty(0, np.int32), np.empty(0, np.int64)
     data = world()
-    empty = replace(data, past=data.past[:0], targets=none, weights=data.weights[:0], impressions=data.impressions[:0])
-    model = fit_taste(replace(empty, drawn=none, counts=np.zeros(ITEMS, np.int64)), SMALL, 0)
+    empty = replace(
+        data, past=data.past[:0], targets=targets, weights=data.weights[:0], impressions=data.impressions[:0]
+    )
+    model = fit_taste(replace(empty, drawn=drawn, counts=np.zeros(ITEMS, np.int64)), SMALL, 0)
     assert np.isfinite(scores(model, PAST["warm"], [40, 41])).all()
 
 
