@@ -13,7 +13,7 @@ from features.ranking import ITEM
 from recsys.bundle import FORMAT, UPGRADES, read_config, verify
 from recsys.errors import RecsysError
 from serving.batch import histories_of
-from serving.loading import load_bundle
+from serving.loading import load_bundle, read_sentences, save_bundle
 from serving.recommender import RecommendOptions
 from tests.keep_bundle import KINDS, recommended
 from tests.worlds import DAY, catalogue, tiny_bundle, tiny_recommender
@@ -79,6 +79,26 @@ def test_a_configuration_of_format_4_is_read_under_the_new_names(tmp_path: Path)
     config["interest"]["shown_weight"] = 0.125
     (tmp_path / "bundle" / "config.json").write_text(json.dumps(config))
     assert read_config(tmp_path / "bundle").interest.impression_weight == 0.125
+
+
+def test_a_bundle_without_a_taste_model_is_written_and_read_and_takes_new_items_and_sentences(tmp_path: Path) -> None:
+    """So do the bundles of earlier releases, and those that are trained with `sources.taste` at 0."""
+    old = load_bundle(KEPT / "bundle-format-5" / "lightgbm")
+    _, log, _ = tiny_recommender(tmp_path / "encoder")
+    (tmp_path / "again").mkdir()
+    save_bundle(tmp_path / "again", old.recommender, old.tokenizer, log, {"dataset": "-", "metrics": {}})
+    new = catalogue(["red steel lamp"]).with_columns(item_id=pl.lit("new"))
+    lists = []
+    for folder in (KEPT / "bundle-format-5" / "lightgbm", tmp_path / "again"):
+        bundle = load_bundle(folder, pl.concat([old.recommender.retriever.items, new]))
+        retriever = bundle.recommender.retriever
+        assert retriever.model.taste is None and retriever.tastes.shape == (len(retriever.vectors), 0)
+        histories = histories_of(bundle.recommender, log, [0, 3], int(log.times.max()) + 1)
+        histories.items[:, -1] = len(retriever.vectors)
+        sentences = read_sentences(retriever, bundle.tokenizer, ["blue table", ""])
+        lists.append(bundle.recommender.recommend(histories, RecommendOptions(10), sentences).items)
+    assert (lists[0] >= 0).all()
+    np.testing.assert_array_equal(lists[1], lists[0])
 
 
 @pytest.mark.parametrize(
