@@ -101,7 +101,7 @@ class TasteConfig(Section):
     """Passes over the requests."""
     batch: int = Field(128, ge=1)
     """Requests per step."""
-    negatives: int = Field(1024, ge=1)
+    negatives: int = Field(512, ge=1)
     """Items per step that a target is compared with, drawn uniformly."""
     learning_rate: float = Field(3e-3, gt=0)
     """Peak learning rate of the projection; single numbers learn ten times as fast."""

@@ -23,6 +23,7 @@ import psutil
 
 from benchmarks.train_cost import EVERY_S, memory_of
 from features.data.dataset import Dataset, load_dataset
+from features.facts import fit_facts
 from features.histories import Histories, offsets_of, read_log
 from recsys.atomic import atomic_file
 from recsys.config import Config
@@ -33,7 +34,7 @@ from serving.retrieval.retriever import Retriever
 from training.evaluation.baselines import fit_baselines
 from training.evaluation.evaluate import LIST_LENGTH, Evaluation, baseline_ranks, oracle_ranks, source_recall
 from training.pipeline import Prepared, fit, late_ranking_data, prepare_dataset
-from training.plan import FitOn, item_counts
+from training.plan import PLANS, FitOn, item_counts
 from training.ranker import fit_ranker
 from training.ranker.data import impression_data
 
@@ -74,7 +75,7 @@ def measure_training(folder: Path, fit_on: FitOn, config: Config, seed: int, sta
     with memory_watched() as seen:
         recommender, _ = fit(prepared, fit_on, stages)
     seconds = time.monotonic() - start
-    evaluation = Evaluation.of(prepared.log, "test", config.interest.max_history)
+    evaluation = Evaluation.of(prepared.log, "test", config.interest.max_history, recommender.retriever.since)
     ranks, sources = lists_of(recommender, evaluation)
     other, name = other_ranker(prepared, recommender, fit_on, stages)
     scores_of = interest_of(recommender.retriever, evaluation.histories)
@@ -92,7 +93,7 @@ def measure_without(folder: Path, fit_on: FitOn, config: Config, seed: int, stag
     """Return the ranks `[T]` under a configuration that the interest model of `stages` knows nothing of."""
     prepared = prepare_dataset(load_dataset(folder), config, seed)
     recommender, _ = fit(prepared, fit_on, stages)
-    evaluation = Evaluation.of(prepared.log, "test", config.interest.max_history)
+    evaluation = Evaluation.of(prepared.log, "test", config.interest.max_history, recommender.retriever.since)
     return ranks_of({OURS: lists_of(recommender, evaluation)[0]})
 
 
@@ -100,7 +101,9 @@ def measure_baselines(folder: Path, fit_on: FitOn, config: Config) -> Arrays:
     """Return the ranks `[T]` of every baseline, and what all rows share: users, offsets and kinds of targets."""
     dataset = load_dataset(folder)
     log = read_log(dataset, config)
-    evaluation = Evaluation.of(log, "test", config.interest.max_history)
+    facts = fit_facts(dataset.items, log.in_segments(*PLANS[fit_on].refit), ())
+    since = facts.since if dataset.has_clock else None
+    evaluation = Evaluation.of(log, "test", config.interest.max_history, since)
     baselines, skipped = fit_baselines(config, dataset.items, dataset, log, fit_on)
     rows = {name: baseline_ranks(evaluation, baseline) for name, baseline in baselines.items()}
     best = oracle_ranks(evaluation, folder)

@@ -66,19 +66,20 @@ class TasteModel(nn.Module):
     def start_from(self, vectors: Tensor) -> None:
         """Centre on the mean of `vectors` `[M, H]` and project to the directions in which they differ most."""
         self.centre.copy_(vectors.mean(0))
-        _, _, directions = torch.linalg.svd(vectors - self.centre, full_matrices=False)
-        self.projection.weight[: len(directions)] = 2 * directions[: self.taste_width]
+        _, directions = torch.linalg.eigh(torch.cov(vectors.T, correction=0))  # columns, the largest last
+        self.projection.weight[: directions.shape[1]] = 2 * directions.T.flip(0)[: self.taste_width]
 
     def item_vectors(self, texts: "SegmentVectors", items: Ints) -> Tensor:
         """Return the unit taste vectors `[U, A]` of `items` `[U]`."""
         counts = np.diff(texts.offsets)[items]
         pairs = np.repeat(texts.offsets[items] - np.cumsum(counts) + counts, counts) + np.arange(counts.sum())
-        owners, kinds = np.repeat(np.arange(len(items)), counts), torch.from_numpy(texts.kinds[pairs])
-        centred = torch.from_numpy(texts.vectors[texts.rows[pairs]]) - self.centre  # [e, H]
-        weights = torch.exp(self.weigh(centred)[:, 0] + self.kind[kinds])  # [E]
-        total = torch.zeros(len(items), self.taste_width)
-        summed = total.index_add(0, torch.from_numpy(owners), self.projection(centred) * weights[:, None])
-        return F.normalize(summed, dim=1)
+        distinct, rows = np.unique(texts.rows[pairs], return_inverse=True)  # many items share a segment
+        centred = torch.from_numpy(texts.vectors[distinct]) - self.centre  # [m, H]
+        columns, kinds = torch.from_numpy(rows), torch.from_numpy(texts.kinds[pairs])
+        weights = torch.exp(self.weigh(centred)[columns, 0] + self.kind[kinds])  # [e]
+        weighted = self.projection(centred)[columns] * weights[:, None]  # [e, A]
+        owners = torch.from_numpy(np.repeat(np.arange(len(items)), counts))
+        return F.normalize(torch.zeros(len(items), self.taste_width).index_add(0, owners, weighted), dim=1)
 
     def event_weights(self, known: Tensor) -> Tensor:
         """Return the weights `[R, L]` of a history's events, the latest counting most; 0 where not `known` `[R, L]`."""

@@ -77,6 +77,11 @@ class Retriever:
         return [*self.features.names, *CATEGORICAL]
 
     @property
+    def since(self) -> Ints | None:
+        """`[N]` the time since which each item is known to exist; None where there is no clock."""
+        return self.features.facts.since if self.has_clock else None
+
+    @property
     def has_clock(self) -> bool:
         """Whether times are a clock's, so that ages and hours mean something."""
         return self.features.has_clock
@@ -127,8 +132,8 @@ class Retriever:
     def _top(self, batch: OpenBatch, name: str, k: int, allowed: Bools | None) -> Ints:
         """Return the best `allowed` `[N]` items `[R, k]` of a source that existed when each request was made."""
         k, allowed = min(k, len(self.vectors)), _both(self.available, allowed)
-        now, since = batch.requests.histories.now, self.features.facts.since
-        if not self.has_clock or now.min(initial=LATEST) >= self._newest:
+        now, since = batch.requests.histories.now, self.since
+        if since is None or now.min(initial=LATEST) >= self._newest:
             return batch.scores[name].top(k, allowed)
         between = int(np.count_nonzero((since > now.min()) & (since <= now.max())))
         found = batch.scores[name].top(min(k + between, len(since)), _both(allowed, since <= now.max()))

@@ -123,8 +123,7 @@ def evaluate(
     `counts` `[N]` are the items' events in what the model was fitted on; `truth_folder` may hold a simulator's truth.
     """
     retriever = recommender.retriever
-    since = retriever.features.facts.since if retriever.has_clock else None
-    evaluation = Evaluation.of(log, split, retriever.config.interest.max_history, since)
+    evaluation = Evaluation.of(log, split, retriever.config.interest.max_history, retriever.since)
     ranking = _answer(recommender, evaluation.histories, update)
     ranks = list_ranks(ranking.items, evaluation.requests.targets, evaluation.requests.offsets)
     values = evaluation.per_request(ranks)
