@@ -66,11 +66,13 @@ class InterestConfig(Section):
     """Add a learned vector per known item to its text vector; unseen items have text alone."""
     id_dropout: float = Field(0.3, ge=0, le=1)
     """Share of items per step whose ID residual is dropped, so that text alone keeps working."""
-    epochs: int = Field(10, ge=1)
+    epochs: int = Field(12, ge=1)
     """Maximum passes over the training sequences with a frozen text encoder; early stopping may end them sooner."""
     tuning_epochs: int = Field(3, ge=0)
     """Maximum further passes, from the best one on, that fine-tune the text encoder; kept where `valid` gains."""
-    patience: int = Field(2, ge=1)
+    cycle_epochs: int = Field(3, ge=1)
+    """Epochs in which the learning rate falls from its peak; then it starts anew, as long as epochs bring more."""
+    patience: int = Field(3, ge=1)
     """Epochs without a better validation ndcg@10 before the frozen passes stop; fine-tuning stops at the first one."""
     batch_users: int = Field(32, ge=1)
     """User sequences per step and worker."""

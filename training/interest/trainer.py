@@ -158,8 +158,9 @@ class InterestTrainer:
         self.objective.cache.copy_(torch.from_numpy(load_text_vectors(folder)))
 
     def _rate(self, step: int) -> float:
-        whole = self.steps * (self.config.interest.epochs + self.config.interest.tuning_epochs)
-        return min((step + 1) / WARMUP_STEPS, max(0.05, 1 - step / whole))
+        """Return the share of the peak learning rate: it falls within each cycle and starts anew (SGDR, Loshchilov 2017)."""
+        cycle = self.steps * self.config.interest.cycle_epochs
+        return min((step + 1) / WARMUP_STEPS, max(0.05, 1 - step % cycle / cycle))
 
 
 def _prefetched(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
