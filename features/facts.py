@@ -96,10 +96,10 @@ class ItemFacts:
 
     @cached_property
     def since(self) -> Ints:
-        """`[N]` microseconds since which each item is known to exist: its creation, or its first event if earlier."""
+        """`[N]` microseconds since which each item exists; -1 for always: without a creation, or with events before it."""
         had = self.events.counts > 0
         first = np.append(self.events.times, 0)[self.events.offsets[:-1]]
-        return np.where(had, np.minimum(self.created, first), self.created)
+        return np.where(had & (self.created >= first), -1, self.created)
 
     @cached_property
     def median_price(self) -> np.float32:
