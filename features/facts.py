@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from features.histories import EventLog, offsets_of
+from features.histories import EventLog
 from features.keys import SortedRuns
-from recsys.arrays import Floats, Ints, grow
+from recsys.arrays import Floats, Ints, grow, offsets_of
 from recsys.events import PURCHASE
 
 LATEST = np.iinfo(np.int64).max

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from features.data.dataset import Dataset
 from features.data.split import assign_splits
 from features.keys import SortedRuns
-from recsys.arrays import Bools
+from recsys.arrays import Bools, offsets_of, spans
 from recsys.arrays import Ints as Ints  # re-exported
 from recsys.config import Config
 from recsys.events import EVENT_TYPES, IMPRESSION, SPLITS
@@ -279,17 +279,3 @@ def _segment(late_share: float) -> pl.Expr:
         dict(zip(SPLITS, (EARLY, VALID, TEST), strict=True)), return_dtype=pl.Int8
     )
     return pl.when(late).then(pl.lit(LATE, pl.Int8)).otherwise(by_split)
-
-
-def offsets_of(counts: NDArray[np.integer]) -> Ints:
-    """Return the offsets `[n + 1]` of n runs, of which run i has `counts[i]` entries."""
-    offsets = np.zeros(len(counts) + 1, np.int64)
-    np.cumsum(counts, out=offsets[1:])
-    return offsets
-
-
-def spans(starts: Ints, counts: NDArray[np.integer]) -> Ints:
-    """Return the ranges `[starts[i], starts[i] + counts[i])`, one after the other."""
-    ends = np.cumsum(counts)
-    total = int(ends[-1]) if len(ends) else 0
-    return np.arange(total) + np.repeat(starts - (ends - counts), counts)

@@ -16,8 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from features.histories import offsets_of
-from recsys.arrays import Ints
+from recsys.arrays import Ints, offsets_of
 from recsys.models.taste import KINDS
 
 TITLE, BRAND, TAG, CLAUSE, WHOLE = range(len(KINDS))

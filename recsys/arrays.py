@@ -39,3 +39,17 @@ def distinct(items: Ints) -> Ints:
     width = int(kept.sum(1).max(initial=1))
     order = np.argsort(~kept, axis=1, kind="stable")[:, :width]
     return np.where(np.take_along_axis(kept, order, 1), np.take_along_axis(ordered, order, 1), -1)
+
+
+def offsets_of(counts: NDArray[np.integer]) -> Ints:
+    """Return the offsets `[n + 1]` of n runs, of which run i has `counts[i]` entries."""
+    offsets = np.zeros(len(counts) + 1, np.int64)
+    np.cumsum(counts, out=offsets[1:])
+    return offsets
+
+
+def spans(starts: Ints, counts: NDArray[np.integer]) -> Ints:
+    """Return the ranges `[starts[i], starts[i] + counts[i])`, one after the other."""
+    ends = np.cumsum(counts)
+    total = int(ends[-1]) if len(ends) else 0
+    return np.arange(total) + np.repeat(starts - (ends - counts), counts)

@@ -24,7 +24,8 @@ import psutil
 from benchmarks.train_cost import EVERY_S, memory_of
 from features.data.dataset import Dataset, load_dataset
 from features.facts import fit_facts
-from features.histories import Histories, offsets_of, read_log
+from features.histories import Histories, read_log
+from recsys.arrays import offsets_of
 from recsys.atomic import atomic_file
 from recsys.config import Config
 from recsys.metrics import impression_metrics, list_ranks

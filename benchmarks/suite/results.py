@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from benchmarks.suite.measure import INTEREST, ORACLE, OURS, RANKS, TYPED, Arrays
-from features.histories import offsets_of
+from recsys.arrays import offsets_of
 from recsys.metrics import Interval, bootstrap_interval, hit_rate, ndcg, paired_difference
 
 Verdict = Literal["win", "tie", "loss"]

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recsys.arrays import Floats, Ints
+from recsys.arrays import Floats, Ints, spans
 
 KINDS = ("title", "brand and category", "tag", "clause", "whole text")
 """Kinds of segments."""
@@ -72,7 +72,7 @@ class TasteModel(nn.Module):
     def item_vectors(self, texts: "SegmentVectors", items: Ints) -> Tensor:
         """Return the unit taste vectors `[U, A]` of `items` `[U]`."""
         counts = np.diff(texts.offsets)[items]
-        pairs = np.repeat(texts.offsets[items] - np.cumsum(counts) + counts, counts) + np.arange(counts.sum())
+        pairs = spans(texts.offsets[items], counts)
         distinct, rows = np.unique(texts.rows[pairs], return_inverse=True)  # many items share a segment
         centred = torch.from_numpy(texts.vectors[distinct]) - self.centre  # [m, H]
         columns, kinds = torch.from_numpy(rows), torch.from_numpy(texts.kinds[pairs])

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from features.histories import TEST, VALID, EventLog, Histories, Requests, offsets_of
+from features.histories import TEST, VALID, EventLog, Histories, Requests
 from features.simulator.shop import load_truth, oracle_scores
-from recsys.arrays import Bools, Floats, Ints
+from recsys.arrays import Bools, Floats, Ints, offsets_of
 from recsys.events import EVENT_TYPES
 from recsys.metrics import (
     Interval,

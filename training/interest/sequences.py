@@ -8,8 +8,8 @@ Shapes: S sequences, L positions, V users, Q request ids, W impressions of a req
 import numpy as np
 from numpy.typing import NDArray
 
-from features.histories import VALID, EventLog, Requests, spans
-from recsys.arrays import Bools, Ints
+from features.histories import VALID, EventLog, Requests
+from recsys.arrays import Bools, Ints, spans
 from recsys.config import Config
 from recsys.events import EVENT_TYPES
 from recsys.models.encoder import Tokens

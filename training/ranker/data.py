@@ -11,8 +11,8 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from features.histories import EventLog, Requests, spans
-from recsys.arrays import Bools, Floats, Ints
+from features.histories import EventLog, Requests
+from recsys.arrays import Bools, Floats, Ints, spans
 from recsys.events import PURCHASE
 from serving.retrieval.retriever import BLOCK, OpenBatch, Retriever
 

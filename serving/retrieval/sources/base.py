@@ -19,8 +19,8 @@ import numpy as np
 import polars as pl
 from scipy import sparse
 
-from features.histories import EventLog, Histories, offsets_of
-from recsys.arrays import Bools, Floats, Ints
+from features.histories import EventLog, Histories
+from recsys.arrays import Bools, Floats, Ints, offsets_of
 from recsys.models.taste import TasteModel
 from serving.retrieval.index import VectorIndex
 
