@@ -25,7 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from recsys.config import Config
 from recsys.events import EVENT_TYPES
-from recsys.models.encoder import load_encoder, tokenize
+from recsys.models.encoder import load_encoder, resolve_precision, tokenize
 from training.interest.data import InterestData
 from training.interest.objective import Batch, InterestObjective
 from training.interest.trainer import InterestTrainer
@@ -197,7 +197,7 @@ def compare_steps(steps: int) -> None:
 def matmul_peak(device: str, precision: str) -> float:
     """Return the FLOP/s of a large matrix product on this device."""
     size = 8192 if device == "cuda" else 2048
-    low = precision == "bf16" or (precision == "auto" and torch.cpu._is_avx512_bf16_supported())
+    low = resolve_precision(precision, torch.device(device)) == "bf16"
     one = torch.randn(size, size, device=device, dtype=torch.bfloat16 if low else torch.float32)
     one @ one
     _wait(device)

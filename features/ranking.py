@@ -30,6 +30,9 @@ Column = NDArray[Any]
 
 ABSENT_AGE_DAYS = 365.0
 
+LIKENESS_DECIMALS = 5
+"""An item's likeness to itself is 1 but for digits that depend on the batch; trees would split between them."""
+
 RECENCY_DECAY = np.float32(0.85)
 """Weight of a history event against the one after it."""
 
@@ -114,6 +117,11 @@ class FeatureInputs:
         weights = RECENCY_DECAY ** np.arange(self.known.shape[1], dtype=np.float32)[::-1] * self.known
         return weights / np.maximum(weights.sum(1, keepdims=True), 1e-6)
 
+    @cached_property
+    def taste_within_category(self) -> Floats:
+        """`[R, C, L]` similarity of taste to the events of the candidate's category; 0 to others."""
+        return np.where(self.same_category, self.taste_similarity, np.float32(0))
+
     def _agreement(self, past_codes: Ints, codes: Ints) -> tuple[Column, Column]:
         past, own = past_codes[self.histories.items], codes[self.items]
         named = np.where(self.known & (past > 0), past, -1)  # [R, L]
@@ -166,7 +174,7 @@ def _seen_back(inputs: FeatureInputs) -> Column:
 
 
 def _similarity_last(inputs: FeatureInputs) -> Column:
-    return np.where(inputs.known[:, None, -1], inputs.similarity[:, :, -1], 0)
+    return np.where(inputs.known[:, None, -1], inputs.similarity[:, :, -1].round(LIKENESS_DECIMALS), 0)
 
 
 def _similarity_mean(inputs: FeatureInputs) -> Column:
@@ -176,7 +184,7 @@ def _similarity_mean(inputs: FeatureInputs) -> Column:
 
 def _similarity_best(inputs: FeatureInputs) -> Column:
     best = np.where(inputs.known[:, None, :], inputs.similarity, -1).max(2)
-    return np.where(inputs.length > 0, best, 0)
+    return np.where(inputs.length > 0, best.round(LIKENESS_DECIMALS), 0)
 
 
 def _taste_mean(inputs: FeatureInputs) -> Column:
@@ -185,12 +193,13 @@ def _taste_mean(inputs: FeatureInputs) -> Column:
 
 def _taste_category(inputs: FeatureInputs) -> Column:
     """The products of taste with the history's events of the candidate's category, the latest counting most."""
-    return (np.where(inputs.same_category, inputs.taste_similarity, 0) @ inputs.recency[:, :, None])[..., 0]
+    return (inputs.taste_within_category @ inputs.recency[:, :, None])[..., 0]
 
 
 def _taste_best(inputs: FeatureInputs) -> Column:
     """The best match of taste with an event of the candidate's category; 0 without one."""
-    return np.where(inputs.same_category, inputs.taste_similarity, 0).max(2)
+    best = np.where(inputs.same_category, inputs.taste_similarity, -np.inf).max(2)
+    return np.where(np.isfinite(best), best.round(LIKENESS_DECIMALS), 0)
 
 
 def _events_within(days: int) -> Feature:

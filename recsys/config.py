@@ -48,7 +48,7 @@ class EncoderConfig(Section):
     trainable_layers: int = Field(2, ge=0)
     """How many of the top layers are fine-tuned; the layers below stay frozen and are computed once."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Precision of training, of encoding items and typed sentences, and of the user tower. `auto` takes for each the fastest that the hardware computes natively: int8 to encode on CPUs with AVX-512 VNNI, else bf16, else fp32. `fp32` and `bf16` hold for all three."""
+    """Precision of training, and of encoding items and typed sentences. `auto` takes for each the fastest that the hardware computes natively: int8 to encode on CPUs with AVX-512 VNNI, else bf16, else fp32. `fp32` and `bf16` hold for both."""
 
 
 class InterestConfig(Section):

@@ -73,7 +73,7 @@ def test_batch_api_and_evaluation_give_the_same_lists(inside: Shop, tmp_path: Pa
     store = Store(f"sqlite:///{tmp_path}/store.db")
     client = client_of(create_app(ModelHolder(inside.model, store), store, clock=lambda: now))
     items = dataset.items["item_id"]
-    for row in range(0, len(log.user_ids), 97):
+    for row in range(0, len(log.user_ids), 11):
         user = log.user_ids[row]
         evaluated = bundle.recommender.recommend(
             histories_of(bundle.recommender, log, [row], now), RecommendOptions(10)

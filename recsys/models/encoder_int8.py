@@ -160,7 +160,7 @@ def compile_graph(graph: "openvino.Model", group: int) -> "openvino.CompiledMode
         "CPU",
         {
             "DYNAMIC_QUANTIZATION_GROUP_SIZE": str(group),
-            "INFERENCE_PRECISION_HINT": "bf16" if torch.cpu._is_avx512_bf16_supported() else "f32",
+            "INFERENCE_PRECISION_HINT": "bf16" if torch.cpu._is_amx_tile_supported() else "f32",
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             "NUM_STREAMS": 1,
             "ENABLE_CPU_PINNING": False,

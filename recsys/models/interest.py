@@ -8,7 +8,6 @@ positions, S items, N catalogue, H width of the text encoder, D = H.
 """
 
 import math
-from copy import deepcopy
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -141,32 +140,6 @@ class UserTower(nn.Module):
         visible = (distance > 0) & mask[:, None, :] | (distance == 0)
         return bias.masked_fill(~visible[:, None], float("-inf"))
 
-    def in_bf16(self) -> "UserTower":
-        """Return a copy for serving that multiplies in bfloat16, for hardware that does so natively.
-
-        A short batch waits for the weights to be read, and these are half the bytes. The result for a row does
-        not depend on the other rows of the batch.
-        """
-        tower = deepcopy(self).requires_grad_(False)
-        for module in list(tower.modules()):
-            for name, child in module.named_children():
-                if isinstance(child, nn.Linear):
-                    setattr(module, name, Bf16Linear(child))
-        return tower.eval()
-
-
-class Bf16Linear(nn.Module):
-    """A linear layer that multiplies in bfloat16; inputs and outputs are float32."""
-
-    def __init__(self, layer: nn.Linear) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(layer.weight.detach().bfloat16(), requires_grad=False)
-        self.bias = nn.Parameter(layer.bias.detach().bfloat16(), requires_grad=False)
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Map `[…, I]` to `[…, O]`."""
-        return F.linear(inputs.bfloat16(), self.weight, self.bias).float()
-
 
 class Block(nn.Module):
     """A pre-norm transformer layer with an additive attention bias."""
@@ -229,7 +202,7 @@ class InterestModel(nn.Module):
     def hide(self, items: Tensor) -> None:
         """Treat the items for which `items` `[N]` holds as if they had had no events."""
         if self.id_table is not None:
-            self.id_table.known &= ~items  # type: ignore[operator]
+            self.id_table.get_buffer("known").logical_and_(~items)
 
     def user_vectors(self, vectors: Tensor, history: HistoryBatch) -> Tensor:
         """Return unit vectors `[B, L, 2, D]` from the history's item vectors `[B, L, D]`."""

@@ -3,7 +3,8 @@
 In: histories of R requests. Out: candidates `[R, C]`, and the ranker's input for them. Training uses it alone, before
 there is a ranker; `serving.recommender` puts a ranker behind it.
 
-Shapes: R requests, C candidates, L history positions, N catalogue, D width, A width of taste vectors, F dense and G categorical features.
+Shapes: R requests, C candidates, L history positions, N catalogue, D width, A width of taste vectors, F dense and G
+categorical features.
 """
 
 from collections.abc import Mapping
@@ -14,14 +15,12 @@ import numpy as np
 import polars as pl
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from features.facts import LATEST
 from features.histories import Histories
 from features.ranking import CATEGORICAL, RankingFeatures
 from recsys.arrays import Bools, Floats, Ints, distinct
 from recsys.config import Config
-from recsys.models.encoder import resolve_precision
 from recsys.models.interest import HistoryBatch, InterestModel, recency_buckets
 from serving.retrieval.index import VectorIndex
 from serving.retrieval.sources import Candidates, CandidateSource, Catalogue, RequestBatch, Scores, Sentences
@@ -176,13 +175,6 @@ class Retriever:
         shared = next((index for index in indexes if index is not None), None)
         return shared or VectorIndex.build(self.vectors, np.arange(len(self.vectors)))
 
-    @cached_property
-    def _user_tower(self) -> nn.Module:
-        """The user tower in bfloat16 where the CPU computes it natively (see `UserTower.in_bf16`)."""
-        tower = self.model.eval().user_tower
-        native = resolve_precision(self.config.encoder.precision, torch.device("cpu")) == "bf16"
-        return tower.in_bf16() if native else tower
-
     def _requests(self, histories: Histories, sentences: Sentences | None) -> RequestBatch:
         count = len(self.vectors)
         sentences = sentences or Sentences.none(len(histories), self.vectors.shape[1], self.tastes.shape[1])
@@ -195,7 +187,7 @@ class Retriever:
         recency = recency_buckets(torch.from_numpy(histories.times), items >= 0, self.has_clock)
         history = HistoryBatch(items, torch.from_numpy(histories.types).long(), recency)
         with torch.inference_mode():
-            users = self._user_tower.last(torch.from_numpy(past), history)  # type: ignore[operator]
+            users = self.model.eval().user_tower.last(torch.from_numpy(past), history)
         return RequestBatch(histories, users.numpy(), past, past_tastes, sentences, self.catalogue)
 
 

@@ -86,6 +86,24 @@ def test_features_have_the_known_values_of_a_small_history() -> None:
     np.testing.assert_allclose(columns["history_length"], np.log1p([2, 2, 2]), rtol=1e-6)
 
 
+def test_features_are_the_same_however_far_a_history_is_padded() -> None:
+    """So a user's list does not depend on whose requests share the batch."""
+    features, rng = RankingFeatures(fit_facts(ITEMS, LOG, ()), True, (), ()), np.random.default_rng(0)
+    candidates, values = np.array([[0, 1, 2, 3, 4, 5]]), -rng.random((1, 6, 6), np.float32)
+    rows = []
+    for length in (6, 9):
+        histories = LOG.histories(np.array([0]), LOG.times.max(keepdims=True) + DAY, length)
+        assert histories.lengths.tolist() == [6]
+        similarity = np.zeros((1, 6, length), np.float32)
+        similarity[:, :, -6:] = values
+        same = np.zeros((1, 6, length), bool)
+        same[:, 1:, -2:] = True
+        rows.append(features.dense(features.inputs(histories, candidates, {}, similarity, similarity, same)))
+    columns = dict(zip(features.names, rows[0][0].T, strict=True))
+    assert columns["taste_best"][0] == 0 and (columns["taste_best"][1:] < 0).all()
+    np.testing.assert_allclose(rows[1], rows[0], rtol=1e-6)
+
+
 ROW = st.lists(st.integers(-1, 4), min_size=3, max_size=3)
 
 

@@ -421,11 +421,11 @@ def test_catalogue_vectors_are_those_that_serving_gives_a_new_item_with_the_same
     new = Tokens(ids[mask].numpy().astype(np.int32), np.append(0, np.cumsum(mask.sum(1).numpy())))
     served, trained = text_vectors(encoder, new, precision).numpy(), trainer.objective.cache.numpy()
     in_int8 = int8_encoder(encoder, precision) is not None
-    atol = 1e-5 if precision == "fp32" else 1e-3 if in_int8 else 1e-2
+    atol = 1e-5 if in_int8 or precision == "fp32" else 1e-2
     np.testing.assert_allclose(served, catalogue[rows], atol=atol)
     np.testing.assert_allclose(catalogue, trained, atol=0.1)
     if in_int8:
-        assert np.abs(served - trained[rows]).max() > 3e-3  # the vectors of training would not do
+        assert np.abs(served - trained[rows]).max() > 1e-4  # the vectors of training would not do
 
 
 def test_the_last_position_alone_is_what_all_positions_end_with() -> None:
@@ -440,20 +440,17 @@ def test_the_last_position_alone_is_what_all_positions_end_with() -> None:
         torch.testing.assert_close(tower.last(vectors, history), tower(vectors, history)[:, -1])
 
 
-@pytest.mark.skipif(not torch.cpu._is_avx512_bf16_supported(), reason="this CPU does not multiply in bfloat16")
-def test_the_tower_in_bf16_is_near_the_exact_one_and_a_batch_gives_what_each_request_gives_alone() -> None:
-    """Rounding turns no vector by more than a few degrees, and the other requests of a batch change nothing."""
+def test_a_batch_gives_what_each_request_gives_alone() -> None:
+    """Neither the other requests nor the padding that they bring change a vector."""
     torch.manual_seed(0)
     tower = UserTower(64, InterestConfig()).eval()
     torch.nn.init.normal_(tower.out.weight, std=0.05)
     items = torch.where(torch.arange(12) < torch.arange(9)[:, None], -1, 1).expand(9, 12).contiguous()
     history = HistoryBatch(items, torch.zeros_like(items), torch.zeros_like(items))
     vectors = torch.nn.functional.normalize(torch.randn(9, 12, 64), dim=-1)
-    light = tower.in_bf16()
     with torch.inference_mode():
-        exact, rounded = tower.last(vectors, history), light.last(vectors, history)
-        assert (exact * rounded).sum(-1).min() > 0.998
+        together = tower.last(vectors, history)
         for row in range(9):
-            one = slice(row, row + 1)
-            alone = light.last(vectors[one], HistoryBatch(items[one], history.types[one], history.recency[one]))
-            torch.testing.assert_close(alone[0], rounded[row], rtol=0, atol=1e-4)
+            own = (slice(row, row + 1), slice(row, None))  # the request alone, without padding
+            alone = tower.last(vectors[own], HistoryBatch(items[own], history.types[own], history.recency[own]))
+            torch.testing.assert_close(alone[0], together[row], rtol=0, atol=1e-6)
