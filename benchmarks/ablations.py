@@ -30,9 +30,8 @@ from recsys.config import load_config
 from recsys.models.encoder import FrozenPrefix
 from recsys.progress import console
 from training.interest.objective import Batch, InterestObjective
-from training.interest.sequences import prepare
 from training.interest.trainer import InterestTrainer
-from training.pipeline import Prepared, prepare_dataset
+from training.pipeline import Prepared, interest_data, prepare_dataset
 
 WORK = Path(".recsys/ablations")
 FROZEN, DEFAULT = "default with a frozen encoder", "default"
@@ -271,15 +270,9 @@ def measure(folder: Path, name: str, seed: int) -> None:
         return
     frozen = ("encoder.trainable_layers=0",) if variant.base == FROZEN else ()
     prepared = variant.data(prepare_dataset(dataset, load_config(None, frozen + variant.settings), seed))
-    data = prepare(
-        prepared.log,
-        (EARLY, LATE),
-        prepared.tokens,
-        weights=prepared.weights,
-        has_clock=dataset.has_clock,
-        config=prepared.config,
+    trainer = InterestTrainer(
+        interest_data(prepared, (EARLY, LATE)), prepared.config, device=torch.device("cpu"), seed=seed
     )
-    trainer = InterestTrainer(data, prepared.config, device=torch.device("cpu"), seed=seed)
     if prepared.config.encoder.trainable_layers:
         trainer.start_tuning()
     variant.change(trainer, prepared)

@@ -45,6 +45,7 @@ from serving.retrieval.sources import SOURCES, FitContext
 from training import tracking
 from training.evaluation.evaluate import evaluate
 from training.evaluation.report import Report
+from training.interest.data import InterestData
 from training.interest.ray_fit import InterestFit, choose_epochs, refit
 from training.interest.sequences import latest, prepare
 from training.interest.text_vectors import catalogue_text_vectors
@@ -273,14 +274,7 @@ def _fit_taste(prepared: Prepared, segments: Segments, texts: SegmentVectors, ca
 def _fit_interest(
     prepared: Prepared, segments: Segments, folder: Path, title: str, chosen: InterestFit | None = None
 ) -> InterestFit:
-    data = prepare(
-        prepared.log,
-        segments,
-        prepared.tokens,
-        weights=prepared.weights,
-        has_clock=prepared.dataset.has_clock,
-        config=prepared.config,
-    )
+    data = interest_data(prepared, segments)
     with stage(title) as update:
         options: dict[str, Any] = {"config": prepared.config, "seed": prepared.seed, "folder": folder, "update": update}
         result = refit(data, chosen, **options) if chosen else choose_epochs(data, **options)
@@ -288,6 +282,18 @@ def _fit_interest(
         tuning = f"; {result.tuning}" if result.tuning else ""
         update(1.0, f"{result.epochs} epochs{metric}{tuning}")
     return result
+
+
+def interest_data(prepared: Prepared, segments: Segments) -> InterestData:
+    """Return what the interest model is fitted on: the sequences of `segments`, and the requests of `valid`."""
+    return prepare(
+        prepared.log,
+        segments,
+        prepared.tokens,
+        weights=prepared.weights,
+        has_clock=prepared.dataset.has_clock,
+        config=prepared.config,
+    )
 
 
 def _load(prepared: Prepared, segments: Segments, fitted: InterestFit) -> InterestModel:

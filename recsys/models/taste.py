@@ -2,8 +2,8 @@
 
 In: the vectors of text segments and the histories' items. Out: unit taste vectors `[N, A]`, and the relevance of items
 after a history. Each segment is encoded by itself and projected to a few numbers; an item is their mean by learned
-weights. Which events of the history speak
-for a candidate is attention by similarity and category, as in DIN (Zhou et al. 2018).
+weights. Which events of the history speak for a candidate is attention by similarity and category, as in DIN (Zhou et
+al. 2018).
 
 Shapes: N items, M distinct segments, E pairs of item and segment, H width of the text encoder, A of taste vectors,
 R requests, L history positions, C candidates.
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recsys.arrays import Floats, Ints, spans
+from recsys.arrays import Bools, Floats, Ints, spans
 
 KINDS = ("title", "brand and category", "tag", "clause", "whole text")
 """Kinds of segments."""
@@ -99,3 +99,12 @@ class TasteModel(nn.Module):
     def bias(self, counts: Tensor) -> Tensor:
         """Return what items are worth by their `counts` of events alone; those without any have a worth of their own."""
         return torch.where(counts > 0, self.popularity * torch.log1p(counts), self.unknown)
+
+
+def same_category(past: Ints, candidates: Ints) -> Bools:
+    """Return whether candidates and history events have one known category, `[R, C, L]`.
+
+    `past` `[R, L]` and `candidates` `[R, C]` or `[C]` are the codes of their categories from 1; 0 where unknown.
+    """
+    same: Bools = (candidates[..., None] == past[:, None]) & (past[:, None] > 0)
+    return same

@@ -14,12 +14,12 @@ from recsys.config import Config
 from recsys.models.text_vectors import text_vectors
 from serving.encoding import project
 from serving.retrieval.retriever import Retriever
+from serving.retrieval.sources.taste import TasteSource
 from tests.worlds import tiny_encoder, write_dataset
 from training import pipeline
 from training.interest.ray_fit import InterestFit
-from training.interest.sequences import prepare
 from training.interest.trainer import InterestTrainer
-from training.pipeline import Prepared, fit, prepare_dataset
+from training.pipeline import Prepared, fit, interest_data, prepare_dataset
 from training.plan import PLANS
 from training.ranker.data import RankingData, ranking_data
 
@@ -53,15 +53,7 @@ def shop(folder: Path) -> Path:
 
 def fit_here(prepared: Prepared, segments: tuple[int, ...], folder: Path, *_: Any) -> InterestFit:
     """Fit the interest model for an epoch in this process instead of under Ray, with clear ID residuals."""
-    data = prepare(
-        prepared.log,
-        segments,
-        prepared.tokens,
-        weights=prepared.weights,
-        has_clock=prepared.dataset.has_clock,
-        config=prepared.config,
-    )
-    trainer = InterestTrainer(data, prepared.config, device=torch.device("cpu"), seed=0)
+    trainer = InterestTrainer(interest_data(prepared, segments), prepared.config, device=torch.device("cpu"), seed=0)
     assert trainer.model.id_table is not None
     torch.nn.init.normal_(next(trainer.model.id_table.parameters()), std=0.3)
     folder.mkdir(parents=True)
@@ -136,4 +128,6 @@ def test_every_item_is_known_again_in_the_final_retriever(rehearsed: Rehearsed) 
     counts = np.bincount(fitted.items, minlength=ITEMS)
     assert counts.all()
     np.testing.assert_array_equal(late.features.facts.events.counts, counts)
-    np.testing.assert_array_equal(late.sources["taste"].counts, counts)  # type: ignore[attr-defined]
+    taste = late.sources["taste"]
+    assert isinstance(taste, TasteSource)
+    np.testing.assert_array_equal(taste.counts, counts)

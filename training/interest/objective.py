@@ -147,9 +147,9 @@ class InterestObjective(nn.Module):
         weights = targets.weights * (items[columns] == targets.items)
         of_target = columns.expand(len(HEADS), -1).unsqueeze(2)  # [2, P, 1]
         corrected = (logits - log_inclusion).scatter(2, of_target, logits.gather(2, of_target))
-        click = _weighted_mean(F.cross_entropy(corrected[0], columns, reduction="none"), weights)
+        click = weighted_mean(F.cross_entropy(corrected[0], columns, reduction="none"), weights)
         purchases = weights * (targets.types == PURCHASE)
-        purchase = _weighted_mean(F.cross_entropy(corrected[1], columns, reduction="none"), purchases)
+        purchase = weighted_mean(F.cross_entropy(corrected[1], columns, reduction="none"), purchases)
         return click + self.config.purchase_weight * purchase
 
     def log_inclusion(self, items: Tensor, draws: int) -> Tensor:
@@ -205,7 +205,13 @@ def _logits(users: Tensor, vectors: Tensor, temperature: Tensor) -> Tensor:
     return torch.einsum("phd,sd->hps", users, vectors) / temperature
 
 
-def _weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
+def softmax_loss(chosen: Tensor, others: Tensor) -> Tensor:
+    """Return the softmax loss `[P]` of each chosen item `[P, 1]` against others `[P, W]`; -inf leaves one out."""
+    return torch.logsumexp(torch.cat([chosen, others], 1), 1) - chosen.squeeze(1)
+
+
+def weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
+    """Return the mean of `values` `[P]`, 0 where all weights are."""
     return (values * weights).sum() / weights.sum().clamp(min=1e-6)
 
 
@@ -216,5 +222,4 @@ def _impression_loss(logits: Tensor, items: Tensor, targets: Targets) -> Tensor:
     columns = torch.searchsorted(items, targets.impressions.clamp(min=0)).clamp(max=len(items) - 1)  # [P, W]
     shown = logits.gather(1, columns).masked_fill(targets.impressions < 0, float("-inf"))
     chosen = logits.gather(1, torch.searchsorted(items, targets.items).unsqueeze(1))  # [P, 1]
-    loss = torch.logsumexp(torch.cat([chosen, shown], 1), 1) - chosen.squeeze(1)
-    return _weighted_mean(loss, targets.weights * (targets.impressions >= 0).any(1))
+    return weighted_mean(softmax_loss(chosen, shown), targets.weights * (targets.impressions >= 0).any(1))

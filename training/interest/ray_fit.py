@@ -85,8 +85,7 @@ def choose_epochs(data: InterestData, *, config: Config, seed: int, folder: Path
     Raises:
         RecsysError: a worker failed, or there is no GPU where the configuration asks for one.
     """
-    tuning = config.interest.tuning_epochs if config.encoder.trainable_layers else 0
-    job = _Job(folder.resolve(), config, seed, epochs=config.interest.epochs + tuning)
+    job = _Job(folder.resolve(), config, seed, epochs=config.interest.epochs + _tuning_epochs(config))
     return _fit(_choosing_loop, job, data, update, keep=NDCG)
 
 
@@ -163,6 +162,11 @@ def _run(loop: Callable[[dict[str, _Job]], None], job: _Job, keep: str) -> Inter
     )
 
 
+def _tuning_epochs(config: Config) -> int:
+    """Return the most epochs that fine-tune the text encoder; 0 where it has no layers to train."""
+    return config.interest.tuning_epochs if config.encoder.trainable_layers else 0
+
+
 def _threads(config: Config) -> int:
     """Return the CPU cores of each worker."""
     return max(1, (os.cpu_count() or 1) // config.compute.workers)
@@ -171,14 +175,12 @@ def _threads(config: Config) -> int:
 def _choosing_loop(settings: dict[str, _Job]) -> None:
     """Train and validate in one worker: with a frozen text encoder while `valid` gains, then fine-tuning while it gains."""
     worker = _Worker(settings["job"])
-    interest, most = worker.job.config.interest, worker.job.epochs
+    interest, tuning_epochs = worker.job.config.interest, _tuning_epochs(worker.job.config)
     while not worker.tuned and len(worker.history) < interest.epochs and worker.unimproved < interest.patience:
         worker.choose_epoch()
-    if most == interest.epochs:  # the encoder stays frozen
-        return
-    if not worker.tuned:
+    if tuning_epochs and not worker.tuned:
         worker.tune_from_best()
-    while worker.tuned < most - interest.epochs and not (worker.tuned and worker.unimproved):
+    while worker.tuned < tuning_epochs and not (worker.tuned and worker.unimproved):
         worker.choose_epoch()
 
 

@@ -23,8 +23,7 @@ from recsys.models.id_table import TorchRecIdTable
 from recsys.models.interest import InterestModel
 from training.interest.data import InterestData
 from training.interest.objective import Batch, InterestObjective
-
-WARMUP_STEPS = 20
+from training.schedule import falling_rate
 
 SCALAR_LEARNING_RATE = 1e-2
 """Of temperature and decay: single numbers that have a long way to go."""
@@ -158,9 +157,7 @@ class InterestTrainer:
         self.objective.cache.copy_(torch.from_numpy(load_text_vectors(folder)))
 
     def _rate(self, step: int) -> float:
-        """Return the share of the peak learning rate: it falls within each cycle and starts anew (SGDR, Loshchilov 2017)."""
-        cycle = self.steps * self.config.interest.cycle_epochs
-        return min((step + 1) / WARMUP_STEPS, max(0.05, 1 - step % cycle / cycle))
+        return falling_rate(step, self.steps * self.config.interest.cycle_epochs)
 
 
 def _prefetched(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:

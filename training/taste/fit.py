@@ -2,8 +2,8 @@
 
 In: `TasteData`, plain arrays. Out: a fitted `TasteModel`. Plain PyTorch, so that it runs alone on any machine.
 
-Shapes: N catalogue, P pairs of request
-and target, L history positions, W impressions of a request, B pairs of a step, S drawn items.
+Shapes: N catalogue, P pairs of request and target, L history positions, W impressions of a request, B pairs of a step,
+S drawn items, U items of a step.
 """
 
 from collections.abc import Callable
@@ -16,9 +16,10 @@ from torch import Tensor
 
 from recsys.arrays import Floats, Ints
 from recsys.config import TasteConfig
-from recsys.models.taste import SegmentVectors, TasteModel
+from recsys.models.taste import SegmentVectors, TasteModel, same_category
+from training.interest.objective import softmax_loss, weighted_mean
+from training.schedule import falling_rate
 
-WARMUP_STEPS = 20
 MOST_STEPS = 1500
 """Steps of a fit; more requests than these can see are drawn from."""
 
@@ -58,9 +59,7 @@ def fit_taste(
     model.start_from(torch.from_numpy(data.texts.vectors))
     steps = min(MOST_STEPS, config.epochs * -(-len(data.targets) // config.batch))
     optimizer = _optimizer(model, config)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min((step + 1) / WARMUP_STEPS, max(0.05, 1 - step / max(1, steps)))
-    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: falling_rate(step, max(1, steps)))
     order: Ints = np.empty(0, np.int64)
     for step in range(steps if len(data.targets) else 0):
         if len(order) < config.batch:
@@ -90,9 +89,9 @@ def _loss(model: TasteModel, data: TasteData, batch: Ints, drawn: Ints) -> Tenso
     shown = data.impressions[batch]
     items = np.unique(np.concatenate([past[past >= 0], targets, drawn, shown[shown >= 0]]))
     vectors = model.item_vectors(data.texts, items)  # [U, A]
-    known = torch.from_numpy(past >= 0)
+    past_category = np.where(past >= 0, data.category[past], 0)
     events = torch.from_numpy(np.searchsorted(items, np.maximum(past, items[0])))  # [B, L]
-    weights = model.event_weights(known)
+    weights = model.event_weights(torch.from_numpy(past >= 0))
 
     def scores(candidates: Ints) -> Tensor:
         """Score `candidates`, `[S]` for all pairs alike or `[B, C]`.
@@ -102,27 +101,17 @@ def _loss(model: TasteModel, data: TasteData, batch: Ints, drawn: Ints) -> Tenso
         """
         columns = vectors[torch.from_numpy(np.searchsorted(items, candidates))]
         similarity = columns @ vectors[events].transpose(1, 2)  # [B, C, L]
-        same = same_category(data.category, past, candidates)
+        same = torch.from_numpy(same_category(past_category, data.category[candidates]))
         bias = model.bias(torch.from_numpy(np.maximum(data.counts[candidates] - 1, 0)).float())
         return model.relevance(similarity, same, weights, bias)
 
     target = scores(targets[:, None])  # [B, 1]
     random = scores(drawn).masked_fill(torch.from_numpy(drawn == targets[:, None]), float("-inf"))
     importance = torch.from_numpy(data.weights[batch])
-    loss = (_softmax_loss(target, random) * importance).sum() / importance.sum().clamp(min=1e-6)
+    loss = weighted_mean(softmax_loss(target, random), importance)
     if shown.shape[1]:
         beside = scores(np.maximum(shown, items[0]).astype(np.int64)).masked_fill(
             torch.from_numpy(shown < 0), float("-inf")
         )
-        loss = loss + (_softmax_loss(target, beside) * importance).sum() / importance.sum().clamp(min=1e-6)
+        loss = loss + weighted_mean(softmax_loss(target, beside), importance)
     return loss
-
-
-def _softmax_loss(target: Tensor, others: Tensor) -> Tensor:
-    return torch.logsumexp(torch.cat([target, others], 1), 1) - target[:, 0]
-
-
-def same_category(category: Ints, past: NDArray[np.int32], candidates: Ints) -> Tensor:
-    """Return whether `candidates` `[B, C]` or `[C]` and history events have one known category, `[B, C, L]`."""
-    of_past = np.where(past >= 0, category[past], 0)[:, None]
-    return torch.from_numpy((category[candidates][..., None] == of_past) & (of_past > 0))

@@ -21,7 +21,7 @@ from scipy import sparse
 
 from features.histories import EventLog, Histories
 from recsys.arrays import Bools, Floats, Ints, offsets_of
-from recsys.models.taste import TasteModel
+from recsys.models.taste import TasteModel, same_category
 from serving.retrieval.index import VectorIndex
 
 HISTORY_DECAY = 0.7
@@ -99,17 +99,25 @@ class RequestBatch:
     def weights(self) -> sparse.csr_matrix:
         """The weights `[R, N]` of the items in each history, the latest counting most; sentences left out."""
         past, shape = self.histories.items, (len(self.users), len(self.catalogue.vectors))
-        known = (past >= 0) & (past < shape[1])
+        known = self.past_items
         rows, columns = np.nonzero(known)
         weights = HISTORY_DECAY ** np.arange(past.shape[1], dtype=np.float32)[::-1][columns]
         return sparse.csr_matrix((weights, past[rows, columns], offsets_of(known.sum(1))), shape=shape)
 
     @cached_property
+    def past_items(self) -> Bools:
+        """`[R, L]`, True where the history has an item, False for a typed sentence and where padded."""
+        return (self.histories.items >= 0) & (self.histories.items < len(self.catalogue.vectors))
+
+    @cached_property
+    def past_rows(self) -> Ints:
+        """`[R, L]` the history's items; 0 where there is none."""
+        return np.where(self.past_items, self.histories.items, 0).astype(np.int64)
+
+    @cached_property
     def past_category(self) -> Ints:
         """`[R, L]` codes of the history's categories; 0 for a typed sentence and where padded."""
-        past, category = self.histories.items, self.catalogue.category
-        known = (past >= 0) & (past < len(category))
-        return np.where(known, category[np.where(known, past, 0)], 0)
+        return np.where(self.past_items, self.catalogue.category[self.past_rows], 0)
 
     def candidates(self, items: Ints) -> "Candidates":
         """Return `items` `[R, C]` (-1 padded) as candidates of these requests."""
@@ -147,8 +155,7 @@ class Candidates:
     @cached_property
     def same_category(self) -> Bools:
         """`[R, C, L]` whether candidate and event have one known category."""
-        past = self.batch.past_category[:, None, :]
-        return (past > 0) & (past == self.batch.catalogue.category[self.items][:, :, None])
+        return same_category(self.batch.past_category, self.batch.catalogue.category[self.items])
 
     @cached_property
     def _products(self) -> Floats:

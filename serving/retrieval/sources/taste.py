@@ -90,9 +90,10 @@ class TasteScores(Scores):
 
     def _near(self, k: int, allowed: Bools | None) -> Ints:
         """Return up to k items near the history as a whole and near each of its latest events, `[R, K]`."""
-        past = (
-            _by_category(self.batch.past_tastes, self.batch.past_category) * self._known[:, :, None]
-        )  # [R, L, A + 16]
+        directions = (
+            self.source.index.vectors[self.batch.past_rows, -CATEGORY_WIDTH:] * self.batch.past_items[:, :, None]
+        )
+        past = np.concatenate([self.batch.past_tastes, directions], axis=2) * self._known[:, :, None]  # [R, L, A + 16]
         weights = self.source.model.event_weights(torch.from_numpy(self._known)).detach().numpy()
         queries = np.concatenate([(weights[:, None] @ past), past[:, -LATEST_EVENTS:]], axis=1)  # [R, Q, A + 16]
         found = [self.source.index.search(query, k, allowed) for query in queries.transpose(1, 0, 2)]

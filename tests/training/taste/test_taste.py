@@ -12,10 +12,10 @@ from features.histories import EARLY, LATE
 from recsys.arrays import Floats, Ints
 from recsys.config import Config, TasteConfig
 from recsys.events import DEFAULT_EVENT_WEIGHTS
-from recsys.models.taste import SegmentVectors, TasteModel
+from recsys.models.taste import SegmentVectors, TasteModel, same_category
 from tests.worlds import log_of
 from training.taste.data import prepare_taste
-from training.taste.fit import TasteData, fit_taste, same_category
+from training.taste.fit import TasteData, fit_taste
 
 ITEMS, WIDTH = 48, 24
 UNSEEN = {"warm": 44, "cool": 45, "left": 46}
@@ -75,7 +75,7 @@ def scores(model: TasteModel, history: list[int], candidates: list[int]) -> list
     past = np.array([history], np.int32)
     vectors = model.item_vectors(texts(), np.arange(ITEMS))
     similarity = (vectors[candidates] @ vectors[history].T)[None]
-    same = same_category(ONE_CATEGORY, past, np.array(candidates))
+    same = torch.from_numpy(same_category(ONE_CATEGORY[past], ONE_CATEGORY[candidates]))
     weights = model.event_weights(torch.ones(1, len(history), dtype=torch.bool))
     relevance: list[float] = model.relevance(similarity, same, weights, torch.zeros(len(candidates)))[0].tolist()
     return relevance
@@ -141,7 +141,7 @@ def test_a_log_without_requests_leaves_a_model_that_answers() -> None:
 def test_an_unknown_category_agrees_with_none(candidates: Ints) -> None:
     """Nor does padding."""
     category, past = np.array([0, 0, 1, 2]), np.array([[-1, 1, 2], [3, 0, 2]], np.int32)
-    same = same_category(category, past, candidates)
+    same = same_category(np.where(past >= 0, category[past], 0), category[candidates])
     for row in range(2):
         for column, item in enumerate(candidates if candidates.ndim == 1 else candidates[row]):
             for position, event in enumerate(past[row]):
