@@ -30,8 +30,8 @@ Column = NDArray[Any]
 
 ABSENT_AGE_DAYS = 365.0
 
-LIKENESS_DECIMALS = 5
-"""An item's likeness to itself is 1 but for digits that depend on the batch; trees would split between them."""
+SIMILARITY_DECIMALS = 5
+"""An item's similarity to itself is 1 but for digits that depend on the batch; trees would split between them."""
 
 RECENCY_DECAY = np.float32(0.85)
 """Weight of a history event against the one after it."""
@@ -174,7 +174,7 @@ def _seen_back(inputs: FeatureInputs) -> Column:
 
 
 def _similarity_last(inputs: FeatureInputs) -> Column:
-    return np.where(inputs.known[:, None, -1], inputs.similarity[:, :, -1].round(LIKENESS_DECIMALS), 0)
+    return np.where(inputs.known[:, None, -1], inputs.similarity[:, :, -1].round(SIMILARITY_DECIMALS), 0)
 
 
 def _similarity_mean(inputs: FeatureInputs) -> Column:
@@ -184,7 +184,7 @@ def _similarity_mean(inputs: FeatureInputs) -> Column:
 
 def _similarity_best(inputs: FeatureInputs) -> Column:
     best = np.where(inputs.known[:, None, :], inputs.similarity, -1).max(2)
-    return np.where(inputs.length > 0, best.round(LIKENESS_DECIMALS), 0)
+    return np.where(inputs.length > 0, best.round(SIMILARITY_DECIMALS), 0)
 
 
 def _taste_mean(inputs: FeatureInputs) -> Column:
@@ -199,7 +199,7 @@ def _taste_category(inputs: FeatureInputs) -> Column:
 def _taste_best(inputs: FeatureInputs) -> Column:
     """The best match of taste with an event of the candidate's category; 0 without one."""
     best = np.where(inputs.same_category, inputs.taste_similarity, -np.inf).max(2)
-    return np.where(np.isfinite(best), best.round(LIKENESS_DECIMALS), 0)
+    return np.where(np.isfinite(best), best.round(SIMILARITY_DECIMALS), 0)
 
 
 def _events_within(days: int) -> Feature:
