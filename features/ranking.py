@@ -117,11 +117,6 @@ class FeatureInputs:
         weights = RECENCY_DECAY ** np.arange(self.known.shape[1], dtype=np.float32)[::-1] * self.known
         return weights / np.maximum(weights.sum(1, keepdims=True), 1e-6)
 
-    @cached_property
-    def taste_within_category(self) -> Floats:
-        """`[R, C, L]` similarity of taste to the events of the candidate's category; 0 to others."""
-        return np.where(self.same_category, self.taste_similarity, np.float32(0))
-
     def _agreement(self, past_codes: Ints, codes: Ints) -> tuple[Column, Column]:
         past, own = past_codes[self.histories.items], codes[self.items]
         named = np.where(self.known & (past > 0), past, -1)  # [R, L]
@@ -193,7 +188,7 @@ def _taste_mean(inputs: FeatureInputs) -> Column:
 
 def _taste_category(inputs: FeatureInputs) -> Column:
     """The products of taste with the history's events of the candidate's category, the latest counting most."""
-    return (inputs.taste_within_category @ inputs.recency[:, :, None])[..., 0]
+    return (np.where(inputs.same_category, inputs.taste_similarity, 0) @ inputs.recency[:, :, None])[..., 0]
 
 
 def _taste_best(inputs: FeatureInputs) -> Column:

@@ -206,7 +206,7 @@ def resolve_precision(precision: str, device: torch.device) -> str:
     """Return `fp32` or `bf16` for `precision`, the value of `encoder.precision`, on `device`.
 
     `fp32` and `bf16` are returned as they are. `auto` is bf16 on GPUs that compute it and on CPUs with AMX, else fp32:
-    AVX-512 alone multiplies bf16 at 0.6 times the speed of fp32, and older CPUs emulate it a hundred times slower.
+    AVX-512 alone multiplies bf16 at about half the speed of fp32, and older CPUs emulate it a hundred times slower.
 
     One rule covers all uses of `encoder.precision`:
 

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from recsys.models.encoder import TextEncoder, Tokens
+from recsys.models.encoder import TextEncoder, Tokens, resolve_precision
 
 if TYPE_CHECKING:
     import openvino
@@ -160,7 +160,7 @@ def compile_graph(graph: "openvino.Model", group: int) -> "openvino.CompiledMode
         "CPU",
         {
             "DYNAMIC_QUANTIZATION_GROUP_SIZE": str(group),
-            "INFERENCE_PRECISION_HINT": "bf16" if torch.cpu._is_amx_tile_supported() else "f32",
+            "INFERENCE_PRECISION_HINT": "bf16" if resolve_precision("auto", torch.device("cpu")) == "bf16" else "f32",
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             "NUM_STREAMS": 1,
             "ENABLE_CPU_PINNING": False,

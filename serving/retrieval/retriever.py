@@ -21,7 +21,7 @@ from features.histories import Histories
 from features.ranking import CATEGORICAL, RankingFeatures
 from recsys.arrays import Bools, Floats, Ints, distinct
 from recsys.config import Config
-from recsys.models.interest import HistoryBatch, InterestModel, recency_buckets
+from recsys.models.interest import HistoryBatch, InterestModel, UserTower, recency_buckets
 from serving.retrieval.index import VectorIndex
 from serving.retrieval.sources import Candidates, CandidateSource, Catalogue, RequestBatch, Scores, Sentences
 
@@ -175,6 +175,11 @@ class Retriever:
         shared = next((index for index in indexes if index is not None), None)
         return shared or VectorIndex.build(self.vectors, np.arange(len(self.vectors)))
 
+    @cached_property
+    def _user_tower(self) -> UserTower:
+        """The user tower, switched to inference once and not for every request."""
+        return self.model.eval().user_tower
+
     def _requests(self, histories: Histories, sentences: Sentences | None) -> RequestBatch:
         count = len(self.vectors)
         sentences = sentences or Sentences.none(len(histories), self.vectors.shape[1], self.tastes.shape[1])
@@ -187,7 +192,7 @@ class Retriever:
         recency = recency_buckets(torch.from_numpy(histories.times), items >= 0, self.has_clock)
         history = HistoryBatch(items, torch.from_numpy(histories.types).long(), recency)
         with torch.inference_mode():
-            users = self.model.eval().user_tower.last(torch.from_numpy(past), history)
+            users = self._user_tower.last(torch.from_numpy(past), history)
         return RequestBatch(histories, users.numpy(), past, past_tastes, sentences, self.catalogue)
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from features.histories import EARLY, LATE, VALID, EventLog
 from recsys.config import Config, InterestConfig
 from recsys.events import DEFAULT_EVENT_WEIGHTS, PURCHASE, TYPE_CODE
-from recsys.models.encoder import FrozenPrefix, Tokens, load_encoder, tokenize
+from recsys.models.encoder import FrozenPrefix, Tokens, load_encoder, resolve_precision, tokenize
 from recsys.models.encoder_int8 import int8_encoder
 from recsys.models.id_table import TorchRecIdTable
 from recsys.models.interest import HistoryBatch, InterestModel, UserTower, recency_buckets
@@ -421,11 +421,12 @@ def test_catalogue_vectors_are_those_that_serving_gives_a_new_item_with_the_same
     new = Tokens(ids[mask].numpy().astype(np.int32), np.append(0, np.cumsum(mask.sum(1).numpy())))
     served, trained = text_vectors(encoder, new, precision).numpy(), trainer.objective.cache.numpy()
     in_int8 = int8_encoder(encoder, precision) is not None
-    atol = 1e-5 if in_int8 or precision == "fp32" else 1e-2
+    exact = resolve_precision(precision, torch.device("cpu")) == "fp32"  # all but the products in int8
+    atol = 1e-5 if exact else 1e-3 if in_int8 else 1e-2
     np.testing.assert_allclose(served, catalogue[rows], atol=atol)
     np.testing.assert_allclose(catalogue, trained, atol=0.1)
     if in_int8:
-        assert np.abs(served - trained[rows]).max() > 1e-4  # the vectors of training would not do
+        assert np.abs(served - trained[rows]).max() > (1e-4 if exact else 3e-3)  # the vectors of training would not do
 
 
 def test_the_last_position_alone_is_what_all_positions_end_with() -> None:
