@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from scipy.special import expit, logit
+from scipy.special import expit
 
 from features.data.dataset import load_dataset
 from features.histories import Requests
@@ -75,7 +75,7 @@ def cross_fitted(data: RankingData, early: Retriever, ranker: RankerConfig, seed
     for part in np.array_split(np.arange(len(data)), PARTS):
         others = np.setdiff1d(np.arange(len(data)), part)
         fitted, held = fit_ranker(data.rows(others), early, seed), data.rows(part)
-        logits[part] = logit(np.clip(fitted.probabilities(held.dense, held.categorical), 1e-6, 1 - 1e-6))
+        logits[part] = fitted.log_odds(held.dense, held.categorical)
     return logits
 
 

@@ -25,8 +25,8 @@ from serving.rerank import Reranker
 from serving.retrieval.retriever import Retriever
 from serving.retrieval.sources import SOURCES, FitContext
 from training.interest.trainer import build_model
+from training.ranker import fit_ranker
 from training.ranker.data import ranking_data
-from training.ranker.trees import fit_trees
 
 TOPICS = 500
 START_US = 1_700_000_000_000_000
@@ -80,7 +80,7 @@ def _recommender(items: int, users: int, events: int) -> tuple[Recommender, Even
         exclude_seen=False,
     )
     data = ranking_data(retriever, log, log.requests(0, 1).select(np.arange(500)))
-    return Recommender(retriever, fit_trees(data, config.ranker, seed=0), Reranker(config.lists)), log, tokenizer
+    return Recommender(retriever, fit_ranker(data, retriever, seed=0), Reranker(config.lists)), log, tokenizer
 
 
 def _catalogue(topics: np.ndarray, rng: np.random.Generator) -> pl.DataFrame:

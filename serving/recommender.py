@@ -50,13 +50,13 @@ class Ranking:
     items: Ints
     """`[R, K]`"""
     score: Floats
-    """`[R, K]` value of the item, what the list is sorted by."""
+    """`[R, K]` value of the item as a candidate, what the list is sorted by."""
     interest: Floats
     """`[R, K]` cosine of user and item."""
     p_click: Floats
-    """`[R, K]`"""
+    """`[R, K]` of an item that is shown, where the data have impressions."""
     p_purchase: Floats
-    """`[R, K]`"""
+    """`[R, K]` the same of a purchase."""
     contributions: Floats | None = None
     """`[R, K, F]` what each of `Retriever.feature_names` adds to the log odds of a click, when requested."""
     proposals: Mapping[str, Ints] = field(default_factory=dict)
@@ -139,7 +139,7 @@ class Recommender:
             items=items,
             score=np.where(items >= 0, values, -np.inf).astype(np.float32),
             interest=candidates.interest[:, :, 0],
-            probabilities=probabilities,
+            probabilities=self.ranker.when_shown(probabilities),
             dense=dense,
             categorical=categorical,
         )
@@ -156,7 +156,7 @@ class _Valued:
     interest: Floats
     """`[R, C]`"""
     probabilities: Floats
-    """`[R, C, 2]`"""
+    """`[R, C, 2]` of items that are shown."""
     dense: Floats
     """`[R, C, F]`"""
     categorical: Ints
@@ -181,4 +181,5 @@ class _Valued:
         columns = order[:, :, None]
         dense = np.take_along_axis(self.dense, columns, axis=1)
         categorical = np.take_along_axis(self.categorical, columns, axis=1)
-        return replace(ranking, contributions=explainer.contributions(dense, categorical))
+        slope, _ = explainer.shown[0]
+        return replace(ranking, contributions=np.float32(slope) * explainer.contributions(dense, categorical))

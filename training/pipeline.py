@@ -52,7 +52,8 @@ from training.interest.text_vectors import catalogue_text_vectors
 from training.interest.trainer import load_trained
 from training.plan import PLANS, FitOn, FitPlan, Segments, item_counts
 from training.ranker import fit_ranker
-from training.ranker.data import RankingData, ranking_data
+from training.ranker.calibration import latest_rows
+from training.ranker.data import RankingData, impression_data, ranking_data
 from training.taste.data import prepare_taste
 from training.taste.fit import fit_taste
 
@@ -217,7 +218,9 @@ def _fit_ranker(prepared: Prepared, early: Retriever, requests: Requests) -> Ran
             update(0.5 + 0.5 * epoch / epochs, f"pass {epoch} of {epochs}")
 
         data = ranking_data(early, prepared.log, requests, on_block)
-        return fit_ranker(data, early, prepared.seed, on_epoch)
+        held = latest_rows(len(requests))
+        _, shown = impression_data(early, prepared.log, requests.select(np.arange(held.start, held.stop)))
+        return fit_ranker(data, early, prepared.seed, shown, on_epoch)
 
 
 def assemble(

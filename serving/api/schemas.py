@@ -266,7 +266,9 @@ class RankedItem(BaseModel):
     interest: float
     """Cosine of user and item."""
     p_click: float
+    """Probability of a click on the item when it is shown; that of a candidate where the data had no impressions."""
     p_purchase: float
+    """The same of a purchase."""
     explored: bool = False
     """Whether the position was given to a new item in order to learn about it."""
     reasons: Reasons | None = None

@@ -240,7 +240,8 @@ def _head_metrics(recommender: Recommender, evaluation: Evaluation) -> dict[str,
     part, data = impression_data(recommender.retriever, evaluation.log, evaluation.requests)
     if not len(part):
         return {}
-    probabilities = recommender.ranker.probabilities(data.dense, data.categorical)[data.present]
+    ranker = recommender.ranker
+    probabilities = ranker.when_shown(ranker.probabilities(data.dense, data.categorical))[data.present]
     labels = data.labels[data.present] > 0
     metrics = impression_metrics(probabilities[:, 0], labels[:, 0], offsets_of(data.present.sum(1)))
     intervals = {f"impression_{name}": bootstrap_interval(values, part.users) for name, values in metrics.items()}

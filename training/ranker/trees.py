@@ -1,6 +1,6 @@
-"""Fit the tree ranker: LambdaRank per head, calibrated on the latest requests.
+"""Fit the tree ranker: LambdaRank per head.
 
-In: the ranker's requests, cut in time. Out: a `LightGbmRanker`.
+In: `RankingData`. Out: a `LightGbmRanker` whose scores are yet to be calibrated.
 
 Shapes: R requests, C candidates, n present candidates, F inputs.
 """
@@ -10,16 +10,13 @@ from dataclasses import dataclass
 import lightgbm
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
 
 from recsys.config import RankerConfig
 from recsys.models.interest import HEADS
 from recsys.models.rankers import LightGbmRanker
+from recsys.models.rankers.base import UNCHANGED
 from recsys.models.rankers.trees import tree_inputs
 from training.ranker.data import RankingData
-
-HOLDOUT_SHARE = 0.2
-"""Latest share of the requests on which scores are calibrated."""
 
 SETTINGS = {
     "objective": "lambdarank",
@@ -63,36 +60,20 @@ class Rows:
 
 
 def fit_trees(data: RankingData, config: RankerConfig, seed: int) -> LightGbmRanker:
-    """Calibrate trees of the earlier requests on the latest ones, then fit on all.
+    """Fit the trees of both heads.
 
-    The number of trees is fixed: a few hundred late requests are too few to choose it by.
+    Their number is fixed: a few hundred late requests are too few to choose it by.
     """
-    held = max(1, int(len(data) * HOLDOUT_SHARE))
-    early, late = (Rows.of(data.rows(rows)) for rows in (slice(None, -held), slice(-held, None)))
-    both = Rows.of(data)
-    settings = SETTINGS | {"num_leaves": config.leaves, "seed": seed}
-    trees, calibration = [], []
-    for head in range(len(HEADS)):
-        if early.labels[:, head].any() and late.labels[:, head].any():
-            before = lightgbm.train(settings, early.dataset(head), config.trees)
-            calibration.append(_calibrate(np.asarray(before.predict(late.inputs)), late.labels[:, head]))
-            trees.append(lightgbm.train(settings, both.dataset(head), config.trees))
-        else:
-            trees.append(lightgbm.train(settings, _any_order(both), 1))
-            calibration.append((0.0, _log_odds(both.labels[:, head])))
-    return LightGbmRanker(trees, calibration)
-
-
-def _calibrate(scores: NDArray[np.float64], labels: NDArray[np.float32]) -> tuple[float, float]:
-    """Return slope and shift of the log odds over the scores (Platt 1999)."""
-    line = LogisticRegression(C=np.inf).fit(scores[:, None], labels)
-    return max(0.0, float(line.coef_[0, 0])), float(line.intercept_[0])
+    rows, settings = Rows.of(data), SETTINGS | {"num_leaves": config.leaves, "seed": seed}
+    trees = [
+        lightgbm.train(settings, rows.dataset(head), config.trees)
+        if rows.labels[:, head].any()
+        else lightgbm.train(settings, _any_order(rows), 1)
+        for head in range(len(HEADS))
+    ]
+    return LightGbmRanker(trees, UNCHANGED)
 
 
 def _any_order(rows: Rows) -> lightgbm.Dataset:
+    """Return what teaches the trees of a head without positives, whose scores count for nothing."""
     return lightgbm.Dataset(rows.inputs, rows.labels[:, 0].copy(), group=rows.counts)
-
-
-def _log_odds(labels: NDArray[np.float32]) -> float:
-    share = float(np.clip(labels.mean(), 1e-6, 0.5))
-    return float(np.log(share / (1 - share)))

@@ -8,17 +8,39 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
+from scipy.special import expit, logit
 
 from recsys.arrays import Floats, Ints
 from recsys.config import ValueConfig
+
+Lines = list[tuple[float, float]]
+"""Slope and shift of the log odds, by head (Platt 1999)."""
+
+UNCHANGED: Lines = [(1.0, 0.0), (1.0, 0.0)]
 
 
 class Ranker(ABC):
     """Turns features of candidates into probabilities; saved in the bundle."""
 
-    @abstractmethod
+    shown: Lines = UNCHANGED
+    """From the log odds of a retrieved candidate to those of an item that is shown."""
+
     def probabilities(self, dense: Floats, categorical: Ints) -> Floats:
-        """Return p(click) and p(purchase) `[R, C, 2]`."""
+        """Return p(click) and p(purchase) of retrieved candidates `[R, C, 2]`, which lists are ordered by."""
+        return np.asarray(expit(self.log_odds(dense, categorical)))
+
+    def when_shown(self, probabilities: Floats) -> Floats:
+        """Return what the `probabilities` `[..., 2]` of candidates become for those that are shown."""
+        slopes, shifts = np.array(self.shown, np.float32).T
+        return np.asarray(expit(slopes * logit(np.clip(probabilities, 1e-7, 1 - 1e-7)) + shifts), np.float32)
+
+    @abstractmethod
+    def log_odds(self, dense: Floats, categorical: Ints) -> Floats:
+        """Return the log odds of a click and of a purchase `[R, C, 2]`."""
+
+    @abstractmethod
+    def calibrate(self, lines: Lines) -> None:
+        """Put slope · log odds + shift in the place of the log odds."""
 
     @abstractmethod
     def contributions(self, dense: Floats, categorical: Ints) -> Floats:

@@ -5,7 +5,7 @@ In: `dense` `[R, C, F]`, `categorical` `[R, C, G]`. Out: logits `[R, C, 2]` of p
 
 import json
 from pathlib import Path
-from typing import Self
+from typing import Self, cast
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -14,7 +14,7 @@ from torchrec import EmbeddingBagCollection, EmbeddingBagConfig, KeyedJaggedTens
 
 from recsys.arrays import Floats, Ints
 from recsys.config import RankerConfig
-from recsys.models.rankers.base import Ranker
+from recsys.models.rankers.base import UNCHANGED, Lines, Ranker
 
 
 class TorchRecRanker(nn.Module, Ranker):
@@ -84,9 +84,19 @@ class TorchRecRanker(nn.Module, Ranker):
         return logits
 
     @torch.no_grad()
-    def probabilities(self, dense: Floats, categorical: Ints) -> Floats:
-        """Return p(click) and p(purchase) `[R, C, 2]`."""
-        return torch.sigmoid(self(torch.from_numpy(dense), torch.from_numpy(categorical))).numpy()
+    def log_odds(self, dense: Floats, categorical: Ints) -> Floats:
+        """Return the log odds of a click and of a purchase `[R, C, 2]`."""
+        logits: Floats = self(torch.from_numpy(dense), torch.from_numpy(categorical)).numpy()
+        return logits
+
+    @torch.no_grad()
+    def calibrate(self, lines: Lines) -> None:
+        """Put slope · log odds + shift in the place of the log odds: the last layers are linear."""
+        slopes, shifts = torch.tensor(lines).T
+        for layer in (cast(nn.Linear, self.deep[-1]), self.linear):
+            layer.weight.mul_(slopes[:, None])
+            layer.bias.mul_(slopes)
+        self.linear.bias.add_(shifts)
 
     def contributions(self, dense: Floats, categorical: Ints) -> Floats:
         """Return what each feature adds to the log odds of a click, `[R, C, F + G]` (gradient times input)."""
@@ -105,7 +115,8 @@ class TorchRecRanker(nn.Module, Ranker):
         save_file(
             {name: tensor.contiguous() for name, tensor in self.state_dict().items()}, folder / "ranker.safetensors"
         )
-        shape = {"config": self.config.model_dump(mode="json"), "features": self.features, "sizes": self.sizes}
+        config = self.config.model_dump(mode="json")
+        shape = {"config": config, "features": self.features, "sizes": self.sizes, "shown": self.shown}
         (folder / "ranker.json").write_text(json.dumps(shape, indent=1), encoding="utf-8")
 
     @classmethod
@@ -114,5 +125,6 @@ class TorchRecRanker(nn.Module, Ranker):
         shape = json.loads((folder / "ranker.json").read_text(encoding="utf-8"))
         ranker = cls(RankerConfig.model_validate(shape["config"]), shape["features"], shape["sizes"])
         ranker.load_state_dict(load_file(folder / "ranker.safetensors"))
+        ranker.shown = shape.get("shown", UNCHANGED)
         ranker.eval()
         return ranker

@@ -1,8 +1,10 @@
 """Every kind of ranker passes the same suite; what each learns; the value formula."""
 
 import math
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -10,11 +12,12 @@ import torch
 from scipy.special import logit
 
 from recsys.arrays import Floats, Ints
-from recsys.config import RankerConfig, ValueConfig
+from recsys.config import Config, RankerConfig, ValueConfig
 from recsys.models.rankers import LightGbmRanker, Ranker, TorchRecRanker, value
+from serving.retrieval.retriever import Retriever
+from training.ranker import fit_ranker
 from training.ranker.data import RankingData
 from training.ranker.neural import ranking_loss
-from training.ranker.trees import fit_trees
 
 NAMES, SIZES = ["a", "b", "c"], {"brand": 5, "category": 3}
 
@@ -36,8 +39,13 @@ def some_data(seed: int, purchases: bool = True) -> RankingData:
     return RankingData(np.tile(np.arange(6), (300, 1)), dense, codes, labels, np.ones((300, 6), np.float32))
 
 
-def new_trees(seed: int = 0) -> LightGbmRanker:
-    return fit_trees(some_data(seed), RankerConfig(trees=20), seed)
+def fitted(data: RankingData, trees: int = 20, shown: RankingData | None = None) -> Ranker:
+    retriever = SimpleNamespace(config=Config(ranker=RankerConfig(trees=trees)))
+    return fit_ranker(data, cast(Retriever, retriever), seed=0, shown=shown)
+
+
+def new_trees(seed: int = 0) -> Ranker:
+    return fitted(some_data(seed))
 
 
 @pytest.fixture(params=[new_ranker, new_trees], ids=["torchrec", "lightgbm"])
@@ -82,9 +90,40 @@ def test_contributions_are_finite_and_the_features_that_decide_have_the_largest(
 
 def test_a_saved_ranker_is_read_back_the_same(ranker: Ranker, tmp_path: Path) -> None:
     """Weights, configuration and scaling survive the bundle."""
+    ranker.shown = [(0.5, 1.0), (0.7, 2.0)]
     ranker.save(tmp_path)
-    again = type(ranker).load(tmp_path).probabilities(*inputs())
-    np.testing.assert_allclose(again, ranker.probabilities(*inputs()), rtol=1e-6)
+    again, probabilities = type(ranker).load(tmp_path), ranker.probabilities(*inputs())
+    np.testing.assert_allclose(again.probabilities(*inputs()), probabilities, rtol=1e-6)
+    np.testing.assert_array_equal(again.when_shown(probabilities), ranker.when_shown(probabilities))
+
+
+def test_calibration_is_a_line_of_the_log_odds(ranker: Ranker) -> None:
+    """Of each head, and a second one comes on top of the first."""
+    before = ranker.log_odds(*inputs())
+    ranker.calibrate([(0.5, 1.0), (2.0, -1.0)])
+    np.testing.assert_allclose(ranker.log_odds(*inputs()), before * [0.5, 2.0] + [1.0, -1.0], rtol=1e-4, atol=1e-4)
+    ranker.calibrate([(2.0, 0.0), (1.0, 0.5)])
+    np.testing.assert_allclose(ranker.log_odds(*inputs()), before * [1.0, 2.0] + [2.0, -0.5], rtol=1e-4, atol=1e-4)
+
+
+def test_without_impressions_what_is_shown_is_like_any_candidate(ranker: Ranker) -> None:
+    """Its probabilities stay as they are."""
+    probabilities = ranker.probabilities(*inputs())
+    np.testing.assert_allclose(ranker.when_shown(probabilities), probabilities, rtol=1e-4)
+
+
+def test_impressions_set_the_level_of_what_is_shown_and_leave_candidates_alone() -> None:
+    """Three of six candidates were shown, so that one of three is clicked and not one of six."""
+    data = some_data(7)
+    clicked = data.labels[..., 0].argmax(1)
+    ids = np.arange(6)
+    shown = replace(data, candidates=np.where((ids - clicked[:, None]) % 6 < 3, ids, -1))
+    with_impressions, without = fitted(data, shown=shown), fitted(data)
+    of_candidates = with_impressions.probabilities(data.dense, data.categorical)
+    np.testing.assert_array_equal(of_candidates, without.probabilities(data.dense, data.categorical))
+    of_shown = with_impressions.when_shown(of_candidates)[shown.present][:, 0]
+    assert of_candidates[..., 0].mean() == pytest.approx(1 / 6, abs=0.05)
+    assert of_shown.mean() == pytest.approx(1 / 3, abs=0.05)
 
 
 def test_the_same_seed_gives_the_same_ranker() -> None:
@@ -105,8 +144,7 @@ def test_trees_learn_what_was_clicked_and_their_probabilities_have_its_level() -
 def test_a_head_without_positives_gets_its_base_rate() -> None:
     """Data without purchases are no error, and no purchase is promised."""
     data = some_data(0, purchases=False)
-    trees = fit_trees(data, RankerConfig(trees=5), seed=0)
-    bought = trees.probabilities(data.dense, data.categorical)[..., 1]
+    bought = fitted(data, trees=5).probabilities(data.dense, data.categorical)[..., 1]
     assert (bought < 1e-3).all()
 
 
