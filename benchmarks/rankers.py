@@ -4,7 +4,7 @@ In: a dataset folder. Out: a Markdown table.
 
     .venv/bin/python -m benchmarks.rankers ../shared/data/amazon-industrial
 
-The interest model is fitted on `train`. The requests of `valid` are cut into five parts in time; each
+The interest model is fitted on `train`. The requests of `valid` are cut into five parts, in time where there is a clock; each
 part is ranked by what has learnt from the other four.
 """
 
@@ -23,8 +23,7 @@ from recsys.metrics import Interval, bootstrap_interval, list_ranks, ndcg, paire
 from recsys.models.rankers import value
 from recsys.progress import console
 from serving.retrieval.retriever import Retriever
-from training.interest.sequences import latest
-from training.pipeline import late_ranking_data, prepare_dataset
+from training.pipeline import late_ranking_data, prepare_dataset, ranker_requests
 from training.plan import PLANS
 from training.ranker import fit_ranker
 from training.ranker.data import RankingData
@@ -55,7 +54,7 @@ def main() -> None:
     prepared = prepare_dataset(dataset, Config(), options.seed)
     folder = options.stages or WORK / f"{dataset.info.name}-{options.seed}"
     data, early = late_ranking_data(prepared, "train+valid", folder)
-    requests = latest(prepared.log.requests(PLANS["train+valid"].rank), prepared.config.ranker.max_requests)
+    requests = ranker_requests(prepared, PLANS["train+valid"])
     logits = {}
     for name, settings in VARIANTS.items():
         logits[name] = cross_fitted(data, early, prepared.config.ranker.model_copy(update=settings), options.seed)

@@ -206,7 +206,8 @@ def read_log(dataset: Dataset, config: Config, item_ids: pl.Series | None = None
     coded = _coded(dataset.events, dataset.items["item_id"] if item_ids is None else item_ids)
     rule = dataset.info.split if config.data.split == "dataset" else config.data.split
     split = assign_splits(coded.lazy(), rule, config.data.valid_share, config.data.test_share)
-    return _log_of(split, config.ranker.slice_share)
+    late = _after_a_moment(config.ranker.slice_share) if rule != "leave-last" and dataset.has_clock else _last_of_user()
+    return _log_of(split, late)
 
 
 def build_log(events: pl.LazyFrame, item_ids: pl.Series, late_share: float) -> EventLog:
@@ -214,7 +215,7 @@ def build_log(events: pl.LazyFrame, item_ids: pl.Series, late_share: float) -> E
 
     `item_ids` `[N]` are the catalogue: an item's index is its row there.
     """
-    return _log_of(_coded(events, item_ids).lazy(), late_share)
+    return _log_of(_coded(events, item_ids).lazy(), _after_a_moment(late_share))
 
 
 def _coded(events: pl.LazyFrame, item_ids: pl.Series) -> pl.DataFrame:
@@ -240,9 +241,9 @@ def _coded(events: pl.LazyFrame, item_ids: pl.Series) -> pl.DataFrame:
     )
 
 
-def _log_of(events: pl.LazyFrame, late_share: float) -> EventLog:
-    """Lay out coded events with a column `split`."""
-    frame = events.with_columns(segment=_segment(late_share)).drop("split").collect()
+def _log_of(events: pl.LazyFrame, late: pl.Expr) -> EventLog:
+    """Lay out coded events with a column `split`; those of train for which `late` holds become `LATE`."""
+    frame = events.with_columns(segment=_segment(late)).drop("split").collect()
     impression = pl.col("event_type") == EVENT_TYPES[IMPRESSION]
     user_ids = frame.filter(~impression).select(pl.col("user_id").unique().sort()).to_series()
     keys = frame.select(pl.col("key").drop_nulls().unique().sort()).to_series()
@@ -271,11 +272,26 @@ def _log_of(events: pl.LazyFrame, late_share: float) -> EventLog:
     )
 
 
-def _segment(late_share: float) -> pl.Expr:
-    train = pl.col("split") == "train"
-    acted = pl.col("event_type") != EVENT_TYPES[IMPRESSION]
-    late = train & (pl.col("timestamp") >= pl.col("timestamp").filter(train & acted).quantile(1 - late_share, "higher"))
+FITTED = (pl.col("split") == "train") & (pl.col("event_type") != EVENT_TYPES[IMPRESSION])
+
+
+def _segment(late: pl.Expr) -> pl.Expr:
     by_split = pl.col("split").replace_strict(
         dict(zip(SPLITS, (EARLY, VALID, TEST), strict=True)), return_dtype=pl.Int8
     )
-    return pl.when(late).then(pl.lit(LATE, pl.Int8)).otherwise(by_split)
+    return pl.when((pl.col("split") == "train") & late).then(pl.lit(LATE, pl.Int8)).otherwise(by_split)
+
+
+def _after_a_moment(share: float) -> pl.Expr:
+    """Hold for the last `share` of the fitted events in global time."""
+    return pl.col("timestamp") >= pl.col("timestamp").filter(FITTED).quantile(1 - share, "higher")
+
+
+def _last_of_user() -> pl.Expr:
+    """Hold for the last moment of each user that has an earlier one.
+
+    Ordinals of different users are not comparable: a cut through them would hold those with long histories alone.
+    """
+    moment = pl.when(FITTED).then(pl.col("timestamp"))
+    last, first = moment.max().over("user_id"), moment.min().over("user_id")
+    return (pl.col("timestamp") == last) & (last > first)

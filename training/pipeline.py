@@ -47,7 +47,7 @@ from training.evaluation.evaluate import evaluate
 from training.evaluation.report import Report
 from training.interest.data import InterestData
 from training.interest.ray_fit import InterestFit, choose_epochs, refit
-from training.interest.sequences import latest, prepare
+from training.interest.sequences import at_most, prepare
 from training.interest.text_vectors import catalogue_text_vectors
 from training.interest.trainer import load_trained
 from training.plan import PLANS, FitOn, FitPlan, Segments, item_counts
@@ -149,7 +149,7 @@ def fit(prepared: Prepared, fit_on: FitOn, folder: Path) -> tuple[Recommender, d
     """Fit everything in the stage folder `folder`; return the recommender and how the fits went."""
     plan = PLANS[fit_on]
     chosen, texts, early = _choose(prepared, plan, folder)
-    requests = _ranker_requests(prepared, plan)
+    requests = ranker_requests(prepared, plan)
     if prepared.dataset.info.split == "time" and prepared.dataset.has_clock:
         fitted = prepared.segments(plan.choose)
         refuse_leakage(early.features, prepared.dataset.items, fitted, prepared.log, requests)
@@ -164,7 +164,7 @@ def late_ranking_data(prepared: Prepared, fit_on: FitOn, folder: Path) -> tuple[
     """Return what `fit` fitted its ranker on, from the stages that it left in `folder`, and the retriever before it."""
     plan = PLANS[fit_on]
     _, _, early = _choose(prepared, plan, folder)
-    return ranking_data(early, prepared.log, _ranker_requests(prepared, plan)), early
+    return ranking_data(early, prepared.log, ranker_requests(prepared, plan)), early
 
 
 def _choose(prepared: Prepared, plan: FitPlan, folder: Path) -> tuple[InterestFit, CatalogueTexts, Retriever]:
@@ -172,7 +172,7 @@ def _choose(prepared: Prepared, plan: FitPlan, folder: Path) -> tuple[InterestFi
 
     Return the fit, the catalogue's texts as vectors, and the retriever of what was fitted.
     """
-    requests = _ranker_requests(prepared, plan)
+    requests = ranker_requests(prepared, plan)
     _check_enough(prepared, plan, requests)
     chosen = _fit_interest(prepared, plan.choose, folder / "choose", "choosing the interest model")
     model = _load(prepared, plan.choose, chosen)
@@ -199,8 +199,10 @@ def _texts(prepared: Prepared, model: InterestModel, whole: Tensor) -> Catalogue
         return CatalogueTexts(whole, segment_vectors(model.encoder, prepared.tokenizer, items, precision, whole))
 
 
-def _ranker_requests(prepared: Prepared, plan: FitPlan) -> Requests:
-    return latest(prepared.log.requests(plan.rank), prepared.config.ranker.max_requests)
+def ranker_requests(prepared: Prepared, plan: FitPlan) -> Requests:
+    """Return the requests that the ranker learns from."""
+    requests = prepared.log.requests(plan.rank)
+    return at_most(prepared.config.ranker.max_requests, requests, prepared.dataset.has_clock)
 
 
 def _fit_ranker(prepared: Prepared, early: Retriever, requests: Requests) -> Ranker:

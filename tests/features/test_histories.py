@@ -108,6 +108,25 @@ def test_the_late_segment_is_the_last_share_of_train() -> None:
     assert log.segments.tolist() == [EARLY] * 6 + [LATE] * 2 + [VALID]
 
 
+@pytest.mark.parametrize("ordinal", [True, False])
+def test_without_comparable_times_the_late_segment_is_the_last_moment_of_every_user(
+    ordinal: bool, tmp_path: Path
+) -> None:
+    """Or it would hold long histories alone; who has one moment in train has it in the early segment."""
+    info = {"dataset.json": '{"name": "d", "split": "leave-last", "timestamp": "ordinal"}'} if ordinal else {}
+    rows = [("long", 9), ("middle", 4), ("short", 3)]
+    head = "user_id,item_id,event_type,timestamp\n"
+    lines = "".join(f"{user},i{n % 3},click,{n}\n" for user, count in rows for n in range(count))
+    folder = write_dataset(tmp_path / "data", **info, **{"events.csv": head + lines})
+    log = read_log(load_dataset(folder), Config.model_validate({"data": {"split": "leave-last"}}))
+    by_user = [log.segments[log.user_rows == user].tolist() for user in range(3)]
+    assert by_user == [
+        [EARLY] * 6 + [LATE, VALID, TEST],
+        [EARLY, LATE, VALID, TEST],
+        [EARLY, VALID, TEST],
+    ]
+
+
 @pytest.mark.parametrize("rule", ["time", "leave-last"])
 def test_the_events_are_read_once(rule: str, tmp_path: Path) -> None:
     """Splitting and laying out the log do not read the files again."""

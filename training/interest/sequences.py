@@ -16,7 +16,7 @@ from recsys.models.encoder import Tokens
 from training.interest.data import InterestData
 
 MAX_VALID_REQUESTS = 10_000
-"""Most validation requests that early stopping looks at, the latest ones."""
+"""Most validation requests that early stopping looks at."""
 
 MAX_IMPRESSIONS = 20
 """Most impressions of a request that the loss looks at, the first ones."""
@@ -37,7 +37,7 @@ def prepare(
     """
     fitted = log.in_segments(*segments)
     rows, known = _sequence_rows(fitted.offsets, config.interest.max_history + 1)
-    requests = latest(log.requests(VALID), MAX_VALID_REQUESTS)
+    requests = at_most(MAX_VALID_REQUESTS, log.requests(VALID), has_clock)
     valid = log.histories(requests.users, requests.times, config.interest.max_history)
     return InterestData(
         token_ids=tokens.ids,
@@ -57,9 +57,13 @@ def prepare(
     )
 
 
-def latest(requests: Requests, count: int) -> Requests:
-    """Return the last `count` requests in time."""
-    return requests.select(np.arange(max(0, len(requests) - count), len(requests)))
+def at_most(count: int, requests: Requests, has_clock: bool) -> Requests:
+    """Return the last `count` requests in time, or any `count` in any order where there is no clock.
+
+    Ordinals of different users are not comparable: the last ones would be those of users with long histories.
+    """
+    order = np.arange(len(requests)) if has_clock else np.random.default_rng(0).permutation(len(requests))
+    return requests.select(order[max(0, len(requests) - count) :])
 
 
 def _sequence_rows(offsets: Ints, length: int) -> tuple[Ints, Bools]:
