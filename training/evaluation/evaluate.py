@@ -44,6 +44,7 @@ from recsys.models.interest import HEADS
 from serving.recommender import Ranking, Recommender, RecommendOptions
 from serving.retrieval.retriever import BLOCK, Retriever
 from training.evaluation.baselines import Baseline, exclude
+from training.evaluation.new_items import new_items
 from training.evaluation.report import Report, SourceRecall
 from training.ranker.data import impression_data
 
@@ -141,6 +142,7 @@ def evaluate(
         segments=_segments(evaluation, ranks, counts),
         baselines={name: evaluation.intervals(row) for name, row in (rows | oracle).items()},
         sources=source_recall(ranking.proposals, retriever.config.sources.model_dump(), evaluation),
+        new_items=new_items(ranking.items, ranks, evaluation.requests, counts, evaluation.since),
         differences={name: paired_difference(ours, row["ndcg@10"], users) for name, row in rows.items()},
     )
 

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from recsys.atomic import atomic_file
 from recsys.metrics import Interval
+from training.evaluation.new_items import ALL, NewItems
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,8 @@ class Report:
     """ndcg@10 above each baseline (the oracle is none), paired over users."""
     sources: dict[str, SourceRecall]
     """What each candidate source brings, and `all of them`."""
+    new_items: dict[str, NewItems]
+    """What becomes of items without events, by age."""
     skipped: dict[str, str] = field(default_factory=dict)
     """Baselines that could not be fitted, and why."""
 
@@ -60,6 +63,7 @@ class Report:
             "yardsticks": baselines,  # the key until 0.1, readable for one release
             "differences": _plain(self.differences),
             "sources": {name: asdict(source) for name, source in self.sources.items()},
+            "new_items": {name: asdict(part) for name, part in self.new_items.items()},
             "skipped": self.skipped,
         }
 
@@ -95,6 +99,7 @@ def _render_rest(report: Report, console: Console) -> None:
     for name, part in report.segments.items():
         segments.add_row(name, f"{part['n']:,}", _show(part["metrics"]["hr@10"]), _show(part["metrics"]["ndcg@10"]))
     console.print(segments)
+    render_new_items(report.new_items, console)
     sources = _table("candidate sources", "", "quota", "recall at quota", "by it alone")
     for name, source in report.sources.items():
         sources.add_row(name, f"{source.quota}", f"{source.recall:.4f}", f"{source.alone:.4f}")
@@ -104,6 +109,19 @@ def _render_rest(report: Report, console: Console) -> None:
         if name not in ("hr@10", "ndcg@10", "recall@50"):
             rest.add_row(name, _show(interval))
     console.print(rest)
+
+
+def render_new_items(groups: dict[str, NewItems], console: Console) -> None:
+    """Print what becomes of new items, and a verdict where no list shows one."""
+    table = _table(
+        "items without events, by age", "", "targets", "in the first 10", "share of targets", "share of lists"
+    )
+    for name, part in groups.items():
+        shares = (f"{part.share_of_targets:.4f}", f"{part.share_of_lists:.4f}")
+        table.add_row(name, f"{part.targets:,}", f"{part.found:,}", *shares)
+    console.print(table)
+    if groups[ALL].targets and not groups[ALL].share_of_lists:
+        console.print("[red]no list shows an item without events in its first 10, though users chose such items[/]")
 
 
 def _table(title: str, *columns: str) -> Table:
