@@ -97,13 +97,13 @@ class InterestConfig(Section):
 class TasteConfig(Section):
     """The taste model: what of the items' texts users care for, clause by clause."""
 
-    width: int = Field(32, ge=1)
+    width: int = Field(128, ge=1)
     """Numbers of an item's taste vector."""
     epochs: int = Field(8, ge=1)
     """Passes over the requests."""
     batch: int = Field(128, ge=1)
     """Requests per step."""
-    negatives: int = Field(512, ge=1)
+    negatives: int = Field(128, ge=1)
     """Items per step that a target is compared with, drawn uniformly."""
     learning_rate: float = Field(3e-3, gt=0)
     """Peak learning rate of the projection; single numbers learn ten times as fast."""
