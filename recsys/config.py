@@ -147,6 +147,8 @@ class RankerConfig(Section):
     """Leaves of each tree."""
     trees: int = Field(100, ge=1)
     """Trees of each head."""
+    teachers: int = Field(4, ge=1)
+    """Rankers of other seeds whose mean score the trees learn."""
     epochs: int = Field(6, ge=1)
     """Passes of the network over the ranking requests."""
     batch_requests: int = Field(64, ge=1)

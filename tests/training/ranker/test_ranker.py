@@ -18,6 +18,7 @@ from serving.retrieval.retriever import Retriever
 from training.ranker import fit_ranker
 from training.ranker.data import RankingData
 from training.ranker.neural import ranking_loss
+from training.ranker.trees import HALF_WEIGHT, Rows, fit_trees
 
 NAMES, SIZES = ["a", "b", "c"], {"brand": 5, "category": 3}
 
@@ -139,6 +140,32 @@ def test_trees_learn_what_was_clicked_and_their_probabilities_have_its_level() -
     probabilities = new_trees().probabilities(data.dense, data.categorical)[..., 0]
     assert (probabilities.argmax(1) == data.labels[..., 0].argmax(1)).mean() > 0.8
     assert probabilities.mean() == pytest.approx(1 / 6, abs=0.05)
+
+
+def test_trees_learn_the_order_of_each_request_and_its_first_candidates_most() -> None:
+    """Two requests of three and two candidates: what is above the request's mean, weighted by rank."""
+    rows = Rows(np.zeros((5, 1), np.float32), np.zeros((5, 2), np.float32), np.array([3, 2]))
+    lesson = rows.order(np.array([1.0, 3.0, 2.0, 10.0, 12.0]))
+    np.testing.assert_allclose(lesson.label, [-1, 1, 0, -1, 1])
+    weight_of = {rank: 1 / (1 + rank / HALF_WEIGHT) for rank in range(3)}
+    np.testing.assert_allclose(lesson.weight, [weight_of[rank] for rank in (2, 0, 1, 1, 0)])
+
+
+def test_the_same_seed_gives_the_same_trees_and_more_teachers_trees_that_differ_less() -> None:
+    """The clicked candidate is hard to tell, so that a single teacher goes by its seed."""
+    data = some_data(3, purchases=False)
+    noise = np.random.default_rng(5).normal(size=data.dense.shape).astype(np.float32)
+    noisy = replace(data, dense=data.dense + 2 * noise)
+
+    def scores(seed: int, teachers: int) -> Floats:
+        return fit_trees(noisy, RankerConfig(trees=5, teachers=teachers), seed).log_odds(data.dense, data.categorical)
+
+    def distance(teachers: int) -> float:
+        one, other = scores(0, teachers)[..., 0].ravel(), scores(1, teachers)[..., 0].ravel()
+        return 1 - float(np.corrcoef(one, other)[0, 1])
+
+    np.testing.assert_array_equal(scores(0, 2), scores(0, 2))
+    assert 0 < distance(6) < distance(1)
 
 
 def test_a_head_without_positives_gets_its_base_rate() -> None:
