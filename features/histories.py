@@ -206,8 +206,8 @@ def read_log(dataset: Dataset, config: Config, item_ids: pl.Series | None = None
     coded = _coded(dataset.events, dataset.items["item_id"] if item_ids is None else item_ids)
     rule = dataset.info.split if config.data.split == "dataset" else config.data.split
     split = assign_splits(coded.lazy(), rule, config.data.valid_share, config.data.test_share)
-    late = _after_a_moment(config.ranker.slice_share) if rule != "leave-last" and dataset.has_clock else _last_of_user()
-    return _log_of(split, late)
+    comparable = dataset.has_clock and rule != "leave-last"
+    return _log_of(split, (_after_a_moment if comparable else _like_valid)(config.ranker.slice_share))
 
 
 def build_log(events: pl.LazyFrame, item_ids: pl.Series, late_share: float) -> EventLog:
@@ -272,7 +272,9 @@ def _log_of(events: pl.LazyFrame, late: pl.Expr) -> EventLog:
     )
 
 
-FITTED = (pl.col("split") == "train") & (pl.col("event_type") != EVENT_TYPES[IMPRESSION])
+FITTED, VALIDATED = (
+    (pl.col("split") == split) & (pl.col("event_type") != EVENT_TYPES[IMPRESSION]) for split in ("train", "valid")
+)
 
 
 def _segment(late: pl.Expr) -> pl.Expr:
@@ -287,11 +289,23 @@ def _after_a_moment(share: float) -> pl.Expr:
     return pl.col("timestamp") >= pl.col("timestamp").filter(FITTED).quantile(1 - share, "higher")
 
 
-def _last_of_user() -> pl.Expr:
-    """Hold for the last moment of each user that has an earlier one.
+def _like_valid(share: float) -> pl.Expr:
+    """Hold for the part of train that lies to its rest as `valid` lies to train, where times are no clock.
 
-    Ordinals of different users are not comparable: a cut through them would hold those with long histories alone.
+    Each user's last moment if `valid` has one moment of each user; otherwise the last `share`, so that histories hold
+    events that what describes them has not seen.
     """
-    moment = pl.when(FITTED).then(pl.col("timestamp"))
-    last, first = moment.max().over("user_id"), moment.min().over("user_id")
-    return (pl.col("timestamp") == last) & (last > first)
+    first, last = _moments(VALIDATED)
+    return pl.when((first == last).all()).then(_last_of_user()).otherwise(_after_a_moment(share))
+
+
+def _last_of_user() -> pl.Expr:
+    """Hold for the last moment of each user that has an earlier one."""
+    first, last = _moments(FITTED)
+    return (pl.col("timestamp") == last) & (first < last)
+
+
+def _moments(where: pl.Expr) -> tuple[pl.Expr, pl.Expr]:
+    """Return the first and the last moment of each user's events for which `where` holds."""
+    moment = pl.when(where).then(pl.col("timestamp"))
+    return moment.min().over("user_id"), moment.max().over("user_id")

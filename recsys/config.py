@@ -158,7 +158,7 @@ class RankerConfig(Section):
     weight_decay: float = Field(1e-2, ge=0)
     """AdamW's weight decay."""
     slice_share: float = Field(0.25, gt=0, lt=1)
-    """Latest share of `train` that the ranker learns from when `valid` may not be fitted; where there is no clock, or the split is leave-last, it learns from each user's last event of `train` instead."""
+    """Latest share of `train` that the ranker learns from when `valid` may not be fitted; where `valid` is each user's last event, it learns from each user's last event of `train` instead."""
     max_requests: int = Field(8000, ge=10)
     """Requests that the ranker learns from, the latest ones; any where there is no clock."""
     rehearsed_share: float = Field(0.1, ge=0, lt=1)

@@ -127,6 +127,30 @@ def test_without_comparable_times_the_late_segment_is_the_last_moment_of_every_u
     ]
 
 
+@pytest.mark.parametrize(
+    ("valid", "expected"),
+    [
+        (1, [[EARLY] * 7 + [LATE, VALID], [EARLY, EARLY, LATE, VALID]]),
+        (2, [[EARLY] * 4 + [LATE] * 3 + [VALID] * 2, [EARLY] * 2 + [VALID] * 2]),
+    ],
+)
+def test_without_a_clock_the_late_segment_is_cut_as_valid_is(
+    valid: int, expected: list[list[int]], tmp_path: Path
+) -> None:
+    """One event of each user where `valid` has one of each; otherwise the last ones, several of a user."""
+    rows = [("long", 9), ("short", 4)]
+    head = "user_id,item_id,event_type,timestamp,split\n"
+    lines = "".join(
+        f"{user},i{n % 3},click,{n},{'valid' if n >= count - valid else 'train'}\n"
+        for user, count in rows
+        for n in range(count)
+    )
+    info = '{"name": "d", "split": "column", "timestamp": "ordinal"}'
+    folder = write_dataset(tmp_path / "data", **{"dataset.json": info, "events.csv": head + lines})
+    log = read_log(load_dataset(folder), Config())
+    assert [log.segments[log.user_rows == user].tolist() for user in range(2)] == expected
+
+
 @pytest.mark.parametrize("rule", ["time", "leave-last"])
 def test_the_events_are_read_once(rule: str, tmp_path: Path) -> None:
     """Splitting and laying out the log do not read the files again."""
