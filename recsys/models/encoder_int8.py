@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from recsys.models.encoder import TextEncoder, Tokens, resolve_precision
+from recsys.models.encoder import TextEncoder, Tokens
 
 if TYPE_CHECKING:
     import openvino
@@ -160,7 +160,7 @@ def compile_graph(graph: "openvino.Model", group: int) -> "openvino.CompiledMode
         "CPU",
         {
             "DYNAMIC_QUANTIZATION_GROUP_SIZE": str(group),
-            "INFERENCE_PRECISION_HINT": "bf16" if resolve_precision("auto", torch.device("cpu")) == "bf16" else "f32",
+            "INFERENCE_PRECISION_HINT": "f32",  # in bf16 a text's vector depends on its batch
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             "NUM_STREAMS": 1,
             "ENABLE_CPU_PINNING": False,
