@@ -290,7 +290,7 @@ def _after_a_moment(share: float) -> pl.Expr:
 
 
 def _like_valid(share: float) -> pl.Expr:
-    """Hold for the part of train that lies to its rest as `valid` lies to train, where times are no clock.
+    """Hold for the part of train that lies to its rest as `valid` lies to train, where times of users do not compare.
 
     Each user's last moment if `valid` has one moment of each user; otherwise the last `share`, so that histories hold
     events that what describes them has not seen.

@@ -23,25 +23,17 @@ from recsys.models.rankers.base import UNCHANGED
 from recsys.models.rankers.trees import tree_inputs
 from training.ranker.data import RankingData
 
-TEACHING = {
+SHARED = {"min_data_in_leaf": 50, "deterministic": True, "verbose": -1}
+TEACHING = SHARED | {
     "objective": "lambdarank",
     "lambdarank_truncation_level": 20,
     "learning_rate": 0.03,
-    "min_data_in_leaf": 50,
     "feature_fraction": 0.6,
     "bagging_fraction": 0.7,
     "bagging_freq": 1,
     "lambda_l2": 5.0,
-    "deterministic": True,
-    "verbose": -1,
 }
-LEARNING = {
-    "objective": "regression",
-    "learning_rate": 0.2,
-    "min_data_in_leaf": 50,
-    "deterministic": True,
-    "verbose": -1,
-}
+LEARNING = SHARED | {"objective": "regression", "learning_rate": 0.2}
 HALF_WEIGHT = 10
 """Rank at which a candidate weighs half of the first one: what nobody will see need not be learned exactly."""
 
@@ -100,8 +92,8 @@ def _fit_head(rows: Rows, head: int, config: RankerConfig, seed: int) -> lightgb
         return lightgbm.train(TEACHING | shape, _any_order(rows), 1)
     dataset, scores = rows.dataset(head), np.zeros(len(rows.inputs))
     for teacher in range(config.teachers):
-        seeds = {"seed": config.teachers * seed + teacher}
-        scores += lightgbm.train(TEACHING | shape | seeds, dataset, config.trees).predict(rows.inputs)
+        settings = TEACHING | shape | {"seed": config.teachers * seed + teacher}
+        scores += lightgbm.train(settings, dataset, config.trees).predict(rows.inputs)
     return lightgbm.train(LEARNING | shape, rows.order(scores / config.teachers), config.trees)
 
 
