@@ -96,9 +96,9 @@ class TasteModel(nn.Module):
         heard = heard / (heard.sum(2, keepdim=True) + PRIOR)
         return ((self.scale.exp() * similarity + self.same_category * same) * heard).sum(2) + bias
 
-    def bias(self, counts: Tensor) -> Tensor:
-        """Return what items are worth by their `counts` of events alone; those without any have a worth of their own."""
-        return torch.where(counts > 0, self.popularity * torch.log1p(counts), self.unknown)
+    def bias(self, counts: Tensor, known: Tensor) -> Tensor:
+        """Return what items are worth by their `counts` of events alone; those not `known` have a worth of their own."""
+        return torch.where(known, self.popularity * torch.log1p(counts), self.unknown)
 
 
 def same_category(past: Ints, candidates: Ints) -> Bools:

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recsys.arrays import Floats, Ints
+from recsys.arrays import Bools, Floats, Ints
 from recsys.config import TasteConfig
 from recsys.models.taste import SegmentVectors, TasteModel, same_category
 from training.interest.objective import softmax_loss, weighted_mean
@@ -22,6 +22,9 @@ from training.schedule import falling_rate
 
 MOST_STEPS = 1500
 """Steps of a fit; more requests than these can see are drawn from."""
+
+HIDDEN_SHARE = 0.1
+"""Share of items that look new in a step: what new items are worth is learned from all, not from those left all the time."""
 
 NUMBERS_RATE = 10
 """Learning rate of single numbers and biases, as a multiple of that of matrices: they have a long way to go."""
@@ -65,7 +68,8 @@ def fit_taste(
         if len(order) < config.batch:
             order = np.concatenate([order, rng.permutation(len(data.targets))])
         batch, order = order[: config.batch], order[config.batch :]
-        loss = _loss(model, data, batch, rng.choice(data.drawn, min(config.negatives, len(data.drawn)), replace=False))
+        drawn = rng.choice(data.drawn, min(config.negatives, len(data.drawn)), replace=False)
+        loss = _loss(model, data, batch, drawn, known=rng.random(len(data.counts)) >= HIDDEN_SHARE)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -83,8 +87,11 @@ def _optimizer(model: TasteModel, config: TasteConfig) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=0.0)
 
 
-def _loss(model: TasteModel, data: TasteData, batch: Ints, drawn: Ints) -> Tensor:
-    """Return the softmax loss of the pairs `batch` `[B]` against `drawn` items, plus that against impressions."""
+def _loss(model: TasteModel, data: TasteData, batch: Ints, drawn: Ints, known: Bools) -> Tensor:
+    """Return the softmax loss of the pairs `batch` `[B]` against `drawn` items, plus that against impressions.
+
+    Items that are not `known` `[N]` look new.
+    """
     past, targets = data.past[batch], data.targets[batch].astype(np.int64)
     shown = data.impressions[batch]
     items = np.unique(np.concatenate([past[past >= 0], targets, drawn, shown[shown >= 0]]))
@@ -97,12 +104,13 @@ def _loss(model: TasteModel, data: TasteData, batch: Ints, drawn: Ints) -> Tenso
         """Score `candidates`, `[S]` for all pairs alike or `[B, C]`.
 
         One event of every item is left out of its count: of a target it is the pair's own, and if only targets lost
-        theirs, an item without events would seem to be one.
+        theirs, an item with few events would seem to be one.
         """
         columns = vectors[torch.from_numpy(np.searchsorted(items, candidates))]
         similarity = columns @ vectors[events].transpose(1, 2)  # [B, C, L]
         same = torch.from_numpy(same_category(past_category, data.category[candidates]))
-        bias = model.bias(torch.from_numpy(np.maximum(data.counts[candidates] - 1, 0)).float())
+        counts = torch.from_numpy(np.maximum(data.counts[candidates] - 1, 0)).float()
+        bias = model.bias(counts, torch.from_numpy(known[candidates]))
         return model.relevance(similarity, same, weights, bias)
 
     target = scores(targets[:, None])  # [B, 1]

@@ -80,7 +80,8 @@ class TasteScores(Scores):
         model, similarity = self.source.model, torch.from_numpy(candidates.taste_similarity)
         weights = model.event_weights(torch.from_numpy(self._known))
         same = torch.from_numpy(candidates.same_category)
-        bias = model.bias(torch.from_numpy(self.source.counts[candidates.items]).float())
+        counts = torch.from_numpy(self.source.counts[candidates.items]).float()
+        bias = model.bias(counts, known=counts > 0)
         scores = model.relevance(similarity, same, weights, bias).numpy()
         return np.where(candidates.present & self._known.any(1, keepdims=True), scores, 0)
 

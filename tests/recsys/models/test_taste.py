@@ -97,7 +97,8 @@ def test_without_a_known_event_only_the_bias_speaks(model: TasteModel) -> None:
 
 def test_an_item_without_events_is_worth_what_was_learnt_of_such_items(model: TasteModel) -> None:
     """It is not at the bottom of a scale of counts."""
-    bias = model.bias(torch.tensor([0.0, 1.0, 9.0]))
+    counts = torch.tensor([0.0, 1.0, 9.0])
+    bias = model.bias(counts, known=counts > 0)
     popularity = model.popularity.item()
     expected = torch.tensor([model.unknown.item(), popularity * math.log(2), popularity * math.log(10)])
     torch.testing.assert_close(bias, expected)

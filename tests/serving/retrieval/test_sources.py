@@ -353,7 +353,7 @@ def test_taste_scores_are_the_relevance_of_the_model_alone() -> None:
             torch.from_numpy(similarity)[None],
             torch.from_numpy(same)[None],
             context.taste.event_weights(torch.ones(1, 2, dtype=torch.bool)),
-            context.taste.bias(torch.from_numpy(counts).float()),
+            context.taste.bias(torch.from_numpy(counts).float(), torch.from_numpy(counts > 0)),
         )
     np.testing.assert_allclose(source.open(batch).of(everything(batch)), expected.numpy(), rtol=1e-5)
 

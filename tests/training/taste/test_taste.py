@@ -126,6 +126,20 @@ def test_items_that_were_shown_and_left_are_pushed_down() -> None:
     assert margins[1] > margins[0] + 0.5 and margins[1] > 0
 
 
+def test_a_new_item_is_worth_more_than_one_that_was_left_all_the_time() -> None:
+    """Nobody could choose it yet, which a count of 0 does not say."""
+    rows, rng = [], np.random.default_rng(0)
+    for user, seldom in enumerate(range(16, 44)):
+        chosen = [*rng.choice(16, 6, replace=False), seldom]
+        rows += [(f"u{user:02}", f"i{item}", "click", day) for day, item in enumerate(chosen)]
+    log = log_of(rows, ITEMS)
+    data = prepare_taste(log, (EARLY, LATE), texts(), ONE_CATEGORY, DEFAULT_EVENT_WEIGHTS, Config())
+    model = fit_taste(data, SMALL.model_copy(update={"epochs": 60}), 0)
+    counts = torch.tensor([0.0, 1.0, 10.0])
+    new, seldom, often = model.bias(counts, known=counts > 0).tolist()
+    assert seldom + 0.5 < new < often
+
+
 def test_a_log_without_requests_leaves_a_model_that_answers() -> None:
     """Too little to learn from is no error here."""
     targets, drawn = np.empty(0, np.int32), np.empty(0, np.int64)
