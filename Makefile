@@ -11,14 +11,15 @@ help: ## list the targets
 
 install: $(VENV)/.installed ## make the environment in .venv (EXTRA=gpu for CUDA)
 
-# uv reads the override in pyproject.toml that keeps CUDA's fbgemm away from CPUs; a GPU wants it.
+# uv reads the override in pyproject.toml that keeps CUDA's fbgemm away from CPUs; a GPU wants it. Bytecode is made here:
+# where PYTHONDONTWRITEBYTECODE is set, as in many containers, each process would compile all that it imports.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@echo "making the environment in $(VENV) (a minute or two)"
 	@python3 -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' || \
 		{ echo "Python 3.11 or 3.12 is needed, found $$(python3 --version)"; exit 1; }
 	python3 -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	UV_FIND_LINKS="$$PIP_FIND_LINKS" $(BIN)/uv pip install --quiet --python $(BIN)/python \
+	UV_FIND_LINKS="$$PIP_FIND_LINKS" $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python \
 		$(if $(filter gpu,$(EXTRA)),--no-config,--constraint constraints.txt) --editable ".[$(EXTRA),dev,docs]"
 	@touch $@
 
