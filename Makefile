@@ -27,7 +27,7 @@ demo: install ## simulate a shop, train, evaluate, recommend (under 10 minutes o
 	$(BIN)/python -m training.demo demo
 
 DATA ?= ../shared/data/amazon-industrial
-benchmark-suite: install ## every data set, baselines and published rows; writes docs/quality.md (hours, resumable; SUITE="--only nemig")
+benchmark-suite: install ## every data set, baselines and published rows; writes docs/quality (hours, resumable; SUITE="--only nemig")
 	$(BIN)/python -m benchmarks.suite $(SUITE)
 
 PEERS := benchmarks/peers/.venv

@@ -1,7 +1,7 @@
 """A hook of MkDocs: the pages at the repository's root become pages of the site.
 
 In: README.md, CONTRIBUTING.md and the like, whose links start at the root. Out: the same pages beside those of
-`docs/`, with links that hold there, and a navigation that lists every decision.
+`docs/`, with links that hold there, and a navigation that lists every page of a folder.
 """
 
 import re
@@ -28,13 +28,19 @@ LINK = re.compile(r"(?<=\]\()(?P<path>[^)#:\s]+)(?P<anchor>#[^)\s]*)?(?=\))")
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Put every decision where the navigation names their folder."""
-    decisions = sorted(path.relative_to(ROOT / "docs").as_posix() for path in ROOT.glob("docs/decisions/[0-9]*.md"))
-    config.nav = [
-        {"Decisions": ["decisions/README.md", *decisions]} if entry == {"Decisions": "decisions/"} else entry
-        for entry in config.nav or []
-    ]
+    """Put every page of a folder where the navigation names it."""
+    config.nav = [in_full(entry) for entry in config.nav or []]
     return config
+
+
+def in_full(entry: dict[str, str | list[str]]) -> dict[str, str | list[str]]:
+    """Return an entry of the navigation, all pages of a folder instead of its name."""
+    ((title, target),) = entry.items()
+    if not isinstance(target, str) or not target.endswith("/"):
+        return entry
+    pages = {path.relative_to(ROOT / "docs").as_posix() for path in ROOT.glob(f"docs/{target}*.md")}
+    first = f"{target}README.md"
+    return {title: [first, *sorted(pages - {first})]}
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:

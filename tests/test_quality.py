@@ -12,7 +12,7 @@ SETTINGS = ("encoder.trainable_layers=0", "encoder.max_tokens=32", "interest.epo
 """A short training, so that the test takes two minutes on 2 cores."""
 
 FLOOR = 0.10
-"""ndcg@10 on test; the best baseline, bm25, has .0859 (docs/quality.md)."""
+"""ndcg@10 on test; the best baseline, bm25, has .0859 (docs/quality)."""
 
 
 @pytest.mark.slow

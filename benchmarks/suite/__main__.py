@@ -3,7 +3,7 @@
     .venv/bin/python -m benchmarks.suite
     .venv/bin/python -m benchmarks.suite --only nemig --seeds 1
 
-In: the folder of real data. Out: a Markdown report of everything that was measured so far. Every training and
+In: the folder of real data. Out: a Markdown page of each data set, and one over all pages. Every training and
 baseline has a file in `.recsys/suite`, by a key of the data and the default configuration: a suite that was stopped goes on
 with what is missing, and changed defaults are measured anew (changed code is not seen: `--fresh`).
 """
@@ -27,11 +27,10 @@ from benchmarks.suite.measure import (
     measure_training,
     measure_without,
 )
-from benchmarks.suite.report import render
+from benchmarks.suite.report import write
 from benchmarks.suite.results import Results
 from benchmarks.suite.sets import SETS, WORK, Places
 from features.data.dataset import Dataset, load_dataset
-from recsys.atomic import atomic_file
 from recsys.config import Config, SourcesConfig, load_config
 from recsys.errors import RecsysError
 from recsys.progress import console
@@ -45,16 +44,13 @@ def main() -> None:
     if options.fresh:
         for name in chosen:
             shutil.rmtree(WORK / name, ignore_errors=True)
-    results: dict[tuple[str, str], Results] = {}
-    for name in (name for name in SETS if name in chosen or (WORK / name).exists()):
+    for name in chosen:
         try:
-            results |= results_of(name, options, measure=name in chosen and not options.export)
+            if results := results_of(name, options):
+                write(options.out, name, results)
+                console.print(f"wrote {options.out / name}.md")
         except RecsysError as error:
             console.print(f"{name} left out: {error}", soft_wrap=True)
-    if results:
-        with atomic_file(options.out) as temporary:
-            temporary.write_text(render(results), encoding="utf-8")
-        console.print(f"wrote {options.out}")
 
 
 def parse() -> argparse.Namespace:
@@ -68,16 +64,16 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each data set")
     parser.add_argument("--ablate", action="store_true", help="also turn off each candidate source in turn, seed 0")
     parser.add_argument("--export", action="store_true", help="only write what benchmarks.peers.run reads")
-    parser.add_argument("--out", type=Path, default=Path("docs/quality.md"))
+    parser.add_argument("--out", type=Path, default=Path("docs/quality"), help="folder of the pages")
     parser.add_argument("--fresh", action="store_true", help="forget what was measured of the chosen data sets")
     return parser.parse_args()
 
 
-def results_of(name: str, options: argparse.Namespace, measure: bool) -> dict[tuple[str, str], Results]:
-    """Return the results of a data set by its name and each `--fit-on`; none where it is only exported.
+def results_of(name: str, options: argparse.Namespace) -> dict[FitOn, Results]:
+    """Return the results of a data set by `--fit-on`, measuring what is missing; none where it is only exported.
 
     Raises:
-        RecsysError: the data are not at hand, or not measured yet and not to be measured now.
+        RecsysError: the data are not at hand.
     """
     fits, work = SETS[name].fits, WORK / name
     dataset = load_dataset(SETS[name].find(name, Places(options.data, options.movielens)))
@@ -85,15 +81,15 @@ def results_of(name: str, options: argparse.Namespace, measure: bool) -> dict[tu
     export(dataset, fits, exchange)
     if options.export:
         return {}
-    results: dict[tuple[str, str], Results] = {}
+    results: dict[FitOn, Results] = {}
     for fit_on in fits:
-        measured = Measured(work, dataset, fit_on, measure)
+        measured = Measured(work, dataset, fit_on)
         shared = measured.arrays("baselines", Config(), measure_baselines)
-        results[name, fit_on] = Results(
+        results[fit_on] = Results(
             shared={key: array for key, array in shared.items() if not key.startswith(RANKS)},
             seeds=[measured.training(seed) for seed in range(options.seeds)],
             others={key: array for key, array in shared.items() if key.startswith(RANKS)} | peers(exchange, fit_on),
-            without=measured.ablations(measure and options.ablate),
+            without=measured.ablations(options.ablate),
         )
     return results
 
@@ -105,8 +101,6 @@ class Measured:
     work: Path
     dataset: Dataset
     fit_on: FitOn
-    measure: bool
-    """Whether what is missing is measured now."""
 
     def training(self, seed: int) -> Arrays:
         """Return what a training with the default configuration gave."""
@@ -131,15 +125,9 @@ class Measured:
         return self.work / f"{self.fit_on}-{tag}-{key_of(self.dataset, config)}.npz"
 
     def arrays(self, tag: str, config: Config, measure: Callable[..., Arrays], *rest: Any) -> Arrays:
-        """Return what `measure` gives, from its file or measured now in a process of its own.
-
-        Raises:
-            RecsysError: it was not measured yet and is not to be measured now.
-        """
+        """Return what `measure` gives, from its file or measured now in a process of its own."""
         path = self.path(tag, config)
         if not path.exists():
-            if not self.measure:
-                raise RecsysError("not measured yet with the present defaults")
             console.print(f"measuring {path}", soft_wrap=True)
         return kept(path, lambda: in_own_process(measure, self.dataset.folder, self.fit_on, config, *rest))
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import date
 from multiprocessing import get_context
 from pathlib import Path
 from threading import Event, Thread
@@ -86,7 +87,12 @@ def measure_training(folder: Path, fit_on: FitOn, config: Config, seed: int, sta
         INTEREST: evaluation.ranks_of(scores_of),
         TYPED: typed_ranks(prepared, recommender, evaluation),
     }
-    about = {"minutes": seconds / 60, "gib": max(seen, default=0) / 2**30, "sources": sources}
+    about = {
+        "date": str(date.today()),
+        "minutes": seconds / 60,
+        "gib": max(seen, default=0) / 2**30,
+        "sources": sources,
+    }
     return ranks_of(rows) | shown(recommender, evaluation) | {"about": np.array(json.dumps(about))}
 
 

@@ -1,53 +1,63 @@
-"""The suite's report: one table of all data sets, then a section for each, as Markdown.
+"""The suite's report as Markdown: a page for each data set, and one that puts their first tables together.
 
-In: `Results` by data set and `--fit-on`. Out: the text of docs/quality.md.
+In: `Results` by `--fit-on`. Out: the files of docs/quality. A page that is not written anew stays as it was measured.
 """
 
 import os
 import platform
 from collections import Counter
 from collections.abc import Mapping
-from datetime import date
+from pathlib import Path
 
 from benchmarks.suite.measure import OURS, TYPED
 from benchmarks.suite.results import Results, verdict
 from benchmarks.suite.sets import PUBLISHED, SETS, best_published
+from recsys.atomic import atomic_file
 from recsys.metrics import Interval
+from training.plan import FitOn
 
-AllResults = Mapping[tuple[str, str], Results]
-"""By data set and `--fit-on`."""
+INTRODUCTION = f"""# Quality
 
-INTRODUCTION = """Split `test`, full ranking, default configuration, 95 % bootstrap intervals over users (of the mean over
+Written by `make benchmark-suite`, which measures one data set after the other, each with the code of its day, on
+{os.cpu_count()} cores ({platform.machine()}) without a GPU. Split `test`, full ranking, default configuration, 95 % bootstrap intervals over users (of the mean over
 seeds). Choices are made on `valid` or before it; `test` is used here alone. Baselines keep or leave out seen items, whichever is
 better for them on `test`. Peers are models of other libraries, tuned on `valid` with the same budget each (`make benchmark-peers`).
 The best of both is the one with the highest ndcg@10 on `test`. *Win*: the whole interval of the difference to it, paired over users,
 is above 0; *loss*: below 0. Published rows have no intervals. Minutes are of each training, GiB of all its processes together.
-What each part of the interest model is worth is in [ablations](ablations.md)."""
+What each part of the interest model is worth is in [ablations](../ablations.md)."""
 
 SUMMARY = (
-    "data, `--fit-on`", "requests", "hr@10", "ndcg@10", "best baseline or peer", "its ndcg@10", "difference", "verdict",
+    "data, `--fit-on`", "measured", "requests", "hr@10", "ndcg@10", "best baseline or peer", "its ndcg@10", "difference", "verdict",
     "best published, hr@10 / ndcg@10", "hr@10 of cold items", "of known ones", "cold / known", "ndcg@10 of the interest model alone",
     "minutes", "GiB",
 )  # fmt: skip
 
 
-def render(results: AllResults) -> str:
-    """Return the report."""
-    seeds = max((len(each.seeds) for each in results.values()), default=0)
-    verdicts = Counter(verdict(each.above(each.best_other)) for each in results.values())
-    lines = [
-        "# Quality",
-        "",
-        f"Written by `make benchmark-suite` on {date.today()}: {os.cpu_count()} cores, {platform.machine()}, mean of {seeds} seeds.",
-        INTRODUCTION,
-        "",
-        *table(SUMMARY, [summary(name, fit_on, each) for (name, fit_on), each in results.items()]),
-        "",
-        f"Wins / ties / losses: {verdicts['win']} / {verdicts['tie']} / {verdicts['loss']}",
-    ]
-    for (name, fit_on), each in results.items():
-        lines += ["", f"## {name}, `--fit-on {fit_on}`", "", *section(name, each)]
+def write(folder: Path, name: str, results: Mapping[FitOn, Results]) -> None:
+    """Write the page of a data set into `folder`, and README.md over all pages there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for file, text in ((f"{name}.md", lambda: page(name, results)), ("README.md", lambda: overview(folder))):
+        with atomic_file(folder / file) as temporary:
+            temporary.write_text(text(), encoding="utf-8")
+
+
+def page(name: str, results: Mapping[FitOn, Results]) -> str:
+    """Return the page of a data set."""
+    seeds = max(len(each.seeds) for each in results.values())
+    lines = [f"# {name}", "", f"Mean of {seeds} seeds. What is measured, and how, is in [Quality](README.md).", ""]
+    lines += table(SUMMARY, [summary(name, fit_on, each) for fit_on, each in results.items()])
+    for fit_on, each in results.items():
+        lines += ["", f"## `--fit-on {fit_on}`", "", *section(name, each)]
     return "\n".join(lines) + "\n"
+
+
+def overview(folder: Path) -> str:
+    """Return the table of all data sets that have a page in `folder`, from the rows there."""
+    texts = [path.read_text(encoding="utf-8") for name in SETS if (path := folder / f"{name}.md").exists()]
+    rows = [cells_of(line) for text in texts for line in text.splitlines() if line.startswith("| [")]
+    verdicts = Counter(row[SUMMARY.index("verdict")] for row in rows)
+    counted = f"Wins / ties / losses: {verdicts['win']} / {verdicts['tie']} / {verdicts['loss']}"
+    return "\n".join([INTRODUCTION, "", *table(SUMMARY, rows), "", counted]) + "\n"
 
 
 def summary(name: str, fit_on: str, results: Results) -> list[str]:
@@ -56,7 +66,8 @@ def summary(name: str, fit_on: str, results: Results) -> list[str]:
     cold, known = (results.interval(OURS, "hr@10", keep) for keep in (results.shared["cold"], ~results.shared["cold"]))
     share = f"{cold.value / known.value:.2f}" if cold and known and known.value else ""
     return [
-        f"{name}, {fit_on}",
+        f"[{name}]({name}.md), {fit_on}",
+        ", ".join(sorted({run["date"] for run in results.about})),
         f"{len(results.shared['users']):,}",
         show(results.interval(OURS, "hr@10")),
         f"**{show(results.interval(OURS, 'ndcg@10'))}**",
@@ -123,6 +134,11 @@ def sources_table(results: Results) -> list[str]:
 def table(head: tuple[str, ...], rows: list[list[str]]) -> list[str]:
     """Return the lines of a Markdown table."""
     return [f"| {' | '.join(map(str, cells))} |" for cells in (head, ["---"] * len(head), *rows)]
+
+
+def cells_of(line: str) -> list[str]:
+    """Return the cells of a row that `table` made."""
+    return line.removeprefix("| ").removesuffix(" |").split(" | ")
 
 
 def show(interval: Interval | None) -> str:

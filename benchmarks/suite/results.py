@@ -41,7 +41,7 @@ class Results:
 
     @cached_property
     def about(self) -> list[dict[str, Any]]:
-        """Minutes, GiB and sources of each training."""
+        """Day, minutes, GiB and sources of each training."""
         return [json.loads(str(seed["about"])) for seed in self.seeds]
 
     @property

@@ -13,7 +13,7 @@ from benchmarks.suite import __main__ as suite
 from benchmarks.suite import measure
 from benchmarks.suite.exchange import events_of, export, peers, requests_of
 from benchmarks.suite.measure import INTEREST, OURS, RANKS, TYPED, kept, key_of, measure_training, measure_without
-from benchmarks.suite.report import render
+from benchmarks.suite.report import page, write
 from benchmarks.suite.results import Results, verdict
 from benchmarks.suite.sets import PUBLISHED, SETS, Places, best_published
 from features.data.dataset import load_dataset
@@ -41,7 +41,7 @@ def results(ours: list[float], **others: list[float]) -> Results:
         "skipped": np.array('{"ease": "too many items"}'),
     }
     sources = '{"interest": {"quota": 120, "recall": 0.5, "alone": 0.25}}'
-    about = np.array(f'{{"minutes": 2.0, "gib": 1.5, "sources": {sources}}}')
+    about = np.array(f'{{"date": "2026-11-28", "minutes": 2.0, "gib": 1.5, "sources": {sources}}}')
     ranks = np.array(ours, float)
     seed = {RANKS + OURS: ranks, RANKS + INTEREST: ranks, RANKS + TYPED: ranks, "about": about}
     rows = {RANKS + name: np.array(row, float) for name, row in others.items()}
@@ -73,19 +73,25 @@ def test_cold_items_are_measured_among_their_own_targets() -> None:
     assert figures.interval(OURS, "hr@10", np.zeros(4, bool)) is None
 
 
-def test_the_report_counts_verdicts_and_shows_intervals() -> None:
-    """One win and one tie; every row of the tables has as many cells as its head."""
-    won = results([1] * 40, ease=[MISS] * 40)
-    tied = results([1, MISS] * 20, ease=[MISS, 1] * 20)
-    text = render({("amazon-beauty", "train"): won, ("nemig", "train+valid"): tied})
-    assert "Wins / ties / losses: 1 / 1 / 0" in text
-    top = next(line for line in text.splitlines() if line.startswith("| amazon-beauty, train |"))
+def test_the_overview_counts_the_verdicts_of_all_pages(tmp_path: Path) -> None:
+    """One win and one tie, written one after the other; every row of the tables has as many cells as its head."""
+    write(tmp_path, "nemig", {"train+valid": results([1, MISS] * 20, ease=[MISS, 1] * 20)})
+    write(tmp_path, "amazon-beauty", {"train": results([1] * 40, ease=[MISS] * 40)})
+    overview, beauty, nemig = (
+        (tmp_path / f"{name}.md").read_text("utf-8") for name in ("README", "amazon-beauty", "nemig")
+    )
+    assert "Wins / ties / losses: 1 / 1 / 0" in overview
+    top = next(
+        line for line in overview.splitlines() if line.startswith("| [amazon-beauty](amazon-beauty.md), train |")
+    )
+    assert "| 2026-11-28 | 40 | 1.0000 [1.0000, 1.0000] |" in top
     assert "| 1.0000 [1.0000, 1.0000] | win | GRAM 0.0890 / 0.0531 |" in top
-    assert "| ease | 0.0000 [0.0000, 0.0000] |" in text
-    assert "ease left out: too many items" in text
-    assert "| TIGER (its own paper) | 0.0648 | 0.0384 |" in text
-    assert "## nemig, `--fit-on train+valid`" in text
-    for block in text.split("\n\n"):
+    assert top in beauty
+    assert "| ease | 0.0000 [0.0000, 0.0000] |" in beauty
+    assert "ease left out: too many items" in beauty
+    assert "| TIGER (its own paper) | 0.0648 | 0.0384 |" in beauty
+    assert "## `--fit-on train+valid`" in nemig
+    for block in "\n\n".join([overview, beauty, nemig]).split("\n\n"):
         rows = [line for line in block.splitlines() if line.startswith("|")]
         assert len({row.count("|") for row in rows}) <= 1, block
 
@@ -118,17 +124,18 @@ def test_a_second_run_measures_only_what_is_missing(tmp_path: Path, monkeypatch:
         return canned.shared | canned.others if function is measure.measure_baselines else canned.seeds[0]
 
     def run(*options: str) -> str:
-        monkeypatch.setattr("sys.argv", ["suite", "--data", "data", "--seeds", "2", "--out", "out.md", *options])
+        monkeypatch.setattr("sys.argv", ["suite", "--data", "data", "--seeds", "2", "--out", "out", *options])
         suite.main()
-        return Path("out.md").read_text(encoding="utf-8")
+        return "".join(path.read_text(encoding="utf-8") for path in sorted(Path("out").iterdir()))
 
     monkeypatch.setattr(suite, "in_own_process", answer)
     first = run("--only", "nemig")
     assert calls == ["measure_baselines", "measure_training", "measure_training"]
     assert run("--only", "nemig") == first and len(calls) == 3
-    assert "without source lexical" in run("--only", "nemig", "--ablate")
+    last = run("--only", "nemig", "--ablate")
+    assert "without source lexical" in last
     assert calls[3:] == ["measure_without"] * len(SourcesConfig.model_fields)
-    assert "| nemig, train+valid |" in run("--only", "amazon-beauty"), "measured before, so still reported"
+    assert run("--only", "amazon-beauty") == last, "which is not at hand"
     run("--only", "nemig", "--fresh")
     assert len(calls) == 3 + len(SourcesConfig.model_fields) + 3
 
@@ -213,12 +220,7 @@ def test_a_training_and_its_ablation_rank_every_target(
     assert {len(ranks) for ranks in rows.values()} == {shared["offsets"][-1]}
     assert (without[RANKS + OURS] != trained[RANKS + OURS]).any()
     others = {name: array for name, array in shared.items() if name.startswith(RANKS)}
-    text = render(
-        {
-            ("shop-2000", "train"): Results(
-                shared, [trained], others, {f"{RANKS}without source lexical": without[RANKS + OURS]}
-            )
-        }
-    )
+    ablated = {f"{RANKS}without source lexical": without[RANKS + OURS]}
+    text = page("shop-2000", {"train": Results(shared, [trained], others, ablated)})
     for row in ("oracle", "ease + bm25", "with ranker.kind=torchrec", "without source lexical", "`impression_auc`"):
         assert row in text
