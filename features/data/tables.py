@@ -4,12 +4,15 @@ In: a folder. Out: `Tables`, lazy frames with the contract's columns. A value th
 type becomes null; its original text stays in a column `_raw_*`, so that validation can show it.
 """
 
-import codecs
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
+from features.data import values
+from features.data.formats import scan, unreadable
 from recsys.errors import RecsysError
 from recsys.schema import REQUIRED, TABLES, DatasetInfo, read_info
 
@@ -17,9 +20,28 @@ SUFFIXES = (".parquet", ".csv", ".jsonl")
 ROW = "_row"
 """Column with the number of a row in its file, from 1."""
 
-MILLISECONDS_FROM = 10**11
-"""Integers of at least this size are milliseconds since the epoch, not seconds."""
-MICROSECONDS_FROM = 10**14
+TIMES = ("timestamp", "created_at")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How the columns of a table are read, decided once from each column as a whole."""
+
+    units: Mapping[str, str | None] = field(default_factory=dict)
+    """Of the columns of times that hold numbers; None where the numbers are no times in any unit."""
+    commas: frozenset[str] = frozenset()
+    """Columns of text whose numbers have a decimal comma."""
+    separators: Mapping[str, str] = field(default_factory=dict)
+    """Of the columns of text that hold lists."""
+    numbers: frozenset[str] = frozenset()
+    """Columns of text that the contract does not know and that hold nothing but numbers."""
+
+    def lines(self) -> list[str]:
+        """Return what a person should know of it."""
+        units = [f"{name}: numbers are {unit if unit in values.DIGITS else f'{unit} since 1970'}"
+                 for name, unit in self.units.items() if unit]  # fmt: skip
+        commas = [f"{name}: the decimal mark is a comma" for name in sorted(self.commas)]
+        return units + commas + [f"{name}: separated by {mark!r}" for name, mark in self.separators.items()]
 
 
 @dataclass(frozen=True)
@@ -32,6 +54,7 @@ class Tables:
     frames: dict[str, pl.LazyFrame]
     columns: dict[str, list[str]]
     """Table -> the columns of its file."""
+    readings: dict[str, Reading]
 
 
 def read_tables(folder: Path) -> Tables:
@@ -44,7 +67,7 @@ def read_tables(folder: Path) -> Tables:
         raise RecsysError(f"{folder}: no such folder; make one with `recsys data import FORMAT SRC --out {folder}`")
     info = read_info(folder)
     paths = {table: path for table in TABLES if (path := _find(folder, table))}
-    frames, columns = {}, {}
+    frames, columns, readings = {}, {}, {}
     for table, path in paths.items():
         raw = scan(path)
         columns[table] = raw.collect_schema().names()
@@ -54,55 +77,58 @@ def read_tables(folder: Path) -> Tables:
                 f"{path}: column {missing[0]!r} is missing; it has {', '.join(columns[table])}; rename one, or "
                 f"`recsys data import files {folder} --out NEW --column {missing[0]}=THEIRS`"
             )
-        frames[table] = typed(raw, table, info).with_row_index(ROW, offset=1)
-    return Tables(folder, info, paths, frames, columns)
+        readings[table] = reading_of(raw, table, info, path)
+        frames[table] = typed(raw, table, readings[table], info).with_row_index(ROW, offset=1)
+    return Tables(folder, info, paths, frames, columns, readings)
 
 
-def scan(path: Path) -> pl.LazyFrame:
-    """Return a lazy frame of a .parquet, .csv or .jsonl file; CSV columns stay text.
+def reading_of(frame: pl.LazyFrame, table: str, info: DatasetInfo, path: Path) -> Reading:
+    """Return how the columns of `frame` are to be read; where some hold text or times as numbers, they are read for it.
 
     Raises:
-        RecsysError: the file is empty, not what its name says, or not UTF-8.
+        RecsysError: the file at `path`, which `frame` comes from, cannot be read.
     """
-    if path.stat().st_size == 0:
-        raise RecsysError(f"{path}: the file is empty; write it again")
+    schema = frame.collect_schema()
+    texts = [name for name, kind in schema.items() if kind == pl.String()]
+    contract = TABLES[table]
+    times = [name for name in TIMES if name in contract and name in schema and _counts_time(schema[name], info)]
+    floats = [name for name in texts if contract.get(name) in (pl.Float64(), pl.Int32())]
+    lists = [name for name in texts if isinstance(contract.get(name), pl.List)]
+    others = [name for name in texts if name not in contract and not name.startswith("_")]
+    asked = (
+        [pl.struct(values.times_by_unit(pl.col(name))).alias(f"unit {name}") for name in times]
+        + [values.comma_is_decimal(pl.col(name)).alias(f"comma {name}") for name in floats]
+        + [values.separator(pl.col(name)).alias(f"mark {name}") for name in lists]
+        + [_all_numbers(pl.col(name)).alias(f"number {name}") for name in others]
+    )
     try:
-        if path.suffix == ".parquet":
-            frame = pl.scan_parquet(path)
-        else:
-            check_utf8(path)
-            if path.suffix == ".csv":
-                frame = pl.scan_csv(path, infer_schema=False)
-            else:
-                frame = pl.scan_ndjson(path, infer_schema_length=10_000)
-        frame.collect_schema()
+        found: dict[str, Any] = frame.select(asked).collect().row(0, named=True) if asked else {}
     except (pl.exceptions.PolarsError, OSError) as error:
         raise unreadable(path, error) from error
-    return frame
+    return Reading(
+        units={name: _most_frequent(found[f"unit {name}"]) for name in times},
+        commas=frozenset(name for name in floats if found[f"comma {name}"]),
+        separators={name: found[f"mark {name}"] for name in lists},
+        numbers=frozenset(name for name in others if found[f"number {name}"]),
+    )
 
 
-def unreadable(path: Path, error: Exception) -> RecsysError:
-    """Return the error for a file whose content is not what its name says."""
-    reason = (str(error).splitlines() or [repr(error)])[0]
-    return RecsysError(f"{path}: cannot be read as {path.suffix[1:]} ({reason}); write the file again")
+def _counts_time(kind: pl.DataType, info: DatasetInfo) -> bool:
+    """Return whether a column of times may hold numbers in some unit."""
+    return info.timestamp == "utc" and (kind.is_numeric() or kind == pl.String())
 
 
-def check_utf8(path: Path) -> None:
-    """Raise RecsysError naming the first line of `path` that is not UTF-8."""
-    decoder, line = codecs.getincrementaldecoder("utf-8")(), 1
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            try:
-                line += decoder.decode(chunk).count("\n")
-            except UnicodeDecodeError as error:
-                line += chunk[: error.start].count(b"\n")
-                raise RecsysError(
-                    f"{path}: line {line} is not UTF-8 (byte {error.object[error.start]:#04x}); convert the file, "
-                    f"for example `iconv -f latin1 -t utf-8 {path.name}`"
-                ) from error
+def _most_frequent(counts: dict[str, int]) -> str | None:
+    unit = max(counts, key=lambda name: counts[name])
+    return unit if counts[unit] else None
 
 
-def typed(frame: pl.LazyFrame, table: str, info: DatasetInfo) -> pl.LazyFrame:
+def _all_numbers(text: pl.Expr) -> pl.Expr:
+    stated = values.bare(text).drop_nulls()
+    return stated.str.contains(values.NUMBER_TEXT).all() & (stated.len() > 0)
+
+
+def typed(frame: pl.LazyFrame, table: str, reading: Reading, info: DatasetInfo) -> pl.LazyFrame:
     """Cast the columns of the contract that `frame` has; a value that does not fit becomes null, its text is in `_raw_*`."""
     schema = frame.collect_schema()
     casts: list[pl.Expr] = []
@@ -110,63 +136,59 @@ def typed(frame: pl.LazyFrame, table: str, info: DatasetInfo) -> pl.LazyFrame:
         if name not in schema:
             continue
         column, kind = pl.col(name), schema[name]
-        if name in ("timestamp", "created_at"):
-            casts += [_moment(name, kind, info), column.cast(pl.String).alias(f"_raw_{name}")]
-        elif isinstance(target, pl.List):
-            casts.append(_string_list(name, kind))
+        if isinstance(target, pl.List):
+            casts.append(_string_list(column, kind, reading.separators.get(name, "|")).alias(name))
         elif target == pl.String():
             casts.append(column.cast(pl.String))
         else:
-            casts += [column.cast(target, strict=False), column.cast(pl.String).alias(f"_raw_{name}")]
+            value = (
+                _moment(column, kind, reading.units.get(name), info)
+                if name in TIMES
+                else _number(column, kind, name in reading.commas)
+            )
+            casts += [value.cast(target, strict=False).alias(name), _raw(name, schema)]
+    casts += [pl.col(name).str.strip_chars().cast(pl.Float64, strict=False) for name in reading.numbers]
     return frame.with_columns(casts)
 
 
-def _moment(name: str, kind: pl.DataType, info: DatasetInfo) -> pl.Expr:
+def _raw(name: str, schema: pl.Schema) -> pl.Expr:
+    """Return the text of a column, as the import kept it where it could not be read; null where a cell is empty."""
+    text = pl.col(name).cast(pl.String)
+    kept = [pl.col(f"_raw_{name}")] if f"_raw_{name}" in schema else []
+    stated = pl.when(values.bare(text).is_not_null()).then(text)
+    return pl.coalesce(stated, *kept).alias(f"_raw_{name}")
+
+
+def _number(column: pl.Expr, kind: pl.DataType, comma: bool) -> pl.Expr:
+    return values.number(column, comma) if kind == pl.String() else column.cast(pl.Float64, strict=False)
+
+
+def _moment(column: pl.Expr, kind: pl.DataType, unit: str | None, info: DatasetInfo) -> pl.Expr:
     """Return the column as microseconds since the epoch, or the ordinal as it is."""
-    column = pl.col(name)
     if isinstance(kind, pl.Datetime):
         utc = column if kind.time_zone else column.dt.replace_time_zone("UTC")
-        return utc.dt.timestamp("us").alias(name)
+        return utc.dt.timestamp("us")
     if kind == pl.Date():
-        return column.cast(pl.Datetime("us")).dt.timestamp("us").alias(name)
-    number = column.cast(pl.Float64, strict=False) if kind == pl.String() else column.cast(pl.Float64)
-    whole = column.cast(pl.Int64, strict=False)
+        return column.cast(pl.Datetime("us")).dt.timestamp("us")
     if info.timestamp == "ordinal":
-        return pl.coalesce(whole, _whole(number)).alias(name)
-    size = number.abs()
-    micro = (
-        pl.when(size >= MICROSECONDS_FROM)
-        .then(pl.coalesce(whole, _whole(number)))
-        .when(size >= MILLISECONDS_FROM)
-        .then(_whole(number * 1_000))
-        .otherwise(_whole(number * 1_000_000))
-    )
-    if kind != pl.String():
-        return micro.alias(name)
-    zoned = column.str.to_datetime("%+", time_unit="us", time_zone="UTC", strict=False)
-    naive = [
-        column.str.to_datetime(form, time_unit="us", strict=False).dt.replace_time_zone("UTC")
-        for form in ("%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M")
-    ]
-    day = column.str.to_date("%Y-%m-%d", strict=False).cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
-    written = pl.coalesce(zoned, *naive, day).dt.timestamp("us")
-    return pl.coalesce(micro, written).alias(name)
+        number = column.cast(pl.Float64, strict=False)
+        finite = pl.when(number.is_finite()).then(number)
+        return pl.coalesce(column.cast(pl.Int64, strict=False), finite.cast(pl.Int64, strict=False))
+    if kind == pl.String():
+        return values.moment(column, unit)
+    return values.moment_of_number(column, unit)
 
 
-def _whole(number: pl.Expr) -> pl.Expr:
-    return pl.when(number.is_finite()).then(number).cast(pl.Int64, strict=False)
-
-
-def _string_list(name: str, kind: pl.DataType) -> pl.Expr:
-    """Return the column as a list of strings: lists as they are, text split at `|`."""
-    column = pl.col(name)
+def _string_list(column: pl.Expr, kind: pl.DataType, mark: str) -> pl.Expr:
+    """Return the column as a list of texts; text is taken apart, and of an object its name counts."""
+    target = pl.List(pl.String)
+    if kind == pl.String():
+        return column.map_elements(lambda text: values.list_of(text, mark), return_dtype=target)
+    if isinstance(kind, pl.List) and isinstance(kind.inner, pl.List | pl.Struct):
+        return column.map_elements(lambda parts: values.names_in(parts.to_list()), return_dtype=target)
     if isinstance(kind, pl.List):
-        return column.cast(pl.List(pl.String))
-    bare = column.cast(pl.String).str.strip_chars("[] ").str.replace_all('"', "", literal=True)
-    parts = (
-        pl.when(column.cast(pl.String).str.starts_with("[")).then(bare.str.split(",")).otherwise(bare.str.split("|"))
-    )
-    return parts.list.eval(pl.element().str.strip_chars().filter(pl.element().str.strip_chars() != "")).alias(name)
+        return column.cast(target)
+    return pl.concat_list(column.cast(pl.String)).list.drop_nulls()
 
 
 def _find(folder: Path, table: str) -> Path | None:

@@ -15,16 +15,21 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from features.data.formats import unreadable
 from features.data.markup import plain_items
-from features.data.tables import ROW, Tables, read_tables, unreadable
+from features.data.tables import ROW, Tables, read_tables
+from features.data.values import NAN_WORDS, NULL_WORDS
 from features.data.vocabulary import readability
 from recsys.config import PACKAGED_ENCODER
 from recsys.errors import RecsysError
 from recsys.events import DAY_US, EVENT_TYPES, SPLITS
+from recsys.schema import EVENT_COLUMNS
 
 EXAMPLES = 3
 LONG_DESCRIPTION = 100_000
 """Characters from which a description is reported; the encoder reads its beginning."""
+NAMED = {"items": ("item_id", "title", "brand", "category"), "events": ("user_id", "item_id"), "users": ("user_id",)}
+"""Columns in which a word for an empty cell would become a name."""
 UNREADABLE_SHARE = 0.05
 """Share of items that the encoder cannot read from which another one is named. It has twice the layers of the packaged
 one and is trained on English less, and every other item pays for that."""
@@ -73,6 +78,19 @@ def failed(column: str) -> pl.Expr:
     return pl.col(column).is_null() & pl.col(f"_raw_{column}").is_not_null()
 
 
+def null_words(table: str, column: str) -> Rule:
+    """Return the rule that warns of words which other programs write into empty cells."""
+    return Rule(
+        f"{column} is a word for an empty cell",
+        table,
+        (column,),
+        pl.col(column).str.strip_chars().is_in(NULL_WORDS + NAN_WORDS),
+        column,
+        "it counts as a name like others; `recsys data import files FOLDER --out NEW --option 'empty_words=NULL;nan'` empties it",
+        "warning",
+    )
+
+
 def rules(tables: Tables) -> list[Rule]:
     """Return the rules that apply to `tables`."""
     quarantine = "correct the rows, or pass --set data.on_invalid=quarantine to `recsys train`"
@@ -94,7 +112,7 @@ def rules(tables: Tables) -> list[Rule]:
         Rule("unknown event_type", "events", ("event_type",), ~pl.col("event_type").is_in(EVENT_TYPES).fill_null(False),
              "event_type", f"use one of {', '.join(EVENT_TYPES)}, or " + quarantine),
         Rule("unparsable timestamp", "events", ("timestamp",), moment.is_null(), "_raw_timestamp",
-             "use ISO datetimes or seconds since 1970, or " + quarantine),
+             "use ISO datetimes, or one unit since 1970 for all numbers (after 1989), or " + quarantine),
         Rule("value is not a finite number", "events", ("value",),
              failed("value") | number.is_nan() | number.is_infinite(), "_raw_value", quarantine),
         Rule("position is not a whole number from 1", "events", ("position",),
@@ -102,6 +120,11 @@ def rules(tables: Tables) -> list[Rule]:
         Rule("empty user_id", "users", ("user_id",), blank("user_id"), ROW, quarantine),
         Rule("duplicate user_id", "users", ("user_id",), ~pl.col("user_id").is_first_distinct(), "user_id", quarantine),
     ]  # fmt: skip
+    every += [null_words(table, name) for table, names in NAMED.items() for name in names]
+    columns = [name for name in EVENT_COLUMNS if name in tables.columns["events"]]
+    every.append(Rule("event equal to an earlier one in every column", "events", (),
+                      ~pl.struct(columns).hash().is_first_distinct(), ROW,
+                      "each counts; `recsys data import files FOLDER --out NEW --duplicates drop` keeps one", "warning"))  # fmt: skip
     if tables.info.timestamp == "utc":
         every.append(Rule("timestamp in the future", "events", ("timestamp",), moment > tomorrow, "_raw_timestamp",
                           'check the unit, set "timestamp": "ordinal" in dataset.json, or ' + quarantine))  # fmt: skip
@@ -140,15 +163,15 @@ class Report:
         if not self.violations:
             console.print("[green]every rule holds[/]")
             return
-        table = Table(title="violated rules")
-        for column in ("", "file", "rule", "rows", "examples", "hint"):
-            table.add_column(column, overflow="fold")
         for violation in self.violations:
             colour = "red" if violation.severity == "error" else "yellow"
-            examples = escape(", ".join(violation.examples))
-            row = (violation.file, violation.rule, f"{violation.count:,}", examples, violation.hint)
-            table.add_row(f"[{colour}]{violation.severity}[/]", *row)
-        console.print(table)
+            rows = "row" if violation.count == 1 else "rows"
+            line = f"{violation.file}: {violation.rule}: {violation.count:,} {rows}"
+            console.print(f"[{colour}]{violation.severity}[/] {escape(line)}", soft_wrap=True)
+            console.print(f"  for example {', '.join(violation.examples)}", markup=False, soft_wrap=True)
+        for hint in dict.fromkeys(violation.hint for violation in self.violations):
+            rules = ", ".join(violation.rule for violation in self.violations if violation.hint == hint)
+            console.print(f"{rules}:\n  {hint}", markup=False, soft_wrap=True)
 
 
 def check(folder: Path, encoder: str = PACKAGED_ENCODER) -> Report:
@@ -272,6 +295,8 @@ def _counts(tables: Tables) -> dict[str, Any]:
     if tables.info.timestamp == "utc":
         span = span.cast(pl.Datetime("us")).dt.strftime("%Y-%m-%d %H:%M")
     counts["first and last event"] = " to ".join(str(value) for value in span)
+    for table, reading in tables.readings.items():
+        counts |= {f"{table} read by": "; ".join(lines) for lines in [reading.lines()] if lines}
     if items["blank"] is not None:
         counts["items without description"] = f"{items['blank']:.1%}"
     return counts

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from features.importers.amazon import AmazonImporter
-from features.importers.base import Importer, ImportReport, write_dataset
+from features.importers.base import Importer, ImportReport, without_duplicates, write_dataset
 from features.importers.files import FilesImporter
 from features.importers.mind import MindImporter
 from features.importers.movielens import MovieLensImporter
@@ -24,8 +24,9 @@ def import_dataset(
     *,
     columns: Mapping[str, str] | None = None,
     options: Mapping[str, str] | None = None,
+    drop_duplicates: bool = False,
 ) -> ImportReport:
-    """Read `src` in the format `fmt` and write the dataset folder `out`.
+    """Read `src` in the format `fmt` and write the dataset folder `out`; equal events are kept unless they are to be dropped.
 
     Raises:
         UsageError: an unknown format.
@@ -36,4 +37,5 @@ def import_dataset(
     if not src.exists():
         raise RecsysError(f"{src}: no such file or folder")
     importer = IMPORTERS[fmt]
-    return write_dataset(importer(importer.parse_options(options or {}), columns).read(src), out)
+    imported = importer(importer.parse_options(options or {}), columns).read(src)
+    return write_dataset(without_duplicates(imported) if drop_duplicates else imported, out)

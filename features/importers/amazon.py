@@ -6,7 +6,6 @@ In: a folder with both files (the meta file has `meta` in its name). Out: review
 
 import gzip
 import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +13,9 @@ from typing import Any, Literal
 import polars as pl
 from pydantic import Field
 
+from features.data.formats import SHOWN
 from features.data.markup import plain_items
+from features.data.values import names_in, number
 from features.importers.base import Imported, Importer, Options
 from recsys.errors import RecsysError
 from recsys.schema import DatasetInfo
@@ -54,7 +55,8 @@ class AmazonImporter(Importer):
         titled = items.filter(pl.col("title").str.strip_chars() != "")
         ratings = _frame(reviews[0], _review, REVIEW_SCHEMA)
         events = ratings.join(titled.select("item_id"), on="item_id", how="semi", maintain_order="left")
-        notes = []
+        notes = [*_unread_prices(items)]
+        titled = titled.with_columns(price=_price(pl.col("price")))
         if titled.height < items.height:
             notes.append(f"items without a title, left out: {items.height - titled.height:,}")
         if events.height < ratings.height:
@@ -74,13 +76,13 @@ ITEM_SCHEMA = {
     "tags": pl.List(pl.String),
     "brand": pl.String,
     "category": pl.String,
-    "price": pl.Float64,
+    "price": pl.String,
 }
 REVIEW_SCHEMA = {"user_id": pl.String, "item_id": pl.String, "timestamp": pl.Int64, "value": pl.Float64}
 
 
 def _item(line: dict[str, Any]) -> dict[str, Any]:
-    categories = [_clean(name) for name in _list(line.get("categories") or line.get("category"))]
+    categories = [_clean(name) for name in names_in(line.get("categories") or line.get("category"))]
     main = _clean(line.get("main_category") or line.get("main_cat") or (categories[0] if categories else ""))
     description = [*_list(line.get("description")), *_list(line.get("features") or line.get("feature"))]
     return {
@@ -90,7 +92,7 @@ def _item(line: dict[str, Any]) -> dict[str, Any]:
         "tags": [name for name in categories if name and name != main],
         "brand": _clean(line.get("store") or line.get("brand") or ""),
         "category": main,
-        "price": _price(line.get("price")),
+        "price": None if line.get("price") is None else str(line["price"]),
     }
 
 
@@ -106,11 +108,11 @@ def _review(line: dict[str, Any]) -> dict[str, Any]:
 
 def _frame(path: Path, row: Any, schema: dict[str, Any]) -> pl.DataFrame:
     chunks, rows = [pl.DataFrame(schema=schema)], []
-    for number, line in enumerate(_lines(path), start=1):
+    for row_number, line in enumerate(_lines(path), start=1):
         try:
             rows.append(row(json.loads(line)))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise RecsysError(f"{path}: line {number} is not a record of Amazon Reviews ({error!r})") from error
+            raise RecsysError(f"{path}: line {row_number} is not a record of Amazon Reviews ({error!r})") from error
         if len(rows) == CHUNK:
             chunks.append(pl.DataFrame(rows, schema=schema))
             rows = []
@@ -134,6 +136,19 @@ def _clean(text: Any) -> str:
     return " ".join(str(text).split())
 
 
-def _price(value: Any) -> float | None:
-    number = re.search(r"\d[\d,]*(\.\d+)?", str(value)) if value is not None else None
-    return float(number.group().replace(",", "")) if number else None
+def _price(text: pl.Expr) -> pl.Expr:
+    """Return the price in a text, of `from` one and of a range the first; null where the text is something else."""
+    first = text.str.strip_chars().str.replace(r"(?i)^from\s+", "").str.replace(r"\s+[-–]\s+\S+$", "")
+    return number(first, comma=False)
+
+
+def _unread_prices(items: pl.DataFrame) -> list[str]:
+    """Return a note on the prices that are none, such as the style sheets in the data of 2018."""
+    stated = items.filter(pl.col("price").str.strip_chars() != "")
+    unread = stated.filter(_price(pl.col("price")).is_null())
+    if not unread.height:
+        return []
+    item, text = unread.select("item_id", pl.col("price").str.slice(0, SHOWN)).row(0)
+    return [
+        f"prices that are no number, left empty: {unread.height:,} of {stated.height:,}, for example {item} ({text!r})"
+    ]

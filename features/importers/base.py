@@ -7,17 +7,18 @@ In: files in some format. Out: `Imported`, lazy frames in the contract's columns
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from features.data.tables import check_utf8, typed, unreadable
+from features.data.formats import check_utf8, unreadable
+from features.data.tables import TIMES, reading_of, typed
 from recsys.atomic import atomic_folder
-from recsys.errors import RecsysError, first_problem, suggest
-from recsys.schema import DatasetInfo
+from recsys.errors import RecsysError, UsageError, first_problem, suggest
+from recsys.schema import TABLES, DatasetInfo
 
 
 class Options(BaseModel):
@@ -42,7 +43,9 @@ class Imported:
     users: pl.LazyFrame | None
     info: DatasetInfo
     notes: list[str] = field(default_factory=list)
-    """What was left out or changed, one line each."""
+    """What was left out, changed or decided, one line each."""
+    paths: Mapping[str, Path] = field(default_factory=dict)
+    """The file of each table, where one file is one table."""
 
 
 @dataclass(frozen=True)
@@ -62,10 +65,19 @@ class Importer(ABC):
     description: ClassVar[str]
     options_model: ClassVar[type[Options]] = Options
 
+    takes_columns: ClassVar[bool] = False
+    """Whether the format's columns can be named by the user."""
+
     def __init__(self, options: Options | None = None, columns: Mapping[str, str] | None = None) -> None:
-        """`columns` maps the contract's column names to those of the source, where it has its own."""
+        """`columns` maps the contract's column names to those of the source, where it has its own.
+
+        Raises:
+            UsageError: the format has columns of its own, and none can be named.
+        """
         self.options = options or self.options_model()
         self.columns = dict(columns or {})
+        if self.columns and not self.takes_columns:
+            raise UsageError(f"--column: the columns of {self.name} are known; use it with files or recbole")
 
     @abstractmethod
     def read(self, src: Path) -> Imported:
@@ -101,11 +113,11 @@ class Importer(ABC):
 def scan_text(path: Path, separator: str, columns: list[str] | None = None, latin1: bool = False) -> pl.LazyFrame:
     """Return the text columns of a delimited file; `columns` names them where it has no header.
 
-    Quotes are kept as they are: these formats do not escape.
+    Quotes are kept as they are: these formats do not escape. With `latin1` a file that is not UTF-8 is read as Latin-1.
     """
     source: Any = path
     if latin1:
-        source = path.read_bytes().decode("latin-1").encode()
+        source = _as_utf8(path.read_bytes())
     else:
         check_utf8(path)
     if len(separator) > 1:
@@ -125,6 +137,14 @@ def scan_text(path: Path, separator: str, columns: list[str] | None = None, lati
     except pl.exceptions.PolarsError as error:
         raise unreadable(path, error) from error
     return frame
+
+
+def _as_utf8(text: bytes) -> bytes:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return text.decode("latin-1").encode()
+    return text
 
 
 def find_file(src: Path, names: list[str], what: str) -> Path:
@@ -151,30 +171,72 @@ def require(frame: pl.LazyFrame, path: Path, columns: list[str]) -> None:
         )
 
 
+def without_duplicates(imported: Imported) -> Imported:
+    """Return what was imported with one of the events that are equal in every column, and a note on how many there were."""
+    try:
+        events = imported.events.collect()
+    except pl.exceptions.PolarsError as error:
+        raise unreadable(imported.paths["events"], error) if "events" in imported.paths else error from error
+    distinct = events.unique(maintain_order=True)
+    note = (
+        f"events that are equal to an earlier one, left out: {events.height - distinct.height:,} of {events.height:,}"
+    )
+    return replace(imported, events=distinct.lazy(), notes=[*imported.notes, note])
+
+
 def write_dataset(imported: Imported, out: Path) -> ImportReport:
     """Write the dataset folder `out`, completely or not at all.
 
     Raises:
         RecsysError: `out` is not empty, or the source cannot be read to its end.
     """
-    counts = {}
+    counts, notes = {}, list(imported.notes)
     frames = {"items": imported.items, "events": imported.events, "users": imported.users}
-    try:
-        with atomic_folder(out) as folder:
-            for table, frame in frames.items():
-                if frame is not None:
-                    counts[table] = _write_table(frame, table, imported.info, folder / f"{table}.parquet")
-            info = imported.info.model_dump(exclude_defaults=True)
-            (folder / "dataset.json").write_text(json.dumps(info, indent=1) + "\n", encoding="utf-8")
-    except pl.exceptions.PolarsError as error:
-        reason = (str(error).splitlines() or [repr(error)])[0]
-        raise RecsysError(f"import into {out} stopped: {reason}; nothing was written") from error
-    return ImportReport(counts["items"], counts["events"], counts.get("users", 0), imported.notes)
+    with atomic_folder(out) as folder:
+        for table, frame in frames.items():
+            if frame is None:
+                continue
+            try:
+                counts[table], more = _write_table(frame, table, imported.info, folder / f"{table}.parquet")
+            except pl.exceptions.PolarsError as error:
+                if table in imported.paths:
+                    raise unreadable(imported.paths[table], error) from error
+                reason = (str(error).splitlines() or [repr(error)])[0]
+                raise RecsysError(f"import into {out} stopped: {reason}; nothing was written") from error
+            notes += more
+        info = imported.info.model_dump(exclude_defaults=True)
+        (folder / "dataset.json").write_text(json.dumps(info, indent=1) + "\n", encoding="utf-8")
+    return ImportReport(counts["items"], counts["events"], counts.get("users", 0), notes)
 
 
-def _write_table(frame: pl.LazyFrame, table: str, info: DatasetInfo, path: Path) -> int:
-    """Write a table in the contract's types and return its number of rows."""
-    ready = typed(frame, table, info)
-    kept = [name for name in ready.collect_schema().names() if not name.startswith("_raw_")]
-    ready.select(kept).sink_parquet(path)
-    return int(pl.scan_parquet(path).select(pl.len()).collect().item())
+def _write_table(frame: pl.LazyFrame, table: str, info: DatasetInfo, path: Path) -> tuple[int, list[str]]:
+    """Write a table in the contract's types; return its number of rows and what should be known of its values.
+
+    The text of what cannot be read stays in a column `_raw_*`, for `recsys data check` to show it.
+    """
+    reading = reading_of(frame, table, info, path)
+    ready = typed(frame, table, reading, info)
+    schema = ready.collect_schema()
+    read = [name for name in TABLES[table] if f"_raw_{name}" in schema]
+    unread = [_unread(ready, name) for name in read]
+    moments = [] if info.timestamp == "ordinal" else [name for name in read if name in TIMES]
+    lost = [name for name, (count, _, _) in zip(read, unread, strict=True) if count]
+    kept = [pl.col(name) for name in schema if not name.startswith("_raw_")]
+    texts = [pl.when(pl.col(name).is_null()).then(f"_raw_{name}").alias(f"_raw_{name}") for name in lost]
+    times = [pl.col(name).cast(pl.Datetime("us", "UTC")) for name in moments]
+    ready.select(*kept, *texts).with_columns(times).sink_parquet(path)
+    rows = int(pl.scan_parquet(path).select(pl.len()).collect().item())
+    notes = [
+        f"{table}: {name}: {count:,} of {rows:,} cannot be read, for example row {row + 1} ({text!r}); kept as text"
+        for name, (count, row, text) in zip(read, unread, strict=True)
+        if count
+    ]
+    return rows, [f"{table}: {line}" for line in reading.lines()] + notes
+
+
+def _unread(ready: pl.LazyFrame, name: str) -> tuple[int, int, str]:
+    """Return how many cells of a column could not be read, and row (from 0) and text of the first."""
+    failed = pl.col(name).is_null() & pl.col(f"_raw_{name}").is_not_null()
+    first = pl.col(f"_raw_{name}").filter(failed).first()
+    count, row, text = ready.select(failed.sum(), failed.arg_max().alias("row"), first.alias("text")).collect().row(0)
+    return int(count), int(row or 0), str(text)

@@ -4,38 +4,44 @@ In: a folder with items and events (and users). Out: the same in the contract's 
 other names are named with `--column ours=theirs`, event types with `--option event_mapping=theirs=ours;...`.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from features.data.tables import scan, unreadable
+from features.data import values
+from features.data.formats import KINDS, kind_of, scan
 from features.importers.base import Imported, Importer, Options, require
 from recsys.errors import RecsysError, suggest
 from recsys.events import EVENT_TYPES
 from recsys.schema import REQUIRED, TABLES, read_info
 
 FILES = {
-    "items": ("items", "item", "products", "movies", "news", "articles", "catalog", "catalogue"),
-    "events": ("events", "event", "interactions", "ratings", "reviews", "behaviors", "clicks", "log"),
-    "users": ("users", "user", "customers"),
-}
-SUFFIXES = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson")
-
+    "items": ("items", "item", "products", "product", "movies", "books", "news", "articles", "catalog", "catalogue"),
+    "events": ("events", "event", "interactions", "ratings", "reviews", "behaviors", "clicks", "orders", "purchases",
+               "transactions", "views", "log"),
+    "users": ("users", "user", "customers", "members"),
+}  # fmt: skip
 ALIASES = {
-    "user_id": ("userid", "user", "uid", "customer_id", "customerid", "reviewerid"),
-    "item_id": ("itemid", "item", "iid", "product_id", "productid", "movie_id", "movieid", "asin", "sku", "article_id"),
-    "timestamp": ("datetime", "time", "ts", "date", "event_time", "unixreviewtime", "created"),
-    "event_type": ("event", "action", "type", "eventtype", "behavior", "interaction"),
-    "value": ("rating", "score", "stars", "overall", "quantity"),
-    "title": ("name", "item_name", "product_name", "product_title", "movie_title", "headline"),
-    "description": ("text", "abstract", "body", "summary", "desc"),
-    "tags": ("genres", "keywords", "labels"),
-    "brand": ("manufacturer", "store", "vendor"),
-    "category": ("category_name", "main_category", "section", "department"),
+    "user_id": ("userid", "user", "uid", "customer_id", "customerid", "reviewerid", "visitorid", "member_id"),
+    "item_id": ("itemid", "item", "iid", "product_id", "productid", "movie_id", "movieid", "book_id", "asin", "sku",
+                "isbn", "article_id"),
+    "timestamp": ("datetime", "time", "ts", "date", "event_time", "unixreviewtime", "created", "order_date"),
+    "event_type": ("event", "action", "type", "eventtype", "behavior", "behaviour", "interaction"),
+    "value": ("rating", "score", "stars", "overall", "quantity", "qty"),
+    "title": ("name", "item_name", "product_name", "product_title", "movie_title", "book_title", "headline"),
+    "description": ("text", "abstract", "body", "summary", "desc", "body_html"),
+    "tags": ("genres", "genre", "keywords", "labels"),
+    "brand": ("manufacturer", "store", "vendor", "author", "publisher"),
+    "category": ("category_name", "main_category", "section", "department", "product_type"),
     "session_id": ("sessionid", "session"),
     "request_id": ("requestid", "impression_id"),
-}
+}  # fmt: skip
+OWN_ID = ("id",)
+"""What a table of items or users may call its own ID."""
+QUANTITIES = ("quantity", "qty")
+"""Columns of how much was bought."""
 EVENT_ALIASES = {
     "addtocart": "cart", "add_to_cart": "cart", "basket": "cart", "transaction": "purchase", "buy": "purchase",
     "order": "purchase", "sale": "purchase", "purchased": "purchase", "pageview": "view", "detail": "view",
@@ -46,10 +52,25 @@ EVENT_ALIASES = {
 
 
 class FilesOptions(Options):
-    """Event types of the source by name: `event_mapping` holds `theirs=ours,...`."""
+    """How events and cells of the source are read."""
 
     event_mapping: str = ""
     """Names of the source's event types, as `wishlist=like;checkout=purchase`."""
+    empty_words: str = ""
+    """Words that stand for an empty cell, separated by `;`, as `NULL;nan`."""
+    no_timestamps: bool = False
+    """Takes the order of the rows for their times, which are then an order and no clock."""
+
+
+@dataclass(frozen=True)
+class _Table:
+    """A file that was found."""
+
+    path: Path
+    frame: pl.LazyFrame
+    """In the contract's names."""
+    names: dict[str, str]
+    """The file's names of the contract's columns that have others."""
 
 
 class FilesImporter(Importer):
@@ -58,68 +79,122 @@ class FilesImporter(Importer):
     name = "files"
     description = "CSV, TSV, JSONL or Parquet files of items, events and users"
     options_model = FilesOptions
+    takes_columns = True
 
     def read(self, src: Path) -> Imported:
-        items, users = self._table(src, "items"), self._table(src, "users")
-        events = self._table(src, "events")
-        if items is None or events is None:
-            lacking = "items" if items is None else "events"
-            there = sorted(path.name for path in src.iterdir())[:8] if src.is_dir() else []
-            raise RecsysError(
-                f"{src}: no {lacking} file: looked for {', '.join(FILES[lacking])} ending in {', '.join(SUFFIXES)}; "
-                f"found {', '.join(there) or 'nothing'}"
-            )
+        paths = {table: path for table in TABLES if (path := _find(src, table))}
+        for table in ("items", "events"):
+            if table not in paths:
+                there = sorted(path.name for path in src.iterdir())[:8] if src.is_dir() else []
+                raise RecsysError(
+                    f"{src}: no {table} file: looked for {', '.join(FILES[table])} ending in {', '.join(KINDS)} or .gz; "
+                    f"found {', '.join(there) or 'nothing'}"
+                )
+        scanned = {table: scan(path) for table, path in paths.items()}
+        self._check_columns({table: frame.collect_schema().names() for table, frame in scanned.items()})
+        tables = {table: self._table(table, paths[table], frame) for table, frame in scanned.items()}
+        events, notes = self._typed_events(tables["events"])
         info = read_info(src)
-        return Imported(items, self._typed_events(events, src), users, info.model_copy(update={"name": info.name}))
-
-    def _table(self, src: Path, table: str) -> pl.LazyFrame | None:
-        candidates = [src / f"{name}{suffix}" for name in FILES[table] for suffix in SUFFIXES]
-        paths = [path for path in candidates if path.is_file()]
-        if not paths:
-            return None
-        if len(paths) > 1:
-            raise RecsysError(f"{src}: both {paths[0].name} and {paths[1].name} could be the {table}; keep one")
-        frame = _scan(paths[0])
-        frame = frame.rename(self._names(frame.collect_schema().names(), table, paths[0]))
-        require(frame, paths[0], [name for name in REQUIRED[table] if name != "event_type"])
-        return frame
-
-    def _names(self, columns: list[str], table: str, path: Path) -> dict[str, str]:
-        """Return the new name of each column that needs one."""
-        names = {}
-        for ours, theirs in self.columns.items():
-            if ours in TABLES[table] and theirs in columns:
-                names[theirs] = ours
-        for ours in TABLES[table]:
-            if ours in columns or ours in names.values():
-                continue
-            usual = [c for c in columns if _flat(c) in {_flat(ours), *map(_flat, ALIASES.get(ours, ()))}]
-            if usual and usual[0] not in names:
-                names[usual[0]] = ours
-        everywhere = {name for body in TABLES.values() for name in body}
-        wrong = [ours for ours in self.columns if ours not in everywhere]
-        if wrong:
-            raise RecsysError(
-                f"--column {wrong[0]}: not a column of the contract{suggest(wrong[0], sorted(everywhere))}"
+        if self.options.no_timestamps:  # type: ignore[attr-defined]
+            info = info.model_copy(update={"timestamp": "ordinal"})
+            notes.append(
+                "times: the order of the rows; splits follow it, and no feature of age, hour or window is computed"
             )
-        return names
+        users = tables["users"].frame if "users" in tables else None
+        return Imported(
+            tables["items"].frame, events, users, info, [*map(_mapping_line, tables.values()), *notes], paths
+        )
 
-    def _typed_events(self, events: pl.LazyFrame, src: Path) -> pl.LazyFrame:
-        names = events.collect_schema().names()
-        if "event_type" not in names:
-            if "value" not in names:
-                return events.with_columns(event_type=pl.lit("click"))
-            return events.with_columns(event_type=self.event_of_rating(pl.col("value").cast(pl.Float64, strict=False)))
+    def _check_columns(self, columns: dict[str, list[str]]) -> None:
+        """Raise RecsysError where `--column` names a column that is not ours, or one that no file has."""
+        for key, theirs in self.columns.items():
+            table, _, ours = key.rpartition(".")
+            tables = [table] if table else list(TABLES)
+            known = {name for one in tables for name in TABLES.get(one, {})}
+            if ours not in known:
+                raise RecsysError(f"--column {key}: not a column of the contract{suggest(ours, sorted(known))}")
+            there = [name for one in tables if ours in TABLES[one] for name in columns.get(one, [])]
+            if theirs not in there:
+                raise RecsysError(f"--column {key}={theirs}: no file has a column {theirs!r}{suggest(theirs, there)}")
+
+    def _table(self, table: str, path: Path, frame: pl.LazyFrame) -> _Table:
+        names = self._names(frame.collect_schema().names(), table)
+        frame = frame.rename({theirs: ours for ours, theirs in names.items()})
+        words = [word for word in self.options.empty_words.split(";") if word]  # type: ignore[attr-defined]
+        if words:
+            text = pl.col(pl.String)
+            frame = frame.with_columns(pl.when(~text.str.strip_chars().is_in(words)).then(text))
+        if table == "events" and self.options.no_timestamps:  # type: ignore[attr-defined]
+            frame = frame.drop("timestamp", strict=False).with_row_index("timestamp")
+        require(frame, path, [name for name in REQUIRED[table] if name != "event_type"])
+        return _Table(path, frame, names)
+
+    def _names(self, columns: list[str], table: str) -> dict[str, str]:
+        """Return the file's name of each of the contract's columns that has another there."""
+        names = {}
+        for key, theirs in self.columns.items():
+            only, _, ours = key.rpartition(".")
+            if ours in TABLES[table] and theirs in columns and only in ("", table):
+                names[ours] = theirs
+        for ours in TABLES[table]:
+            if ours in columns or ours in names:
+                continue
+            aliases = [ours, *ALIASES.get(ours, ())]
+            if ours == {"items": "item_id", "users": "user_id"}.get(table):
+                aliases += OWN_ID
+            usual = {_flat(name) for name in aliases}
+            free = [name for name in columns if _flat(name) in usual and name not in names.values()]
+            if free:
+                names[ours] = free[0]
+        return {ours: theirs for ours, theirs in names.items() if ours != theirs}
+
+    def _typed_events(self, table: _Table) -> tuple[pl.LazyFrame, list[str]]:
+        """Return the events with types of ours, and what was decided about them."""
+        events = table.frame
+        schema = events.collect_schema()
+        if "event_type" not in schema:
+            return self._guessed_types(table)
         mapping = {name: name for name in EVENT_TYPES} | EVENT_ALIASES | self._mapping()
         theirs = pl.col("event_type").cast(pl.String).str.strip_chars().str.to_lowercase()
         names = events.select(theirs.unique()).collect()["event_type"].drop_nulls().to_list()
         unknown = sorted(name for name in names if name not in mapping)
         if unknown:
             raise RecsysError(
-                f"{src}: {len(unknown)} unknown event types, for example {unknown[0]!r}; map them to {', '.join(EVENT_TYPES)} "
-                f"with --option event_mapping={unknown[0]}=click"
+                f"{table.path}: {len(unknown)} unknown event types, for example {unknown[0]!r}; map them to "
+                f"{', '.join(EVENT_TYPES)} with --option event_mapping={unknown[0]}=click"
             )
-        return events.with_columns(event_type=theirs.replace_strict(mapping, default=None, return_dtype=pl.String))
+        renamed = [f"{name} is {mapping[name]}" for name in sorted(names) if mapping[name] != name]
+        notes = [f"event types: {', '.join(renamed)}"] if renamed else []
+        return events.with_columns(
+            event_type=theirs.replace_strict(mapping, default=None, return_dtype=pl.String)
+        ), notes
+
+    def _guessed_types(self, table: _Table) -> tuple[pl.LazyFrame, list[str]]:
+        """Return the events with types that their values tell: quantities, thumbs or stars."""
+        events, options = table.frame, self.options
+        if "value" not in events.collect_schema():
+            note = "event types: the file has none, so every event is a click; name their column with --column event_type=THEIRS"
+            return events.with_columns(event_type=pl.lit("click")), [note]
+        value = _value(events)
+        low, high, empty = (
+            events.select(value.min(), value.max().alias("high"), value.null_count().alias("n")).collect().row(0)
+        )
+        column = table.names.get("value", "value")
+        met = f"{column} is {low:g} to {high:g}" if low is not None else f"{column} is empty"
+        met += f", {empty:,} empty or unread" if empty else ""
+        if _flat(column) in QUANTITIES:
+            return events.with_columns(event_type=pl.lit("purchase")), [
+                f"event types: {met}: every event is a purchase"
+            ]
+        if low is not None and low >= -1 and high <= 1 and "like_from" not in options.model_fields_set:
+            kind = pl.when(value > 0).then(pl.lit(options.rating_event)).otherwise(pl.lit(options.low_rating_event))
+            note = f"event types: {met}: above 0 is {options.rating_event}, else {options.low_rating_event}"
+            return events.with_columns(event_type=kind), [note]
+        note = (
+            f"event types: {met}: {options.like_from:g} or more is {options.rating_event}, else {options.low_rating_event}; "
+            "change it with --option like_from=NUMBER"
+        )
+        return events.with_columns(event_type=self.event_of_rating(value)), [note]
 
     def _mapping(self) -> dict[str, str]:
         options: Any = self.options
@@ -132,15 +207,31 @@ class FilesImporter(Importer):
         return {theirs.strip().lower(): ours.strip() for theirs, _, ours in pairs}
 
 
-def _scan(path: Path) -> pl.LazyFrame:
-    if path.suffix == ".ndjson":
-        try:
-            return pl.scan_ndjson(path, infer_schema_length=10_000)
-        except pl.exceptions.PolarsError as error:
-            raise unreadable(path, error) from error
-    if path.suffix == ".tsv":
-        return pl.scan_csv(path, separator="\t", infer_schema=False)
-    return scan(path)
+def _find(src: Path, table: str) -> Path | None:
+    """Return the file, or the folder of Parquet files, with one of the usual names of a table."""
+    there = sorted(src.iterdir()) if src.is_dir() else []
+    paths = [path for path in there if path.name.lower().split(".")[0] in FILES[table] and _is_table(path)]
+    if len(paths) > 1:
+        raise RecsysError(f"{src}: both {paths[0].name} and {paths[1].name} could be the {table}; keep one")
+    return paths[0] if paths else None
+
+
+def _is_table(path: Path) -> bool:
+    return any(path.rglob("*.parquet")) if path.is_dir() else kind_of(path) is not None
+
+
+def _value(events: pl.LazyFrame) -> pl.Expr:
+    """Return the column `value` as numbers, texts read by the rules of tables."""
+    value = pl.col("value")
+    if events.collect_schema()["value"] != pl.String():
+        return value.cast(pl.Float64, strict=False)
+    return values.number(value, bool(events.select(values.comma_is_decimal(value)).collect().item()))
+
+
+def _mapping_line(table: _Table) -> str:
+    """Return which column of a file is which of ours."""
+    pairs = ", ".join(f"{theirs} is {ours}" for ours, theirs in table.names.items())
+    return f"{table.path.name}: {pairs or 'every column has our name'}"
 
 
 def _flat(name: str) -> str:

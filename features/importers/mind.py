@@ -46,6 +46,13 @@ class MindImporter(Importer):
                 f"left out, for example {lacking[0]}"
             )
         kept = joined.filter(pl.col("known")).drop("known")
+        users, left = (
+            frame.select(pl.col("user_id").n_unique()).collect().item() for frame in (behaviors, kept.lazy())
+        )
+        if left < users:
+            notes.append(
+                f"users without a single event on news that news.tsv has, left out: {users - left:,} of {users:,}"
+            )
         if len(parts) == 1:
             return Imported(items, kept.drop("split").lazy(), None, INFO, notes)
         trained = pl.col("split") == "train"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 
-from features.data.tables import scan
+from features.data.formats import scan
 from features.importers.base import Imported, Importer, find_file, scan_text
 from recsys.schema import DatasetInfo
 

@@ -20,6 +20,7 @@ class RecBoleImporter(Importer):
 
     name = "recbole"
     description = "RecBole atomic files, the folder of one dataset"
+    takes_columns = True
 
     def read(self, src: Path) -> Imported:
         inter = _only(src, ".inter")

@@ -22,22 +22,44 @@ def data() -> None:
     "--column",
     multiple=True,
     metavar="OURS=THEIRS",
-    help="Which column of SRC is which of ours, e.g. user_id=visitorid; repeatable.",
+    help="Which column of SRC is which of ours, e.g. user_id=visitor or, in one table alone, items.title=label; repeatable.",
 )
 @click.option("--option", multiple=True, metavar="KEY=VALUE", help="Option of FORMAT, e.g. like_from=4; repeatable.")
-def import_(fmt: str, src: Path, out: Path, column: tuple[str, ...], option: tuple[str, ...]) -> None:
+@click.option("--no-timestamps", is_flag=True, help="The events have no times: take the order of their rows (files).")
+@click.option(
+    "--duplicates",
+    type=click.Choice(["keep", "drop"]),
+    default="keep",
+    show_default=True,
+    help="What becomes of events that are equal in every column.",
+)
+def import_(
+    fmt: str,
+    src: Path,
+    out: Path,
+    column: tuple[str, ...],
+    option: tuple[str, ...],
+    no_timestamps: bool,
+    duplicates: str,
+) -> None:
     """Convert SRC to a dataset. FORMAT is files, movielens, mind, amazon or recbole.
+
+    Prints which columns were taken for which, how their values were read, and what could not be.
 
     \b
     Examples:
       recsys data import movielens ml-latest-small --out ml
-      recsys data import files export/ --out shop --column user_id=visitorid
+      recsys data import files export/ --out shop --column user_id=visitor
+      recsys data import files export/ --out shop --no-timestamps --duplicates drop
     """
     from features.importers import import_dataset
     from recsys.progress import stage
 
+    columns, options = _pairs(column, "--column"), _pairs(option, "--option")
+    if no_timestamps:
+        options["no_timestamps"] = "true"
     with stage(f"importing {fmt}"):
-        report = import_dataset(fmt, src, out, columns=_pairs(column, "--column"), options=_pairs(option, "--option"))
+        report = import_dataset(fmt, src, out, columns=columns, options=options, drop_duplicates=duplicates == "drop")
     click.echo(f"{out}: {report.items:,} items, {report.events:,} events, {report.users:,} users")
     for note in report.notes:
         click.echo(f"  {note}")
@@ -143,10 +165,12 @@ def check(dataset: Path, config: Path | None, sets: tuple[str, ...]) -> None:
 
 
 def _pairs(texts: tuple[str, ...], option: str) -> dict[str, str]:
-    pairs = {}
+    pairs: dict[str, str] = {}
     for text in texts:
         key, equals, value = text.partition("=")
         if not (equals and key and value):
             raise UsageError(f"{option} {text}: expected KEY=VALUE")
+        if key in pairs:
+            raise UsageError(f"{option} {text}: {key} is given twice, before as {pairs[key]}; keep one")
         pairs[key] = value
     return pairs

@@ -44,7 +44,7 @@ BAD: dict[str, tuple[dict[str, Any], list[str]]] = {
     "unknown key": ({"dataset.json": '{"nmae": "x"}'}, ["dataset.json", "'nmae'", "did you mean 'name'"]),
     "broken JSON": ({"dataset.json": "{"}, ["dataset.json", "not valid JSON"]),
     "unknown split": ({"dataset.json": '{"split": "column"}',
-                       "events.csv": "user_id,item_id,event_type,timestamp,split\nu1,i1,click,1,train\nu2,i1,click,2,dev\n"},
+                       "events.csv": "user_id,item_id,event_type,timestamp,split\nu1,i1,click,1700000000,train\nu2,i1,click,1700000001,dev\n"},
                       ["unknown split", "'dev'"]),
     "negative price": ({"items.csv": "item_id,title,price\ni1,a,-3\ni2,b,4\n", "events.csv": EVENTS + GOOD},
                        ["price", "'-3'"]),
