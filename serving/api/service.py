@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from features.data.values import EARLIEST
 from recsys.arrays import Ints
 from recsys.errors import RecsysError
 from serving.api import schemas
@@ -39,7 +40,7 @@ class UnknownItemError(RecsysError):
 
 
 class BadTimeError(RecsysError):
-    """An event dated in the future."""
+    """A time in the future, or in another unit than microseconds."""
 
 
 def wall_clock() -> int:
@@ -105,12 +106,13 @@ class Service:
         """Keep events; the next request sees them.
 
         Raises:
-            BadTimeError: an event lies in the future.
+            BadTimeError: an event lies in the future, or its time is in another unit than microseconds.
             StoreError: they could not be kept, none of them.
         """
         now, rows = self.clock(), self.holder.snapshot.lookup.rows
         events = [_stored(event, now) for event in body.events]
         if self.holder.snapshot.lookup.retriever.has_clock:
+            refuse_other_units([event.timestamp for event in body.events])
             late = [event for event in events if event.timestamp > now + AHEAD_US]
             if late:
                 raise BadTimeError(
@@ -126,8 +128,11 @@ class Service:
         """Add or replace items; they can be recommended when this returns.
 
         Raises:
+            BadTimeError: a time is in another unit than microseconds.
             UnfitError: a value that its column cannot hold.
         """
+        if self.holder.snapshot.lookup.retriever.has_clock:
+            refuse_other_units([item.created_at for item in body.items])
         schema = self.holder.snapshot.lookup.retriever.items.schema
         refuse_unfit([{"item_id": item.item_id, **item.body()} for item in body.items], schema)
         return self._change([(item.item_id, item.body()) for item in body.items])
@@ -215,6 +220,8 @@ class Service:
 
     def _pending_rank(self, snapshot: Snapshot, request: schemas.RankRequest) -> Pending[RankKey]:
         time = schemas.microseconds(request.context.time) if request.context else None
+        if request.context and snapshot.lookup.retriever.has_clock:
+            refuse_other_units([request.context.time])
         now = self.clock() if time is None else time
         past = self._past(snapshot, request.user_id, request.history)
         lookup = snapshot.lookup
@@ -249,6 +256,8 @@ class Service:
     ) -> list[PastEvent]:
         """Return the user's events, oldest first: the history that was sent, or those of the bundle and the store."""
         if history is not None:
+            if snapshot.lookup.retriever.has_clock:
+                refuse_other_units([event.timestamp for event in history if not isinstance(event, str)])
             return [PastEvent(event) if isinstance(event, str) else event.past() for event in history]
         if user_id is None:
             return []
@@ -315,6 +324,16 @@ class Service:
             model=snapshot.name,
             items=items,
             unknown_items=request.unknown,
+        )
+
+
+def refuse_other_units(moments: Sequence[datetime | int | None]) -> None:
+    """Raise BadTimeError where whole numbers, as microseconds, are times before 1990: they were meant as seconds or milliseconds."""
+    early = [moment for moment in moments if isinstance(moment, int) and moment < EARLIEST * 1_000_000]
+    if early:
+        raise BadTimeError(
+            f"{len(early)} of {len(moments)} times are whole numbers before 1990, for example {early[0]}; "
+            "send microseconds since 1970, or ISO times"
         )
 
 

@@ -116,7 +116,7 @@ def test_without_comparable_times_the_late_segment_is_the_last_moment_of_every_u
     info = {"dataset.json": '{"name": "d", "split": "leave-last", "timestamp": "ordinal"}'} if ordinal else {}
     rows = [("long", 9), ("middle", 4), ("short", 3)]
     head = "user_id,item_id,event_type,timestamp\n"
-    lines = "".join(f"{user},i{n % 3},click,{n}\n" for user, count in rows for n in range(count))
+    lines = "".join(f"{user},i{n % 3},click,{1_700_000_000 + n}\n" for user, count in rows for n in range(count))
     folder = write_dataset(tmp_path / "data", **info, **{"events.csv": head + lines})
     log = read_log(load_dataset(folder), Config.model_validate({"data": {"split": "leave-last"}}))
     by_user = [log.segments[log.user_rows == user].tolist() for user in range(3)]

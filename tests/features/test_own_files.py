@@ -11,7 +11,8 @@ from click.testing import CliRunner
 
 from features.data.dataset import load_dataset
 from features.data.validate import Report, check
-from features.importers import ImportReport, import_dataset
+from features.importers import import_dataset
+from features.importers.base import ImportReport
 from recsys.cli import cli
 from recsys.errors import RecsysError, UsageError
 
@@ -207,7 +208,7 @@ def test_columns_of_numbers_become_numbers_and_codes_stay_text(tmp_path: Path) -
     assert shop.column("items", "note") == ["1", "x", "2"]
 
 
-WRONG = {
+WRONG: dict[str, tuple[dict[str, str | bytes], list[str]]] = {
     "empty": ({"items.tsv": ITEMS.replace(",", "\t"), "events.tsv": ""}, ["events.tsv", "the file is empty"]),
     "long row": ({"items.csv": ITEMS + "d,Brown,extra,more\n", "events.csv": EVENTS},
                  ["items.csv", "line 5 has 4 fields, the first line 2", "d,Brown,extra,more", "quotation marks"]),

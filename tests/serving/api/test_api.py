@@ -140,8 +140,8 @@ def test_rank_refuses_too_many_repeated_or_no_candidates(client: TestClient) -> 
 
 
 def test_extreme_times_are_accepted_within_64_bits(client: TestClient) -> None:
-    """Before the epoch, or centuries ahead; beyond that it is 422."""
-    for at in (-(10**15), 0, 4 * 10**15, 1_702_000_000_000_000 + 400 * DAY):
+    """Before the epoch where they are written out, or centuries ahead; beyond that it is 422."""
+    for at in ("1930-01-01T00:00:00Z", 631_152_000_000_000, 4 * 10**15, 1_702_000_000_000_000 + 400 * DAY):
         assert client.post("/v1/recommend", json={"history": [{"item_id": "i1", "timestamp": at}]}).status_code == 200
     answer = client.post("/v1/recommend", json={"history": [{"item_id": "i1", "timestamp": 10**30}]})
     assert answer.status_code == 422
@@ -186,6 +186,26 @@ def test_events_on_unknown_items_count_once_the_item_is_added(client: TestClient
     before = ids(client.post("/v1/recommend", json={"user_id": "u"}))
     client.put("/v1/items", json={"items": [{"item_id": "later", "title": "red lamp"}]})
     assert ids(client.post("/v1/recommend", json={"user_id": "u"})) != before
+
+
+@pytest.mark.parametrize("moment", [1_764_064_800, 1_764_064_800_000, 0, -(10**15)])
+def test_whole_numbers_before_1990_are_refused_since_they_are_in_another_unit(
+    client: TestClient, store: Store, moment: int
+) -> None:
+    """Wherever a time is sent; seconds and milliseconds would land in January 1970."""
+    past = {"item_id": "i1", "timestamp": moment}
+    answers = [
+        send(client, "u", "i1", timestamp=moment),
+        client.post("/v1/recommend", json={"history": ["i2", past]}),
+        client.post("/v1/rank", json={"history": [past], "candidates": ["i1"]}),
+        client.post("/v1/rank", json={"candidates": ["i1"], "context": {"time": moment}}),
+        client.put("/v1/items", json={"items": [{"item_id": "new", "title": "t", "created_at": moment}]}),
+    ]
+    for answer in answers:
+        assert answer.status_code == 422
+        assert str(moment) in answer.json()["detail"] and "microseconds since 1970" in answer.json()["detail"]
+    assert not list(store.every_event())
+    assert client.get("/v1/items/new/similar").status_code == 404
 
 
 def test_an_event_in_the_future_is_refused_with_the_whole_request(client: TestClient, store: Store) -> None:

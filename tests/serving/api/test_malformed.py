@@ -19,9 +19,11 @@ from tests.worlds import client_of, holder_of
 BODIES = 10_000
 ROUTES: dict[tuple[str, str], dict[str, Any]] = {
     ("POST", "/v1/recommend"): {"user_id": "u1", "k": 5, "filters": {"price": {"max": 5}}, "diversity": 0.5},
-    ("POST", "/v1/rank"): {"history": ["i1"], "candidates": ["i1", "i2"], "context": {"time": 5}},
+    ("POST", "/v1/rank"): {"history": ["i1"], "candidates": ["i1", "i2"], "context": {"time": 1_700_000_000_000_000}},
     ("POST", "/v1/search"): {"query": "red lamp", "k": 5},
-    ("POST", "/v1/events"): {"events": [{"user_id": "u1", "item_id": "i1", "timestamp": 5, "value": 1.5}]},
+    ("POST", "/v1/events"): {
+        "events": [{"user_id": "u1", "item_id": "i1", "timestamp": 1_700_000_000_000_000, "value": 1.5}]
+    },
     ("PUT", "/v1/items"): {"items": [{"item_id": "new", "title": "red lamp", "price": 2, "tags": ["a"]}]},
 }
 JSON = "application/json"
