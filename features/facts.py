@@ -15,6 +15,7 @@ import polars as pl
 from features.histories import EventLog
 from features.keys import SortedRuns
 from recsys.arrays import Floats, Ints, grow, offsets_of
+from recsys.errors import RecsysError, suggest
 from recsys.events import PURCHASE
 
 LATEST = np.iinfo(np.int64).max
@@ -169,6 +170,27 @@ def _codes(column: pl.Series) -> Ints:
     table = pl.DataFrame({"value": values, "code": np.arange(1, len(values) + 1)})
     joined = pl.DataFrame({"value": filled}).join(table, on="value", how="left", maintain_order="left")
     return joined["code"].fill_null(0).to_numpy()
+
+
+def refuse_no_numbers(items: pl.DataFrame, names: tuple[str, ...]) -> None:
+    """Raise RecsysError where one of the attributes `names` is no column of `items`, or a column of other things than numbers."""
+    for name in names:
+        if name not in items.columns:
+            known = [column for column, kind in items.schema.items() if kind.is_numeric() or kind == pl.Boolean]
+            raise RecsysError(f"ranker.attributes: the items have no column {name!r}{suggest(name, known)}")
+        if items[name].dtype == pl.String:
+            wrong = items.filter(
+                pl.col(name).str.strip_chars().cast(pl.Float64, strict=False).is_null() & pl.col(name).is_not_null()
+            )
+            text = f", for example {wrong[name][0]!r} of {wrong['item_id'][0]}" if wrong.height else ""
+            raise RecsysError(
+                f"ranker.attributes: the column {name!r} holds text: {wrong.height:,} of {items.height:,} values are no "
+                f"numbers{text}; correct or empty them"
+            )
+        if not (items[name].dtype.is_numeric() or items[name].dtype == pl.Boolean):
+            raise RecsysError(
+                f"ranker.attributes: the column {name!r} holds {items[name].dtype}; name a column of numbers"
+            )
 
 
 def _attributes(items: pl.DataFrame, names: tuple[str, ...]) -> Floats:

@@ -21,6 +21,7 @@ import numpy as np
 import polars as pl
 from filelock import FileLock, Timeout
 
+from features.data.formats import kind_of, scan
 from features.histories import EventLog, Histories, read_log
 from recsys.atomic import atomic_file
 from recsys.bundle import read_config, verify
@@ -35,6 +36,7 @@ from serving.recommender import Ranking, Recommender, RecommendOptions
 PART_USERS = 1024
 """Users of one file, made by one actor in one go."""
 
+EXAMPLES = 3
 REPORT = "_report.json"
 NEW_ITEMS = "new-items.npz"
 """Items that the bundle does not know, encoded once for all actors."""
@@ -84,6 +86,9 @@ class Written:
     rows: int
     shorter: dict[str, int]
     """Lists with fewer than k items, by reason."""
+    unknown: int
+    """Users without any event: their lists hold what is popular and new."""
+    unknown_examples: list[str]
     seconds: float
     resumed: bool
 
@@ -107,7 +112,9 @@ def write_lists(
         for _ in _made(job, work, todo):
             done += 1
             update(done / len(parts), f"{min(done * PART_USERS, len(users)):,} of {len(users):,} users")
-        written = _report(job, work / "lists", resumed, time.monotonic() - start)
+        known = set(log.user_ids)
+        unknown = [user for user in users if user not in known]
+        written = _report(job, work / "lists", unknown, resumed, time.monotonic() - start)
         os.replace(work / "lists", out)
         shutil.rmtree(work)
     return written
@@ -191,24 +198,25 @@ def stored_histories(stored: pl.DataFrame, length: int, now: int) -> Histories:
 
 
 def read_users(path: Path) -> list[str]:
-    """Return the distinct user ids of a file: a Parquet or CSV file with `user_id`, or one id per line.
+    """Return the distinct user ids of a file: a table (Parquet, CSV, TSV, JSONL) with `user_id`, or one id per line.
 
     Raises:
-        RecsysError: the file is missing, unreadable or has no such column.
+        RecsysError: the file is missing, unreadable, empty or has no such column.
     """
     try:
-        if path.suffix == ".parquet":
-            users = pl.read_parquet(path, columns=["user_id"])["user_id"].cast(pl.String).to_list()
-        elif path.suffix == ".csv":
-            users = pl.read_csv(path, columns=["user_id"], infer_schema=False)["user_id"].to_list()
+        if kind_of(path):
+            users = scan(path).select(pl.col("user_id").cast(pl.String)).collect()["user_id"].to_list()
         else:
-            users = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+            users = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError, pl.exceptions.PolarsError) as error:
         reason = (str(error).splitlines() or [repr(error)])[0]
         raise RecsysError(
-            f"--users {path}: {reason}; give .parquet or .csv with user_id, or one id per line"
+            f"--users {path}: {reason}; give .parquet, .csv, .tsv or .jsonl with user_id, or one id per line"
         ) from error
-    return list(dict.fromkeys(user for user in users if user))
+    distinct = list(dict.fromkeys(user for user in users if user))
+    if not distinct:
+        raise RecsysError(f"--users {path}: holds no user id; write one per line, or leave --users out for all users")
+    return distinct
 
 
 @contextmanager
@@ -309,7 +317,7 @@ def _made(job: Job, work: Path, todo: list[int]) -> Iterator[int]:
         raise RecsysError(f"{len(failures)} of {len(todo)} parts failed, {failures[0]}; the others are kept: --resume")
 
 
-def _report(job: Job, folder: Path, resumed: bool, seconds: float) -> Written:
+def _report(job: Job, folder: Path, unknown: list[str], resumed: bool, seconds: float) -> Written:
     """Count what was written and write `_report.json` next to it."""
     lengths: Counter[int] = Counter()
     for part in range(-(-job.count // PART_USERS)):
@@ -324,7 +332,19 @@ def _report(job: Job, folder: Path, resumed: bool, seconds: float) -> Written:
     if job.count > listed:
         shorter["no item was left"] = job.count - listed
     rows = sum(length * count for length, count in lengths.items())
-    written = Written(job.model, job.dataset, job.k, job.count, listed, rows, shorter, round(seconds, 1), resumed)
+    written = Written(
+        model=job.model,
+        dataset=job.dataset,
+        k=job.k,
+        users=job.count,
+        lists=listed,
+        rows=rows,
+        shorter=shorter,
+        unknown=len(unknown),
+        unknown_examples=unknown[:EXAMPLES],
+        seconds=round(seconds, 1),
+        resumed=resumed,
+    )
     with atomic_file(folder / REPORT) as temporary:
         temporary.write_text(json.dumps(asdict(written), indent=1) + "\n", encoding="utf-8")
     return written

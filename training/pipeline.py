@@ -22,7 +22,7 @@ from torch import Tensor
 
 from features.data.dataset import Dataset, load_dataset
 from features.data.validate import judge_texts
-from features.facts import fit_facts
+from features.facts import fit_facts, refuse_no_numbers
 from features.histories import TEST, VALID, EventLog, Requests, read_log
 from features.leakage import refuse_leakage
 from features.ranking import RankingFeatures
@@ -136,7 +136,12 @@ def train(
 
 
 def prepare_dataset(dataset: Dataset, config: Config, seed: int) -> Prepared:
-    """Split the events, build the log and tokenise the catalogue; print a warning if the encoder cannot read it."""
+    """Split the events, build the log and tokenise the catalogue; print a warning if the encoder cannot read it.
+
+    Raises:
+        RecsysError: the configuration names attributes or an encoder that there is not.
+    """
+    refuse_no_numbers(dataset.items, config.ranker.attributes)
     log = read_log(dataset, config)
     _, tokenizer = load_encoder(config.encoder)
     for warning in judge_texts(dataset.items, config.encoder.name, dataset.paths["items"].name)[1]:

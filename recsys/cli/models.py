@@ -39,7 +39,9 @@ def evaluate(dataset: Path, model: str, split: str, json_file: Path | None, base
 @MODEL
 @click.option("--k", default=20, show_default=True, type=click.IntRange(1, 1000), help="Items per list.")
 @click.option("--out", type=Folder, required=True, callback=in_a_folder, help="Folder to write; it must not exist yet.")
-@click.option("--users", type=File, help="File of user ids (.parquet, .csv, or one id per line).  [default: all users]")
+@click.option(
+    "--users", type=File, help="File of user ids (a table with user_id, or one id per line).  [default: all users]"
+)
 @click.option("--resume", is_flag=True, help="Continue a run that was stopped.")
 def recommend(dataset: Path, model: str, k: int, out: Path, users: Path | None, resume: bool) -> None:
     """Write a ranked list for every user of DATASET.
@@ -56,5 +58,10 @@ def recommend(dataset: Path, model: str, k: int, out: Path, users: Path | None, 
 
     written = recommend_lists(dataset, model, k, out, users, resume)
     click.echo(f"{out}: {written.rows:,} rows, lists for {written.lists:,} of {written.users:,} users")
+    if written.unknown:
+        examples = ", ".join(written.unknown_examples)
+        click.echo(
+            f"  users without any event, who get what is popular and new: {written.unknown:,}, for example {examples}"
+        )
     for reason, count in written.shorter.items():
         click.echo(f"  {count:,} with fewer than {k}: {reason}")

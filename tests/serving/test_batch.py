@@ -67,7 +67,8 @@ def test_lists_are_those_of_the_recommender_and_the_report_counts_them(
     assert sorted(path.name for path in (tmp_path / "lists").iterdir()) == [
         "_report.json", "part-00000.parquet", "part-00001.parquet", "part-00002.parquet",
     ]  # fmt: skip
-    assert json.loads((tmp_path / "lists" / "_report.json").read_text())["model"] == "tiny"
+    report = json.loads((tmp_path / "lists" / "_report.json").read_text())
+    assert (report["model"], report["unknown"], report["unknown_examples"]) == ("tiny", 1, ["unknown"])
     recommender = load_bundle(bundle).recommender
     now = START + 24 * DAY + 1
     rows = [log.user_ids.index(user) if user in log.user_ids else -1 for user in USERS]
@@ -159,3 +160,24 @@ def test_users_are_read_once_each(tmp_path: Path) -> None:
     """Empty lines are no users."""
     (tmp_path / "users.txt").write_text("a\n\nb\na\n")
     assert read_users(tmp_path / "users.txt") == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("users.txt", "\ufeffa\nb\n"), ("users.CSV", "\ufeffuser_id\na\nb\n"), ("users.tsv", "n\tuser_id\n1\ta\n2\tb\n"),
+     ("users.jsonl", '{"user_id": "a"}\n{"user_id": "b"}\n')],
+)  # fmt: skip
+def test_users_are_read_from_any_table_and_without_a_byte_order_mark(name: str, text: str, tmp_path: Path) -> None:
+    """Or the first user would be an unknown one."""
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    assert read_users(tmp_path / name) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "part"), [("users.txt", "\n", "holds no user id"), ("users.csv", "id\na\n", "user_id")]
+)
+def test_a_file_without_user_ids_is_refused(name: str, text: str, part: str, tmp_path: Path) -> None:
+    """It does not stand for nobody."""
+    (tmp_path / name).write_text(text)
+    with pytest.raises(RecsysError, match=part):
+        read_users(tmp_path / name)
