@@ -37,6 +37,11 @@ EVENT_COLUMNS: dict[str, pl.DataType] = {
 }
 USER_COLUMNS: dict[str, pl.DataType] = {"user_id": pl.String()}
 
+MAX_ID = 256
+"""Characters of an id of a user or an item."""
+ID_PATTERN = r"^[^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f][^\x00-\x1f\x7f]*$"
+"""An id has no control characters, and something to see in it."""
+
 TABLES = {"items": ITEM_COLUMNS, "events": EVENT_COLUMNS, "users": USER_COLUMNS}
 REQUIRED = {
     "items": ("item_id", "title"),

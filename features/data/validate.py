@@ -23,7 +23,7 @@ from features.data.vocabulary import readability
 from recsys.config import PACKAGED_ENCODER
 from recsys.errors import RecsysError
 from recsys.events import DAY_US, EVENT_TYPES, SPLITS
-from recsys.schema import EVENT_COLUMNS
+from recsys.schema import EVENT_COLUMNS, ID_PATTERN, MAX_ID
 
 EXAMPLES = 3
 LONG_DESCRIPTION = 100_000
@@ -78,6 +78,16 @@ def failed(column: str) -> pl.Expr:
     return pl.col(column).is_null() & pl.col(f"_raw_{column}").is_not_null()
 
 
+def wrong_id(table: str, column: str) -> Rule:
+    """Return the rule that refuses ids which the API could not be asked for."""
+    wrong = (pl.col(column).str.len_chars() > MAX_ID) | ~pl.col(column).str.contains(ID_PATTERN)
+    hint = (
+        "give shorter ids without line breaks and the like, or pass --set data.on_invalid=quarantine to `recsys train`"
+    )
+    name = f"{column} of more than {MAX_ID} characters, or with control characters"
+    return Rule(name, table, (column,), ~blank(column) & wrong, column, hint)
+
+
 def null_words(table: str, column: str) -> Rule:
     """Return the rule that warns of words which other programs write into empty cells."""
     return Rule(
@@ -117,6 +127,7 @@ def rules(tables: Tables) -> list[Rule]:
              failed("value") | number.is_nan() | number.is_infinite(), "_raw_value", quarantine),
         Rule("position is not a whole number from 1", "events", ("position",),
              failed("position") | (pl.col("position") < 1), "_raw_position", quarantine),
+        *(wrong_id(table, name) for table, name in (("items", "item_id"), ("events", "user_id"), ("users", "user_id"))),
         Rule("empty user_id", "users", ("user_id",), blank("user_id"), ROW, quarantine),
         Rule("duplicate user_id", "users", ("user_id",), ~pl.col("user_id").is_first_distinct(), "user_id", quarantine),
     ]  # fmt: skip

@@ -4,9 +4,11 @@ import math
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
+import polars as pl
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
-from recsys.schema import ITEM_COLUMNS
+from features.data.markup import plain
+from recsys.schema import ID_PATTERN, ITEM_COLUMNS, MAX_ID
 from serving.lookup import PastEvent
 
 MAX_CANDIDATES = 1000
@@ -34,7 +36,13 @@ def _finite(number: float) -> float:
     return number
 
 
-Id = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f]+$")]
+def _to_be_seen(title: str) -> str:
+    if not plain(pl.Series([title])).str.strip_chars().item():
+        raise ValueError("must have text in it, and not markup alone")
+    return title
+
+
+Id = Annotated[str, StringConstraints(min_length=1, max_length=MAX_ID, pattern=ID_PATTERN)]
 Text = Annotated[str, StringConstraints(max_length=20_000, pattern=r"^[^\x00]*$")]
 Word = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"^[^\x00]+$")]
 Number = Annotated[float, AfterValidator(_finite)]
@@ -186,7 +194,7 @@ class Item(Body):
     """An item as it is from now on; omitted fields are unknown."""
 
     item_id: Id
-    title: Annotated[Text, Field(min_length=1)]
+    title: Annotated[Text, Field(min_length=1), AfterValidator(_to_be_seen)]
     description: Text | None = None
     tags: Annotated[list[Word], Field(max_length=100)] | None = None
     brand: Word | None = None

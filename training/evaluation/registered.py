@@ -4,10 +4,13 @@ In: a dataset folder and a model's name. Out: a `Report`.
 """
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
+
 from features.data.dataset import Dataset
-from features.histories import EventLog, read_log
+from features.histories import EARLY, EventLog, read_log
 from recsys.bundle import read_config, verify
 from recsys.errors import RecsysError
 from recsys.progress import stage
@@ -16,11 +19,13 @@ from serving.loading import Bundle, load_bundle, read_dataset
 from training.evaluation.baselines import fit_baselines
 from training.evaluation.evaluate import SPLIT_SEGMENTS, evaluate
 from training.evaluation.report import Report
-from training.plan import PLANS, item_counts
+from training.plan import PLANS
 
 
 def evaluate_model(folder: Path, model: str, split: str, with_baselines: bool) -> Report:
     """Evaluate a registered model (or bundle folder) on a split of the dataset in `folder`.
+
+    On data that the model was not trained on, requests that are no later than what it was fitted on are left out.
 
     Raises:
         RecsysError: the model or the dataset cannot be read, or the split is empty or was fitted.
@@ -35,6 +40,9 @@ def evaluate_model(folder: Path, model: str, split: str, with_baselines: bool) -
     if not len(log.requests(SPLIT_SEGMENTS[split])):
         raise RecsysError(f"{folder}: split {split} has no events to measure on; see `recsys data check {folder}`")
     retriever = bundle.recommender.retriever
+    left_out: dict[str, int] = {}
+    if dataset.fingerprint != bundle.manifest["dataset_fingerprint"]:
+        log, left_out = _after_the_fit(log, split, bundle, folder)
     baselines, skipped = (
         fit_baselines(retriever.config, retriever.items, dataset, log, fit_on) if with_baselines else ({}, {})
     )
@@ -44,12 +52,38 @@ def evaluate_model(folder: Path, model: str, split: str, with_baselines: bool) -
             log,
             split,
             dataset=dataset.info.name,
-            counts=item_counts(log, fit_on, len(retriever.vectors)),
+            counts=retriever.features.facts.events.counts,
             baselines=baselines,
             truth_folder=dataset.folder,
             update=update,
         )
-    return replace(report, skipped=skipped)
+    return replace(report, skipped=skipped, left_out=left_out)
+
+
+def _after_the_fit(log: EventLog, split: str, bundle: Bundle, folder: Path) -> tuple[EventLog, dict[str, int]]:
+    """Return the log whose requests of `split` are all later than what `bundle` was fitted on, and how many were not, by reason.
+
+    Raises:
+        RecsysError: none is later, or no time can tell.
+    """
+    retriever, segment = bundle.recommender.retriever, SPLIT_SEGMENTS[split]
+    if not retriever.has_clock:
+        raise RecsysError(
+            f"{folder}: not the dataset that the model was trained on, and its times are no clock, so nobody can tell what "
+            "it was fitted on; evaluate on that dataset, or train on this one"
+        )
+    newest = retriever.features.facts.events.newest
+    fitted = (log.segments == segment) & (log.times <= newest)
+    later = replace(log, segments=np.where(fitted, EARLY, log.segments).astype(log.segments.dtype))
+    kept = len(later.requests(segment))
+    lost = len(log.requests(segment)) - kept
+    until = datetime.fromtimestamp(newest / 1e6, UTC).strftime("%Y-%m-%d %H:%M")
+    if not kept:
+        raise RecsysError(
+            f"{folder}: all {lost:,} requests of {split} lie before {until}, up to when the model was fitted; "
+            "evaluate on later events, or on the dataset that it was trained on"
+        )
+    return later, {f"requests until {until}, which the model may have been fitted on": lost} if lost else {}
 
 
 def _open(folder: Path, model: str) -> tuple[Dataset, Bundle, EventLog]:

@@ -49,6 +49,8 @@ class Report:
     """What becomes of items without events, by age."""
     skipped: dict[str, str] = field(default_factory=dict)
     """Baselines that could not be fitted, and why."""
+    left_out: dict[str, int] = field(default_factory=dict)
+    """Requests that are not measured, by reason."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report as plain values, the form of `--json`."""
@@ -65,6 +67,7 @@ class Report:
             "sources": {name: asdict(source) for name, source in self.sources.items()},
             "new_items": {name: asdict(part) for name, part in self.new_items.items()},
             "skipped": self.skipped,
+            "left_out": self.left_out,
         }
 
     def write(self, path: Path) -> None:
@@ -85,6 +88,8 @@ def render(report: Report, console: Console) -> None:
     console.print(table)
     for name, reason in report.skipped.items():
         console.print(f"{name} left out: {reason}")
+    for reason, count in report.left_out.items():
+        console.print(f"[yellow]left out: {count:,} {reason}[/]")
     if report.differences:
         best = min(report.differences, key=lambda name: report.differences[name].value)
         gap = report.differences[best]

@@ -166,3 +166,12 @@ def test_real_data_pass_every_rule() -> None:
     """The ordinal, column-split Amazon data are valid as they are."""
     dataset = load_dataset(DATA / "amazon-industrial")
     assert (dataset.items.height, dataset.has_clock, dataset.info.split) == (3686, False, "column")
+
+
+@pytest.mark.parametrize("wrong", ["x" * 257, '"a\nb"', "a\x07b"])
+def test_an_id_that_the_api_would_refuse_is_refused(wrong: str, tmp_path: Path) -> None:
+    """Of items and of users; datasets and the API have one rule."""
+    for change in ({"items.csv": f"item_id,title\n{wrong},a\ni1,b\ni2,c\n", "events.csv": EVENTS + GOOD},
+                   {"events.csv": EVENTS + GOOD + f"{wrong},i1,click,1700000002\n"}):  # fmt: skip
+        with pytest.raises(RecsysError, match="of more than 256 characters, or with control characters: 1 row"):
+            load_dataset(write_dataset(tmp_path / "bad", **change))

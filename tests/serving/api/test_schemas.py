@@ -5,11 +5,13 @@ import math
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from features.data.validate import blank, wrong_id
 from serving.api import schemas
 
 BODIES: list[type[BaseModel]] = [
@@ -24,7 +26,7 @@ NAMES = sorted({name for body in BODIES + PARTS for name in body.model_fields})
 FAR = timedelta(hours=23, minutes=59)
 
 text = st.text(max_size=30)
-ids = st.from_regex(r"\A[^\x00-\x1f\x7f]{1,20}\Z")
+ids = st.from_regex(r"\A[^\x00-\x1f\x7f]{1,20}\Z").filter(str.strip)
 zones = st.timedeltas(-FAR, FAR).map(lambda offset: timezone(timedelta(minutes=offset // timedelta(minutes=1))))
 moments = st.one_of(
     st.integers(-schemas.MAX_TIME, schemas.MAX_TIME),
@@ -46,7 +48,7 @@ events = st.fixed_dictionaries(
     },
 )
 items = st.fixed_dictionaries(
-    {"item_id": ids, "title": st.from_regex(r"\A[^\x00]{1,20}\Z")},
+    {"item_id": ids, "title": st.from_regex(r"\A[^\x00]{1,20}\Z").filter(str.strip)},
     optional={
         "tags": st.lists(ids, max_size=3),
         "price": st.floats(0, allow_nan=False, allow_infinity=False),
@@ -140,3 +142,23 @@ def test_limits_are_those_of_the_documentation(count: int, k: int) -> None:
     except ValidationError:
         taken = False
     assert taken == (count <= schemas.MAX_HISTORY and 1 <= k <= schemas.MAX_K)
+
+
+@pytest.mark.parametrize("title", ["", "  ", "<br>", "&nbsp;", "<style>p {}</style>"])
+def test_a_title_without_anything_to_see_is_refused(title: str) -> None:
+    """The check of datasets refuses it, too, so that what is exported can be trained on."""
+    with pytest.raises(ValidationError):
+        schemas.Item(item_id="i", title=title)
+
+
+@given(st.text(max_size=260))
+def test_an_id_is_taken_by_the_api_where_the_check_of_datasets_takes_it(text: str) -> None:
+    """One rule for both."""
+    frame = pl.DataFrame({"user_id": [text]})
+    refused = frame.select(blank("user_id") | wrong_id("events", "user_id").broken).item()
+    try:
+        TypeAdapter(schemas.Id).validate_python(text)
+        taken = True
+    except ValidationError:
+        taken = False
+    assert taken == (not refused)
