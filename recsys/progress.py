@@ -1,9 +1,10 @@
 """Show the progress of long commands: a line per stage, with a bar and the time left.
 
-On a terminal the bar moves; elsewhere (logs, CI) each stage prints one line when it ends. Progress goes
-to stderr, so that stdout holds only results.
+On a terminal the bar moves; elsewhere (logs, CI) each stage prints one line when it ends, and one a minute until then. Progress
+goes to stderr, so that stdout holds only results.
 """
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,10 +18,14 @@ Update = Callable[[float, str], None]
 """Called with the share that is done, in [0, 1], and a short note."""
 
 
+SILENCE_S = 60.0
+"""Seconds without a terminal after which a stage says that it goes on."""
+
+
 @contextmanager
 def stage(title: str) -> Iterator[Update]:
     """Show `title` with a bar while the body runs; the body moves the bar by calling the function it receives."""
-    start, last_note = time.monotonic(), ""
+    start, last_note, share = time.monotonic(), "", 0.0
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -30,14 +35,37 @@ def stage(title: str) -> Iterator[Update]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
+
+    def line(done: str) -> None:
+        notes = "".join(f"{note}, " for note in (done, last_note) if note)
+        console.print(f"{title}: {notes}{time.monotonic() - start:.0f} s", soft_wrap=True)
+
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(title, total=1.0, note="")
 
         def update(done: float, note: str = "") -> None:
-            nonlocal last_note
-            last_note = note or last_note
-            progress.update(task, completed=done, note=last_note)
+            nonlocal last_note, share
+            last_note, share = note or last_note, max(done, share)
+            progress.update(task, completed=share, note=last_note)
 
-        yield update
-    seconds = time.monotonic() - start
-    console.print(f"{title}: {last_note + ', ' if last_note else ''}{seconds:.0f} s", soft_wrap=True)
+        with _each_minute(lambda: line(f"{share:.0%}")):
+            yield update
+    line("")
+
+
+@contextmanager
+def _each_minute(say: Callable[[], None]) -> Iterator[None]:
+    """Call `say` once a minute while the body runs, unless there is a terminal with a bar."""
+    over = threading.Event()
+
+    def speak() -> None:
+        while not over.wait(SILENCE_S):
+            say()
+
+    speaker = threading.Thread(target=speak, daemon=True)
+    if not console.is_terminal:
+        speaker.start()
+    try:
+        yield
+    finally:
+        over.set()

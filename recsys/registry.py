@@ -3,7 +3,8 @@
 In: a bundle folder, `models:/NAME@ALIAS`, `models:/NAME/VERSION` or `runs:/RUN/bundle`. Out: the version that
 the name stands for now, and the folder of its bundle. `training.tracking` is the writing half.
 
-Without `MLFLOW_TRACKING_URI`, MLflow keeps everything in `mlflow.db` and `mlartifacts/` of the working directory.
+Without `MLFLOW_TRACKING_URI`, MLflow keeps everything in `mlflow.db` and `mlartifacts/` of the working directory. Both can be
+moved or copied together.
 """
 
 import logging
@@ -19,6 +20,7 @@ OWN_STORE = "MLFLOW_TRACKING_URI" not in os.environ
 """Whether MLflow's store is in the working directory. Read before mlflow sets the variable itself."""
 
 import mlflow
+import sqlalchemy as sa
 from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
@@ -28,6 +30,16 @@ from recsys.errors import RecsysError
 
 MODEL_NAME = "recsys"
 CHAMPION = "champion"
+EXPERIMENT = "recsys"
+OWN_DATABASE, OWN_ARTIFACTS = Path("mlflow.db"), Path("mlartifacts")
+LOCATIONS = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+)
+"""Tables and columns in which MLflow keeps absolute addresses of artefacts."""
 DEFAULT_MODEL = f"models:/{MODEL_NAME}@{CHAMPION}"
 
 STORE_HINT = "check that it is reachable (MLFLOW_TRACKING_URI) and that its disk has room"
@@ -81,6 +93,11 @@ def resolve(model: str) -> str:
 
 
 def _client_for(model: str) -> AbstractContextManager[MlflowClient]:
+    if OWN_STORE and not OWN_DATABASE.exists():
+        raise RecsysError(
+            f"--model {model}: no {OWN_DATABASE} in {Path.cwd()}; go to the folder where it was trained, train a model with "
+            "`recsys train DATASET`, or set MLFLOW_TRACKING_URI"
+        )
     return mlflow_client(f"--model {model}", "train a model with `recsys train DATASET`, or set MLFLOW_TRACKING_URI")
 
 
@@ -95,7 +112,24 @@ def _connect() -> MlflowClient:
     ):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     if OWN_STORE:
-        mlflow.set_tracking_uri(f"sqlite:///{Path('mlflow.db').resolve()}")
-        with FileLock("mlflow.db.lock"):  # two first runs at once would both create the tables
+        mlflow.set_tracking_uri(f"sqlite:///{OWN_DATABASE.resolve()}")
+        with FileLock(f"{OWN_DATABASE}.lock"):  # two first runs at once would both create the tables
             MlflowClient().search_experiments(max_results=1)
+            _follow_a_move()
     return MlflowClient()
+
+
+def _follow_a_move() -> None:
+    """Let the store in the working directory name the artefacts beside it, not those where both were before."""
+    here = OWN_ARTIFACTS.resolve().as_uri()
+    experiments = sa.table("experiments", sa.column("name"), sa.column("artifact_location"))
+    engine = sa.create_engine(f"sqlite:///{OWN_DATABASE}")
+    with engine.begin() as store:
+        before = store.scalar(sa.select(experiments.c.artifact_location).where(experiments.c.name == EXPERIMENT))
+        if before and before != here and before.endswith(f"/{OWN_ARTIFACTS}") and OWN_ARTIFACTS.is_dir():
+            for table, address in LOCATIONS:
+                column: sa.ColumnClause[str] = sa.column(address)
+                moved = sa.literal(here).concat(sa.func.substr(column, len(before) + 1))
+                inside = sa.func.substr(column, 1, len(before)) == before
+                store.execute(sa.update(sa.table(table, column)).values({address: moved}).where(inside))
+    engine.dispose()

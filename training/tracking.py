@@ -18,9 +18,8 @@ from mlflow.types.schema import Array, ColSpec, DataType, ParamSchema, ParamSpec
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from recsys.registry import CHAMPION, MODEL_NAME, OWN_STORE, mlflow_client
+from recsys.registry import CHAMPION, EXPERIMENT, MODEL_NAME, OWN_ARTIFACTS, OWN_STORE, mlflow_client
 
-EXPERIMENT = "recsys"
 DISTRIBUTION = "recsys-text"
 HARDWARE_EXTRAS = ("cpu", "gpu")
 """The extras of which one is installed; the other extras are not needed to recommend."""
@@ -45,7 +44,7 @@ def start_run(name: str | None, params: dict[str, Any], tags: dict[str, str]) ->
     with mlflow_client() as client:
         experiment = client.get_experiment_by_name(EXPERIMENT)
         if experiment is None:
-            location = Path("mlartifacts").resolve().as_uri() if OWN_STORE else None
+            location = OWN_ARTIFACTS.resolve().as_uri() if OWN_STORE else None
             experiment_id = client.create_experiment(EXPERIMENT, artifact_location=location)
         else:
             experiment_id = experiment.experiment_id

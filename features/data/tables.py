@@ -63,10 +63,8 @@ def read_tables(folder: Path) -> Tables:
     Raises:
         RecsysError: a table is missing, unreadable or in two files, or a required column is missing.
     """
-    if not folder.is_dir():
-        raise RecsysError(f"{folder}: no such folder; make one with `recsys data import FORMAT SRC --out {folder}`")
+    paths = find_tables(folder)
     info = read_info(folder)
-    paths = {table: path for table in TABLES if (path := _find(folder, table))}
     frames, columns, readings = {}, {}, {}
     for table, path in paths.items():
         raw = scan(path)
@@ -80,6 +78,17 @@ def read_tables(folder: Path) -> Tables:
         readings[table] = reading_of(raw, table, info, path)
         frames[table] = typed(raw, table, readings[table], info).with_row_index(ROW, offset=1)
     return Tables(folder, info, paths, frames, columns, readings)
+
+
+def find_tables(folder: Path) -> dict[str, Path]:
+    """Return the file of each table in `folder`.
+
+    Raises:
+        RecsysError: the folder is missing, or a table is missing or in two files.
+    """
+    if not folder.is_dir():
+        raise RecsysError(f"{folder}: no such folder; make one with `recsys data import FORMAT SRC --out {folder}`")
+    return {table: path for table in TABLES if (path := _find(folder, table))}
 
 
 def reading_of(frame: pl.LazyFrame, table: str, info: DatasetInfo, path: Path) -> Reading:

@@ -37,3 +37,10 @@ def in_a_folder(ctx: click.Context, option: click.Parameter, path: Path | None) 
     if path and not path.absolute().parent.is_dir():
         raise click.BadParameter(f"the folder {path.parent} does not exist; create it first")
     return path
+
+
+def require_dataset(folder: Path) -> None:
+    """Raise RecsysError where `folder` holds no tables, before anything slow is imported."""
+    from features.data.tables import find_tables
+
+    find_tables(folder)

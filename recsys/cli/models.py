@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from recsys.cli.common import MODEL, File, Folder, in_a_folder
+from recsys.cli.common import MODEL, File, Folder, in_a_folder, require_dataset
 
 
 @click.command()
@@ -25,6 +25,7 @@ def evaluate(dataset: Path, model: str, split: str, json_file: Path | None, base
     """
     from rich.console import Console
 
+    require_dataset(dataset)
     from training.evaluation.registered import evaluate_model
     from training.evaluation.report import render
 
@@ -54,6 +55,7 @@ def recommend(dataset: Path, model: str, k: int, out: Path, users: Path | None, 
       recsys recommend shop --k 20 --out lists
       recsys recommend shop --k 20 --out lists --resume
     """
+    require_dataset(dataset)
     from serving.batch import recommend_lists
 
     written = recommend_lists(dataset, model, k, out, users, resume)

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from recsys.cli.common import CONFIG, SETS, Folder
+from recsys.cli.common import CONFIG, SETS, Folder, require_dataset
 
 
 @click.command()
@@ -47,6 +47,7 @@ def train(
     from recsys.config import load_config
 
     settings = load_config(config, sets)
+    require_dataset(dataset)
     from training.evaluation.report import render
     from training.pipeline import train as run
 
@@ -55,4 +56,8 @@ def train(
         render(trained.report, Console())
     click.echo(f"run {trained.run_id}")
     click.echo(f"registered models:/recsys/{trained.version}")
-    click.echo(f"next: recsys evaluate {dataset} --model models:/recsys/{trained.version} --baselines")
+    model = f"--model models:/recsys/{trained.version}"
+    if trained.report:
+        click.echo(f"next: recsys evaluate {dataset} {model} --baselines")
+    else:
+        click.echo(f"next: recsys recommend {dataset} {model} --out lists")

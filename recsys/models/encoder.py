@@ -181,9 +181,15 @@ def load_encoder(config: EncoderConfig) -> tuple[TextEncoder, Any]:
     """Load the encoder that `config` names and its tokenizer.
 
     Raises:
-        RecsysError: the weights are missing, altered, or not of a BERT-like model.
+        RecsysError: the weights are missing, altered, or not of a BERT-like model, or it has fewer layers than are to be trained.
     """
-    return load_encoder_folder(_locate(config.name), config.trainable_layers)
+    encoder, tokenizer = load_encoder_folder(_locate(config.name), config.trainable_layers)
+    if config.trainable_layers > len(encoder.layers):
+        raise RecsysError(
+            f"encoder.trainable_layers: {config.name} has {len(encoder.layers)} layers, {config.trainable_layers} cannot be trained; "
+            f"set at most {len(encoder.layers)}"
+        )
+    return encoder, tokenizer
 
 
 def load_encoder_folder(folder: str, trainable_layers: int) -> tuple[TextEncoder, Any]:

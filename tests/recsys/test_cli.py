@@ -17,6 +17,19 @@ def test_help_needs_no_heavy_package() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+@pytest.mark.parametrize("command", ["train nowhere", "evaluate nowhere", "recommend nowhere --out lists"])
+def test_a_wrong_path_is_refused_before_anything_slow_is_imported(command: str, tmp_path: Path) -> None:
+    """Not after the imports of torch and MLflow."""
+    code = (
+        "import sys, recsys.cli\n"
+        f"sys.argv[1:] = {command.split()!r}\n"
+        "try: recsys.cli.main()\n"
+        "except SystemExit as end: sys.exit(10 * end.code + bool({'torch', 'mlflow', 'ray'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 10 and "nowhere: no such folder" in done.stderr
+
+
 @pytest.mark.parametrize(
     "command",
     [
@@ -81,7 +94,7 @@ def test_wrong_usage_exits_with_2(
     [
         (["train", "nowhere"], "nowhere"),
         (["data", "check", "nowhere"], "nowhere"),
-        (["evaluate", "nowhere", "--model", "no/bundle"], "no/bundle"),
+        (["evaluate", "nowhere", "--model", "no/bundle"], "nowhere: no such folder"),
         (["data", "import", "mind", "nowhere", "--out", "y"], "nowhere"),
         (["train", "x", "--set", "interest.epoch=3"], "did you mean 'epochs'"),
         (["train", "x", "--config", "nowhere.toml"], "nowhere.toml: no such file"),

@@ -1,6 +1,7 @@
 """MLflow: one store for all runs, versions that have to be promoted, a model that loads without this repository."""
 
 import json
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -78,6 +79,37 @@ def test_what_is_not_registered_is_one_line_with_the_command_that_trains(inside:
     ) as raised:
         bundle_folder(resolve(model))
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("how", ["moved", "copied"])
+def test_a_store_that_is_moved_or_copied_takes_its_models_along(
+    how: str, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what is registered there later is written there."""
+    (tmp_path / "before").mkdir()
+    monkeypatch.chdir(tmp_path / "before")
+    tracking.register(tracking.start_run(None, {}, {}), tiny)
+    monkeypatch.chdir(tmp_path)
+    if how == "moved":
+        (tmp_path / "before").rename("after")
+    else:
+        shutil.copytree("before", "after")
+    kept = sorted((tmp_path / "before").rglob("*")) if how == "copied" else []
+    monkeypatch.chdir(tmp_path / "after")
+    assert bundle_folder("models:/recsys/1").is_relative_to(tmp_path / "after")
+    tracking.register(tracking.start_run(None, {}, {}), tiny)
+    assert bundle_folder("models:/recsys/2").is_relative_to(tmp_path / "after")
+    assert (sorted((tmp_path / "before").rglob("*")) if how == "copied" else []) == kept
+
+
+def test_a_folder_without_a_store_is_told_so_and_stays_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No database is made by a command that only reads."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        RecsysError, match=r"--model models:/recsys@champion: no mlflow\.db in .*`recsys train DATASET`"
+    ):
+        resolve("models:/recsys@champion")
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_unknown_run_is_one_line(inside: Registered) -> None:

@@ -185,3 +185,9 @@ def test_an_encoder_that_is_missing_or_of_another_kind_is_one_clear_line(tmp_pat
 def test_item_texts_never_fail_on_absent_columns_content() -> None:
     """A catalogue of titles alone is enough."""
     assert item_texts(catalogue(["A", "B"]).with_columns(brand=pl.lit("")), "[SEP]", 64) == ["A", "B"]
+
+
+def test_more_trainable_layers_than_the_encoder_has_are_refused(tiny: EncoderConfig) -> None:
+    """The line says how many it has."""
+    with pytest.raises(RecsysError, match=r"encoder\.trainable_layers: .* has \d layers, 99 cannot be trained"):
+        load_encoder(tiny.model_copy(update={"trainable_layers": 99}))
