@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import polars as pl
+import sqlalchemy as sa
 from rich.console import Console
 from rich.table import Table
 
@@ -26,20 +27,26 @@ from training.pipeline import train
 USERS, ITEMS, SEED = 2000, 1500, 7
 EXAMPLES = 5
 SHOWN = 4
+RUN = "demo"
 SETTINGS = ("encoder.max_tokens=48",)
 """What keeps the demonstration under ten minutes on two cores; the rest is as by default."""
 
 
 def main(folder: Path) -> None:
-    """Run every step in `folder`, which is made anew."""
+    """Run every step in `folder`, which is made anew.
+
+    Raises:
+        RecsysError: other models than the demonstration's were trained there.
+    """
     start, out = time.monotonic(), Console()
+    refuse_to_delete_others(folder)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     os.chdir(folder)
     shop = Path("shop")
     with stage("simulating a shop"):
         simulate(shop, USERS, ITEMS, SEED)
-    trained = train(shop, load_config(None, SETTINGS), "demo", seed=0, fit_on="train+valid")
+    trained = train(shop, load_config(None, SETTINGS), RUN, seed=0, fit_on="train+valid")
     model = f"models:/recsys/{trained.version}"
     report = evaluate_model(shop, model, "test", with_baselines=True)
     report.write(Path("evaluation.json"))
@@ -54,6 +61,23 @@ def main(folder: Path) -> None:
         "../.venv/bin/recsys train shop --set interest.epochs=8 --name longer",
     ):
         out.print(f"  {command}", highlight=False)
+
+
+def refuse_to_delete_others(folder: Path) -> None:
+    """Raise RecsysError where the MLflow store in `folder` holds runs that the demonstration did not make."""
+    database = folder / "mlflow.db"
+    if not database.exists():
+        return
+    runs = sa.table("runs", sa.column("name"))
+    engine = sa.create_engine(f"sqlite:///{database}")
+    with engine.connect() as store:
+        others = store.scalars(sa.select(runs.c.name).where(runs.c.name != RUN)).all()
+    engine.dispose()
+    if others:
+        raise RecsysError(
+            f"{folder}: holds {len(others)} runs besides the demonstration's, for example {others[0]!r}, which would be deleted; "
+            "move or remove the folder, or name another: python -m training.demo FOLDER"
+        )
 
 
 def _show_users(shop: Path, out: Console) -> None:

@@ -36,9 +36,13 @@ SUMMARY = (
 def write(folder: Path, name: str, results: Mapping[FitOn, Results]) -> None:
     """Write the page of a data set into `folder`, and README.md over all pages there."""
     folder.mkdir(parents=True, exist_ok=True)
-    for file, text in ((f"{name}.md", lambda: page(name, results)), ("README.md", lambda: overview(folder))):
-        with atomic_file(folder / file) as temporary:
-            temporary.write_text(text(), encoding="utf-8")
+    _write_text(folder / f"{name}.md", page(name, results))
+    _write_text(folder / "README.md", overview(folder))
+
+
+def _write_text(path: Path, text: str) -> None:
+    with atomic_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def page(name: str, results: Mapping[FitOn, Results]) -> str:

@@ -14,7 +14,7 @@ def test_without_a_terminal_a_long_stage_says_that_it_goes_on(
     monkeypatch.setattr(progress, "SILENCE_S", 0.05)
     with progress.stage("fitting") as update:
         update(0.5, "epoch 1")
-        update(0.25)
+        update(0.25, "")
         time.sleep(0.3)
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) > 2

@@ -17,6 +17,7 @@ from packaging.requirements import Requirement
 from recsys.errors import RecsysError
 from recsys.registry import CHAMPION, MODEL_NAME, bundle_folder, mlflow_client, resolve
 from training import tracking
+from training.demo import refuse_to_delete_others
 
 pytestmark = pytest.mark.slow
 
@@ -100,6 +101,17 @@ def test_a_store_that_is_moved_or_copied_takes_its_models_along(
     tracking.register(tracking.start_run(None, {}, {}), tiny)
     assert bundle_folder("models:/recsys/2").is_relative_to(tmp_path / "after")
     assert (sorted((tmp_path / "before").rglob("*")) if how == "copied" else []) == kept
+
+
+def test_the_demonstration_deletes_no_runs_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own are made anew; a folder that is not there holds none."""
+    refuse_to_delete_others(tmp_path / "nowhere")
+    monkeypatch.chdir(tmp_path)
+    tracking.start_run("demo", {}, {})
+    refuse_to_delete_others(tmp_path)
+    tracking.start_run("mine", {}, {})
+    with pytest.raises(RecsysError, match="1 runs besides the demonstration's, for example 'mine'"):
+        refuse_to_delete_others(tmp_path)
 
 
 def test_a_folder_without_a_store_is_told_so_and_stays_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
