@@ -6,6 +6,7 @@ done before a moment) and `Requests` (moments, and the items that users chose th
 Shapes: V users of the log, E events, Q request ids, I impressions, R requests, L history positions, T targets.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from features.data.dataset import Dataset
 from features.data.split import assign_splits
 from features.keys import SortedRuns
-from recsys.arrays import Bools, offsets_of, spans
+from recsys.arrays import Bools, Floats, offsets_of, spans
 from recsys.arrays import Ints as Ints  # re-exported
 from recsys.config import Config
 from recsys.events import EVENT_TYPES, IMPRESSION, SPLITS
@@ -196,6 +197,11 @@ class EventLog:
             targets["type"].to_numpy(),
             grouped["key"].to_numpy(),
         )
+
+
+def type_weights(weights: Mapping[str, float]) -> Floats:
+    """Return event weights, named by type, in the order of the type codes."""
+    return np.array([weights[name] for name in EVENT_TYPES], np.float32)
 
 
 def read_log(dataset: Dataset, config: Config, item_ids: pl.Series | None = None) -> EventLog:

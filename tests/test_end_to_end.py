@@ -111,6 +111,19 @@ def test_the_registered_pyfunc_gives_the_same_lists_without_pickle(
     assert sent["items"][0] == lookup.item_ids(direct.items)[0]
 
 
+def test_the_registered_version_knows_the_newest_events(inside: Shop) -> None:
+    """In its counts, its candidate sources and its histories, though none of them was fitted or measured with them."""
+    bundle = load_bundle(bundle_folder(inside.model))
+    log = read_log(load_dataset(inside.dataset), inside.config)
+    newest = log.segments == TEST
+    assert newest.any() and bundle.manifest["fit_on"] == "train+valid"
+    assert bundle.recommender.retriever.features.facts.events.counts.sum() == len(log)
+    assert bundle.recommender.retriever.features.facts.events.newest == log.times[newest].max()
+    only_new = next(user for user in range(len(log.user_ids)) if newest[log.user_rows == user].all())
+    past = Lookup(bundle).past(log.user_ids[only_new])
+    assert [event.timestamp for event in past] == log.times[log.user_rows == only_new].tolist()
+
+
 def test_an_unseen_item_is_recommended_from_its_text(inside: Shop, tmp_path: Path) -> None:
     """The twin of a well-liked item enters the lists of those who like such items, without retraining."""
     dataset = load_dataset(inside.dataset)

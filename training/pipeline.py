@@ -1,6 +1,7 @@
 """From a dataset to a registered model: the whole of `recsys train`.
 
-In: a dataset folder and the configuration. Out: an MLflow run with a registered bundle.
+In: a dataset folder and the configuration. Out: an MLflow run with a registered bundle. What is evaluated knows only the events
+that `--fit-on` names; what is registered has the same models, over the counts, sources and histories of all events.
 
 Choices are made on `valid`: the interest model is fitted on what comes before the ranker's segment
 and stopped by `valid`; the ranker learns from the later segment; then the interest model is fitted
@@ -11,7 +12,7 @@ run's folder, so that `--resume` goes on where a run was stopped.
 import json
 import shutil
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,14 +24,13 @@ from torch import Tensor
 from features.data.dataset import Dataset, load_dataset
 from features.data.validate import judge_texts
 from features.facts import fit_facts, refuse_no_numbers
-from features.histories import TEST, VALID, EventLog, Requests, read_log
+from features.histories import TEST, VALID, EventLog, Requests, read_log, type_weights
 from features.leakage import refuse_leakage
 from features.ranking import RankingFeatures
 from features.tokens import item_tokens
 from recsys.arrays import Bools, Ints
 from recsys.config import WORK, Config
 from recsys.errors import RecsysError
-from recsys.events import EVENT_TYPES
 from recsys.models.encoder import Tokens, load_encoder
 from recsys.models.interest import InterestModel
 from recsys.models.rankers import Ranker
@@ -125,7 +125,7 @@ def train(
         for prefix, result in fits.items():
             tracking.log_epochs(run_id, prefix, result.history)
         report = _report(recommender, prepared, fit_on)
-        version = _register(run_id, recommender, prepared, fit_on, report)
+        version = _register(run_id, up_to_date(prepared, recommender), prepared, fit_on, report)
     except BaseException:
         with suppress(RecsysError):  # the original error matters more than a failure to record it
             tracking.end_run(run_id, finished=False)
@@ -133,6 +133,14 @@ def train(
     tracking.end_run(run_id, finished=True)
     shutil.rmtree(WORK / "runs" / run_id, ignore_errors=True)
     return Trained(run_id, version, report)
+
+
+def up_to_date(prepared: Prepared, recommender: Recommender) -> Recommender:
+    """Return the same models over the counts, sources and histories of all events, the newest ones too."""
+    with stage("taking in the newest events"):
+        weights = type_weights(prepared.weights)
+        retriever = recommender.retriever.as_of(prepared.segments(PLANS["all"].refit), weights)
+    return replace(recommender, retriever=retriever)
 
 
 def prepare_dataset(dataset: Dataset, config: Config, seed: int) -> Prepared:
@@ -251,7 +259,6 @@ def assemble(
     if texts.segments:
         model.taste = _fit_taste(prepared, segments, texts.segments, facts.category)
         tastes = taste_vectors(model.taste, texts.segments)
-    weights = np.array([prepared.weights[name] for name in EVENT_TYPES], np.float32)
     context = FitContext(
         items,
         vectors,
@@ -259,7 +266,7 @@ def assemble(
         facts.category,
         model.taste,
         log=log,
-        weights=weights,
+        weights=type_weights(prepared.weights),
         has_clock=prepared.dataset.has_clock,
     )
     sources = {name: SOURCES[name].fit(context) for name, quota in config.sources.model_dump().items() if quota}
@@ -393,5 +400,5 @@ def _register(run_id: str, recommender: Recommender, prepared: Prepared, fit_on:
         folder = WORK / "runs" / run_id / "bundle"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        save_bundle(folder, recommender, prepared.tokenizer, prepared.segments(PLANS[fit_on].refit), about)
+        save_bundle(folder, recommender, prepared.tokenizer, prepared.segments(PLANS["all"].refit), about)
         return tracking.register(run_id, folder)

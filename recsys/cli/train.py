@@ -54,6 +54,10 @@ def train(
     trained = run(dataset, settings, name, seed, fit_on, resume)
     if trained.report:
         render(trained.report, Console())
+        click.echo(
+            f"these figures are of the models fitted on {fit_on}, with what was known then; the registered version has"
+        )
+        click.echo("the same models over the counts, candidate sources and histories of all events")
     click.echo(f"run {trained.run_id}")
     click.echo(f"registered models:/recsys/{trained.version}")
     model = f"--model models:/recsys/{trained.version}"

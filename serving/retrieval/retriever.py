@@ -16,14 +16,22 @@ import polars as pl
 import torch
 from numpy.typing import NDArray
 
-from features.facts import LATEST
-from features.histories import Histories
+from features.facts import LATEST, fit_facts
+from features.histories import EventLog, Histories
 from features.ranking import CATEGORICAL, RankingFeatures
 from recsys.arrays import Bools, Floats, Ints, distinct
 from recsys.config import Config
 from recsys.models.interest import HistoryBatch, InterestModel, UserTower, recency_buckets
 from serving.retrieval.index import VectorIndex
-from serving.retrieval.sources import Candidates, CandidateSource, Catalogue, RequestBatch, Scores, Sentences
+from serving.retrieval.sources import (
+    Candidates,
+    CandidateSource,
+    Catalogue,
+    FitContext,
+    RequestBatch,
+    Scores,
+    Sentences,
+)
 
 PURCHASE_INTEREST = "purchase"
 """The name under which the ranker gets the interest of the purchase head, in addition to the sources' scores."""
@@ -64,6 +72,25 @@ class Retriever:
     def restricted(self, available: Bools) -> "Retriever":
         """Return the same retriever for lists of `available` `[N]` items alone."""
         return replace(self, available=available)
+
+    def as_of(self, log: EventLog, weights: Floats) -> "Retriever":
+        """Return the same models over what the events of `log` tell: facts of the items, counts and candidate sources.
+
+        `weights` are those of events by type code.
+        """
+        facts = fit_facts(self.items, log, self.config.ranker.attributes)
+        known = FitContext(
+            self.items,
+            self.vectors,
+            self.tastes,
+            facts.category,
+            self.model.taste,
+            log=log,
+            weights=weights,
+            has_clock=self.has_clock,
+        )
+        sources = {name: type(source).fit(known) for name, source in self.sources.items()}
+        return replace(self, sources=sources, features=replace(self.features, facts=facts))
 
     @cached_property
     def catalogue(self) -> Catalogue:

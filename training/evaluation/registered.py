@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from features.data.dataset import Dataset
-from features.histories import EARLY, EventLog, read_log
+from features.histories import EARLY, EventLog, read_log, type_weights
 from recsys.bundle import read_config, verify
 from recsys.errors import RecsysError
 from recsys.progress import stage
 from recsys.registry import bundle_folder
 from serving.loading import Bundle, load_bundle, read_dataset
+from serving.recommender import Recommender
 from training.evaluation.baselines import fit_baselines
 from training.evaluation.evaluate import SPLIT_SEGMENTS, evaluate
 from training.evaluation.report import Report
@@ -39,16 +40,19 @@ def evaluate_model(folder: Path, model: str, split: str, with_baselines: bool) -
         )
     if not len(log.requests(SPLIT_SEGMENTS[split])):
         raise RecsysError(f"{folder}: split {split} has no events to measure on; see `recsys data check {folder}`")
-    retriever = bundle.recommender.retriever
+    recommender = bundle.recommender
     left_out: dict[str, int] = {}
-    if dataset.fingerprint != bundle.manifest["dataset_fingerprint"]:
+    if dataset.fingerprint == bundle.manifest["dataset_fingerprint"]:
+        recommender = _as_fitted(recommender, log.in_segments(*PLANS[fit_on].refit), dataset)
+    else:
         log, left_out = _after_the_fit(log, split, bundle, folder)
+    retriever = recommender.retriever
     baselines, skipped = (
         fit_baselines(retriever.config, retriever.items, dataset, log, fit_on) if with_baselines else ({}, {})
     )
     with stage(f"evaluating on {split}") as update:
         report = evaluate(
-            bundle.recommender,
+            recommender,
             log,
             split,
             dataset=dataset.info.name,
@@ -58,6 +62,13 @@ def evaluate_model(folder: Path, model: str, split: str, with_baselines: bool) -
             update=update,
         )
     return replace(report, skipped=skipped, left_out=left_out)
+
+
+def _as_fitted(recommender: Recommender, fitted: EventLog, dataset: Dataset) -> Recommender:
+    """Return the recommender as training evaluated it: a bundle's counts and sources hold all events, those of test too."""
+    with stage("going back to the events that were fitted"):
+        retriever = recommender.retriever.as_of(fitted, type_weights(dataset.info.event_weights))
+    return replace(recommender, retriever=retriever)
 
 
 def _after_the_fit(log: EventLog, split: str, bundle: Bundle, folder: Path) -> tuple[EventLog, dict[str, int]]:

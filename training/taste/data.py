@@ -7,10 +7,9 @@ Shapes: P pairs of request and target, L history positions, W impressions of a r
 
 import numpy as np
 
-from features.histories import EventLog
+from features.histories import EventLog, type_weights
 from recsys.arrays import Ints
 from recsys.config import Config
-from recsys.events import EVENT_TYPES
 from recsys.models.taste import SegmentVectors
 from training.interest.sequences import impression_table
 from training.taste.fit import TasteData
@@ -40,6 +39,6 @@ def prepare_taste(
         drawn=np.flatnonzero(counts),
         past=past[owners],
         targets=requests.targets[pairs],
-        weights=np.array([weights[name] for name in EVENT_TYPES], np.float32)[requests.types[pairs]],
+        weights=type_weights(weights)[requests.types[pairs]],
         impressions=np.where(index[:, None] >= 0, shown[index], -1),
     )
