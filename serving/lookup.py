@@ -42,6 +42,11 @@ class Lookup:
         """The longest history that is read."""
         return self.retriever.config.interest.max_history
 
+    def offered(self, item_id: str) -> int | None:
+        """Return the row of an item; None where the catalogue lacks it or no longer offers it."""
+        row, available = self.rows.get(item_id), self.retriever.available
+        return row if row is None or available is None or available[row] else None
+
     def past(self, user_id: str) -> list[PastEvent]:
         """Return the user's events as of the fit, oldest first; none for a user that the bundle does not know."""
         row = self.users.get(user_id)

@@ -76,7 +76,7 @@ class Service:
         return answer_in_groups(requests, lambda request: self._pending_list(snapshot, request), self._recommend_group)
 
     def rank_all(self, requests: Sequence[schemas.RankRequest]) -> list[schemas.RecommendResponse | Exception]:
-        """Return each request's candidates sorted by value and, separately, those that the model does not know; or its error."""
+        """Return each request's candidates sorted by value and, separately, those unknown or deleted; or its error."""
         snapshot = self.holder.snapshot
         return answer_in_groups(requests, lambda request: self._pending_rank(snapshot, request), self._rank_group)
 
@@ -92,7 +92,7 @@ class Service:
         """
         snapshot = self.holder.snapshot
         lookup = snapshot.lookup
-        row = lookup.rows.get(item_id)
+        row = lookup.offered(item_id)
         if row is None:
             raise UnknownItemError(f"item {item_id!r} is not in the catalogue; PUT /v1/items adds items")
         neighbours, cosines = lookup.retriever.similar(row, k)
@@ -143,9 +143,7 @@ class Service:
         Raises:
             UnknownItemError: the catalogue lacks it, or it was deleted before.
         """
-        lookup = self.holder.snapshot.lookup
-        available, row = lookup.retriever.available, lookup.rows.get(item_id)
-        if row is None or (available is not None and not available[row]):
+        if self.holder.snapshot.lookup.offered(item_id) is None:
             raise UnknownItemError(f"item {item_id!r} is not in the catalogue")
         return self._change([(item_id, None)])
 
@@ -225,8 +223,9 @@ class Service:
         now = self.clock() if time is None else time
         past = self._past(snapshot, request.user_id, request.history)
         lookup = snapshot.lookup
-        known = [lookup.rows[item] for item in request.candidates if item in lookup.rows]
-        unknown = [item for item in request.candidates if item not in lookup.rows]
+        rows = {item: lookup.offered(item) for item in request.candidates}
+        known = [row for row in rows.values() if row is not None]
+        unknown = [item for item, row in rows.items() if row is None]
         if request.history is not None:
             unknown = lookup.unknown(past) + unknown
         return Pending(

@@ -240,6 +240,9 @@ def test_a_deleted_item_is_in_no_list_until_it_is_put_again(client: TestClient, 
         item["item_id"] for item in client.get("/v1/items/i5/similar", params={"k": 40}).json()["items"]
     ]
     assert client.delete(f"/v1/items/{listed[0]}").status_code == 404
+    assert client.get(f"/v1/items/{listed[0]}/similar").status_code == 404
+    ranked = client.post("/v1/rank", json={"user_id": "u1", "candidates": listed[:2]})
+    assert ids(ranked) == listed[1:2] and ranked.json()["unknown_items"] == listed[:1]
     lookup = holder_of(tiny, store).snapshot.lookup
     assert lookup.retriever.available is not None and not lookup.retriever.available[lookup.rows[listed[0]]]
     client.put("/v1/items", json={"items": [{"item_id": listed[0], "title": "back"}]})
