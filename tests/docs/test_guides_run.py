@@ -17,14 +17,15 @@ from time import monotonic, sleep
 import polars as pl
 import pytest
 
-from features.data.dataset import load_dataset
+from features.data.dataset import Dataset, load_dataset
 from tests.command_line import run
 from tests.conftest import Shop
 from tests.docs.pages import PAGES, Page, words
 
 pytestmark = pytest.mark.slow
 
-GUIDES = [page for page in PAGES if str(page) in ("README.md", "docs/data.md", "docs/evaluation.md", "docs/serving.md")]
+READ = ("README.md", "docs/own-data.md", "docs/data.md", "docs/evaluation.md", "docs/serving.md")
+GUIDES = [page for page in PAGES if str(page) in READ]
 
 NOT_RUN = {
     r"make demo$": "takes minutes; its steps are those of tests/test_end_to_end.py",
@@ -102,7 +103,7 @@ class Terminal:
 
 @pytest.fixture(scope="module")
 def terminal(shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Terminal]:
-    """Return a folder with the shop, its registered model and, in `export`, files of another system."""
+    """Return a folder with the shop, its registered model and, in `export` and `my-shop`, files of other systems."""
     folder = tmp_path_factory.mktemp("reader")
     shutil.copytree(shop.dataset, folder / "shop")
     shutil.copy(shop.folder / "mlflow.db", folder)
@@ -111,11 +112,35 @@ def terminal(shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[T
     dataset.items.select("item_id", "title").write_csv(folder / "export/items.csv")
     events = dataset.events.select(pl.col("user_id").alias("visitorid"), "item_id", "event_type", "timestamp").collect()
     events.write_csv(folder / "export/events.csv")
+    write_shop_export(dataset, folder / "my-shop")
     terminal = Terminal(folder, shop.model)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         yield terminal
         terminal.close()
+
+
+def write_shop_export(dataset: Dataset, folder: Path) -> None:
+    """Write the files that docs/own-data.md shows: names, event types, prices and times as a shop system has them."""
+    folder.mkdir()
+    names = {
+        "item_id": "id",
+        "title": "name",
+        "description": "body_html",
+        "category": "product_type",
+        "brand": "vendor",
+    }
+    price = pl.format("${}", "price").alias("price")
+    dataset.items.select(*(pl.col(ours).alias(theirs) for ours, theirs in names.items()), price).write_csv(
+        folder / "products.csv"
+    )
+    events = dataset.events.filter(pl.col("event_type").is_in(["click", "purchase"])).select(
+        visitorid="user_id",
+        sku="item_id",
+        action=pl.col("event_type").replace("purchase", "transaction"),
+        ts=pl.col("timestamp") // 1000,
+    )
+    events.collect().write_csv(folder / "events.csv")
 
 
 def is_left_out(line: str) -> bool:
