@@ -111,7 +111,7 @@ def reading_of(frame: pl.LazyFrame, table: str, info: DatasetInfo, path: Path) -
         + [_all_numbers(pl.col(name)).alias(f"number {name}") for name in others]
     )
     try:
-        found: dict[str, Any] = frame.select(asked).collect().row(0, named=True) if asked else {}
+        found: dict[str, Any] = frame.select(asked).collect(engine="streaming").row(0, named=True) if asked else {}
     except (pl.exceptions.PolarsError, OSError) as error:
         raise unreadable(path, error) from error
     return Reading(
@@ -155,16 +155,17 @@ def typed(frame: pl.LazyFrame, table: str, reading: Reading, info: DatasetInfo) 
                 if name in TIMES
                 else _number(column, kind, name in reading.commas)
             )
-            casts += [value.cast(target, strict=False).alias(name), _raw(name, schema)]
+            whole = pl.when(value == value.floor()).then(value) if target == pl.Int32() else value
+            casts += [whole.cast(target, strict=False).alias(name), _raw(name, schema)]
     casts += [pl.col(name).str.strip_chars().cast(pl.Float64, strict=False) for name in reading.numbers]
     return frame.with_columns(casts)
 
 
 def _raw(name: str, schema: pl.Schema) -> pl.Expr:
-    """Return the text of a column, as the import kept it where it could not be read; null where a cell is empty."""
+    """Return the text of a column, as the import kept it where it could not be read; null where a cell may be empty and is."""
     text = pl.col(name).cast(pl.String)
     kept = [pl.col(f"_raw_{name}")] if f"_raw_{name}" in schema else []
-    stated = pl.when(values.bare(text).is_not_null()).then(text)
+    stated = text if name == "timestamp" else pl.when(values.bare(text).is_not_null()).then(text)
     return pl.coalesce(stated, *kept).alias(f"_raw_{name}")
 
 

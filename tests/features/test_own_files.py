@@ -121,6 +121,17 @@ def test_a_rating_that_is_no_number_is_refused(tmp_path: Path) -> None:
     assert "('5 stars')" in shop.notes
 
 
+def test_a_position_between_two_and_a_time_that_is_no_time_are_refused_with_their_texts(tmp_path: Path) -> None:
+    """Neither is rounded or taken for missing."""
+    events = "user_id,item_id,timestamp,position\nu1,a,1700000000,1.5\nu2,b,NULL,2.0\nu1,b,1700000000,\n"
+    shop = Imported(tmp_path, {"items.csv": ITEMS, "events.csv": events})
+    assert {violation.rule: violation.examples for violation in shop.checked.violations} == {
+        "unparsable timestamp": ["row 2 ('NULL')"],
+        "position is not a whole number from 1": ["row 1 ('1.5')"],
+    }
+    assert shop.column("events", "position") == [None, 2, None]
+
+
 def test_keys_that_come_late_in_json_lines_are_read(tmp_path: Path) -> None:
     """However many lines come before them."""
     lines = [f'{{"item_id": "i{row}", "title": "t {row}"}}' for row in range(10_001)]
