@@ -6,12 +6,13 @@ lists for all users; on stdout the tables, five example users and what to try ne
 
 import os
 import shutil
+import sqlite3
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import polars as pl
-import sqlalchemy as sa
 from rich.console import Console
 from rich.table import Table
 
@@ -68,11 +69,8 @@ def refuse_to_delete_others(folder: Path) -> None:
     database = folder / "mlflow.db"
     if not database.exists():
         return
-    runs = sa.table("runs", sa.column("name"))
-    engine = sa.create_engine(f"sqlite:///{database}")
-    with engine.connect() as store:
-        others = store.scalars(sa.select(runs.c.name).where(runs.c.name != RUN)).all()
-    engine.dispose()
+    with closing(sqlite3.connect(database)) as store:
+        others = [name for (name,) in store.execute("SELECT name FROM runs WHERE name != ?", (RUN,))]
     if others:
         raise RecsysError(
             f"{folder}: holds {len(others)} runs besides the demonstration's, for example {others[0]!r}, which would be deleted; "
