@@ -47,16 +47,10 @@ def _write_text(path: Path, text: str) -> None:
 
 def page(name: str, results: Mapping[FitOn, Results]) -> str:
     """Return the page of a data set."""
-    seeds = max(len(each.seeds) for each in results.values())
-    lines = [
-        f"# {name}",
-        "",
-        f"{'One seed' if seeds == 1 else f'Mean of {seeds} seeds'}. What is measured, and how, is in [Quality](README.md).",
-        "",
-    ]
+    lines = [f"# {name}", "", "What is measured, and how, is in [Quality](README.md).", ""]
     lines += table(SUMMARY, [summary(name, fit_on, each) for fit_on, each in results.items()])
     for fit_on, each in results.items():
-        lines += ["", f"## `--fit-on {fit_on}`", "", *section(name, each)]
+        lines += ["", f"## `--fit-on {fit_on}`", "", f"Seeds: {len(each.seeds)}.", "", *section(name, each)]
     return "\n".join(lines) + "\n"
 
 
