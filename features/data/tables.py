@@ -169,6 +169,11 @@ def _raw(name: str, schema: pl.Schema) -> pl.Expr:
     return pl.coalesce(stated, *kept).alias(f"_raw_{name}")
 
 
+def failed(column: str) -> pl.Expr:
+    """Return whether a value did not fit its column's type."""
+    return pl.col(column).is_null() & pl.col(f"_raw_{column}").is_not_null()
+
+
 def _number(column: pl.Expr, kind: pl.DataType, comma: bool) -> pl.Expr:
     return values.number(column, comma) if kind == pl.String() else column.cast(pl.Float64, strict=False)
 

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from features.data.formats import unreadable
 from features.data.markup import plain_items
-from features.data.tables import ROW, Tables, read_tables
+from features.data.tables import ROW, Tables, failed, read_tables
 from features.data.values import NAN_WORDS, NULL_WORDS
 from features.data.vocabulary import readability
 from recsys.config import PACKAGED_ENCODER
@@ -71,11 +71,6 @@ class Violation:
 def blank(column: str) -> pl.Expr:
     """Return whether a text column is null or only white space."""
     return pl.col(column).is_null() | (pl.col(column).str.strip_chars() == "")
-
-
-def failed(column: str) -> pl.Expr:
-    """Return whether a value did not fit its column's type."""
-    return pl.col(column).is_null() & pl.col(f"_raw_{column}").is_not_null()
 
 
 def wrong_id(table: str, column: str) -> Rule:

@@ -15,7 +15,7 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from features.data.formats import check_utf8, unreadable
-from features.data.tables import TIMES, reading_of, typed
+from features.data.tables import TIMES, failed, reading_of, typed
 from recsys.atomic import atomic_folder
 from recsys.errors import RecsysError, UsageError, first_problem, suggest
 from recsys.schema import TABLES, DatasetInfo
@@ -236,7 +236,7 @@ def _write_table(frame: pl.LazyFrame, table: str, info: DatasetInfo, path: Path)
 
 def _unread(ready: pl.LazyFrame, name: str) -> tuple[int, int, str]:
     """Return how many cells of a column could not be read, and row (from 0) and text of the first."""
-    failed = pl.col(name).is_null() & pl.col(f"_raw_{name}").is_not_null()
-    first = pl.col(f"_raw_{name}").filter(failed).first()
-    count, row, text = ready.select(failed.sum(), failed.arg_max().alias("row"), first.alias("text")).collect().row(0)
+    unread = failed(name)
+    first = pl.col(f"_raw_{name}").filter(unread).first()
+    count, row, text = ready.select(unread.sum(), unread.arg_max().alias("row"), first.alias("text")).collect().row(0)
     return int(count), int(row or 0), str(text)

@@ -6,7 +6,6 @@ other names are named with `--column ours=theirs`, event types with `--option ev
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
@@ -79,6 +78,7 @@ class FilesImporter(Importer):
     name = "files"
     description = "CSV, TSV, JSONL or Parquet files of items, events and users"
     options_model = FilesOptions
+    options: FilesOptions
     takes_columns = True
 
     def read(self, src: Path) -> Imported:
@@ -95,7 +95,7 @@ class FilesImporter(Importer):
         tables = {table: self._table(table, paths[table], frame) for table, frame in scanned.items()}
         events, notes = self._typed_events(tables["events"])
         info = read_info(src)
-        if self.options.no_timestamps:  # type: ignore[attr-defined]
+        if self.options.no_timestamps:
             info = info.model_copy(update={"timestamp": "ordinal"})
             notes.append(
                 "times: the order of the rows; splits follow it, and no feature of age, hour or window is computed"
@@ -120,11 +120,11 @@ class FilesImporter(Importer):
     def _table(self, table: str, path: Path, frame: pl.LazyFrame) -> _Table:
         names = self._names(frame.collect_schema().names(), table)
         frame = frame.rename({theirs: ours for ours, theirs in names.items()})
-        words = [word for word in self.options.empty_words.split(";") if word]  # type: ignore[attr-defined]
+        words = [word for word in self.options.empty_words.split(";") if word]
         if words:
             text = pl.col(pl.String)
             frame = frame.with_columns(pl.when(~text.str.strip_chars().is_in(words)).then(text))
-        if table == "events" and self.options.no_timestamps:  # type: ignore[attr-defined]
+        if table == "events" and self.options.no_timestamps:
             frame = frame.drop("timestamp", strict=False).with_row_index("timestamp")
         require(frame, path, [name for name in REQUIRED[table] if name != "event_type"])
         return _Table(path, frame, names)
@@ -197,8 +197,7 @@ class FilesImporter(Importer):
         return events.with_columns(event_type=self.event_of_rating(value)), [note]
 
     def _mapping(self) -> dict[str, str]:
-        options: Any = self.options
-        pairs = [part.partition("=") for part in options.event_mapping.split(";") if part.strip()]
+        pairs = [part.partition("=") for part in self.options.event_mapping.split(";") if part.strip()]
         wrong = [ours for _, _, ours in pairs if ours.strip() not in EVENT_TYPES]
         if wrong:
             raise RecsysError(
