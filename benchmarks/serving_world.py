@@ -79,7 +79,8 @@ def _recommender(items: int, users: int, events: int) -> tuple[Recommender, Even
         features=RankingFeatures(facts, True, feature_sources(SOURCES), ()),
         exclude_seen=False,
     )
-    data = ranking_data(retriever, log, log.requests(0, 1).select(np.arange(500)))
+    none = np.zeros(len(retriever.vectors), bool)
+    data = ranking_data(retriever, log, log.requests(0, 1).select(np.arange(500)), none)
     return Recommender(retriever, fit_ranker(data, retriever, seed=0), Reranker(config.lists)), log, tokenizer
 
 

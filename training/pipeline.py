@@ -177,7 +177,7 @@ def late_ranking_data(prepared: Prepared, fit_on: FitOn, folder: Path) -> tuple[
     """Return what `fit` fitted its ranker on, from the stages that it left in `folder`, and the retriever before it."""
     plan = PLANS[fit_on]
     _, _, early = _choose(prepared, plan, folder)
-    return ranking_data(early, prepared.log, ranker_requests(prepared, plan)), early
+    return ranking_data(early, prepared.log, ranker_requests(prepared, plan), _rehearsed(prepared)), early
 
 
 def _choose(prepared: Prepared, plan: FitPlan, folder: Path) -> tuple[InterestFit, CatalogueTexts, Retriever]:
@@ -232,7 +232,7 @@ def _fit_ranker(prepared: Prepared, early: Retriever, requests: Requests) -> Ran
             epochs = prepared.config.ranker.epochs
             update(0.5 + 0.5 * epoch / epochs, f"pass {epoch} of {epochs}")
 
-        data = ranking_data(early, prepared.log, requests, on_block)
+        data = ranking_data(early, prepared.log, requests, _rehearsed(prepared), on_block)
         held = latest_rows(len(requests))
         _, shown = impression_data(early, prepared.log, requests.select(np.arange(held.start, held.stop)))
         return fit_ranker(data, early, prepared.seed, shown, on_epoch)

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from features.data.dataset import load_dataset
+from features.histories import Requests
 from recsys.arrays import Bools, Floats
 from recsys.config import Config
 from recsys.models.text_vectors import text_vectors
@@ -33,15 +34,17 @@ class Rehearsed:
     prepared: Prepared
     hidden: Bools
     early: Retriever
+    requests: Requests
+    """Those that the ranker learns from."""
     data: RankingData
     late: Retriever
 
 
 def shop(folder: Path) -> Path:
-    """Write a dataset in which every item has events at all times."""
+    """Write a dataset in which every item has events at all times; users of odd numbers return to none."""
     head = "user_id,item_id,event_type,timestamp\n"
     rows = [
-        f"u{user},i{(3 * user + step * step) % ITEMS},click,{1_700_000_000 + 86_400 * step + 600 * user}\n"
+        f"u{user},i{(3 * user + step * (step + user % 2) // (1 + user % 2)) % ITEMS},click,{1_700_000_000 + 86_400 * step + 600 * user}\n"
         for user in range(USERS)
         for step in range(STEPS)
     ]
@@ -71,7 +74,11 @@ def rehearsed(tmp_path_factory: pytest.TempPathFactory) -> Rehearsed:
     found: dict[str, Any] = {}
 
     def no_ranker(prepared: Prepared, early: Retriever, requests: Any) -> None:
-        found.update(early=early, data=ranking_data(early, prepared.log, requests))
+        found.update(
+            early=early,
+            data=ranking_data(early, prepared.log, requests, pipeline._rehearsed(prepared)),
+            requests=requests,
+        )
 
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -104,6 +111,16 @@ def test_a_hidden_item_is_a_candidate_without_any_popularity(rehearsed: Rehearse
     others = rehearsed.data.present & ~rehearsed.hidden[rehearsed.data.candidates]
     assert rehearsed.data.dense[others][:, names.index("popularity")].all()
     assert not rehearsed.early.features.facts.events.counts[rehearsed.hidden].any()
+
+
+def test_what_a_user_has_met_never_looks_new(rehearsed: Rehearsed) -> None:
+    """A new item is in no history; the other items of the history stay candidates."""
+    log, requests = rehearsed.prepared.log, rehearsed.requests
+    past = log.histories(requests.users, requests.times, 6).items
+    met = (rehearsed.data.candidates[:, :, None] == past[:, None, :]).any(2) & rehearsed.data.present
+    assert met.any()
+    assert not rehearsed.early.exclude_seen
+    assert not (met & of_hidden(rehearsed)).any()
 
 
 def with_text_alone(retriever: Retriever, texts: torch.Tensor) -> Bools:

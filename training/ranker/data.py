@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.histories import EventLog, Requests
-from recsys.arrays import Bools, Floats, Ints, spans
+from recsys.arrays import Bools, Floats, Ints, distinct, spans
 from recsys.events import PURCHASE
 from serving.retrieval.retriever import BLOCK, OpenBatch, Retriever
 
@@ -62,16 +62,23 @@ class RankingData:
 
 
 def ranking_data(
-    retriever: Retriever, log: EventLog, requests: Requests, on_block: Callable[[int], None] = lambda done: None
+    retriever: Retriever,
+    log: EventLog,
+    requests: Requests,
+    hidden: Bools,
+    on_block: Callable[[int], None] = lambda done: None,
 ) -> RankingData:
     """Retrieve and describe the candidates of `requests`, exactly as serving would.
 
     A target that no source retrieves is left out: forced in, it would teach the ranker that an item
-    without scores is a sure hit.
+    without scores is a sure hit. Of the items that `retriever` takes for new, the `hidden` `[N]` ones, those in
+    the history are left out: nobody has met a new item, and what returns to lists is learned from the others.
     """
 
     def retrieved(batch: OpenBatch, rows: slice) -> Ints:
-        return retriever.candidates(batch, retriever.propose(batch), k=1)
+        items = retriever.candidates(batch, retriever.propose(batch), k=1)
+        met = (items[:, :, None] == batch.requests.histories.items[:, None, :]).any(2)
+        return distinct(np.where(met & hidden[items], -1, items))
 
     return _described(retriever, log, requests, retrieved, on_block)
 

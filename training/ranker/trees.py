@@ -1,4 +1,4 @@
-"""Fit the tree ranker: LambdaRank teachers per head, and the trees that learn their mean score.
+"""Fit the tree ranker: teachers per head, LambdaRank trees and a linear ranker, and the trees that learn their score.
 
 In: `RankingData`. Out: a `LightGbmRanker` whose scores are yet to be calibrated.
 
@@ -22,6 +22,7 @@ from recsys.models.rankers import LightGbmRanker
 from recsys.models.rankers.base import UNCHANGED
 from recsys.models.rankers.trees import tree_inputs
 from training.ranker.data import RankingData
+from training.ranker.linear import linear_scores
 
 SHARED = {"min_data_in_leaf": 50, "deterministic": True, "verbose": -1}
 TEACHING = SHARED | {
@@ -34,6 +35,9 @@ TEACHING = SHARED | {
     "lambda_l2": 5.0,
 }
 LEARNING = SHARED | {"objective": "regression", "learning_rate": 0.2}
+LINEAR_SHARE = 0.5
+"""Deviation of the linear ranker's scores in what is learned, as a share of that of the LambdaRank trees' mean."""
+
 HALF_WEIGHT = 10
 """Rank at which a candidate weighs half of the first one: what nobody will see need not be learned exactly."""
 
@@ -83,18 +87,24 @@ def fit_trees(data: RankingData, config: RankerConfig, seed: int) -> LightGbmRan
     Their number is fixed: a few hundred late requests are too few to choose it by.
     """
     rows = Rows.of(data)
-    return LightGbmRanker([_fit_head(rows, head, config, seed) for head in range(len(HEADS))], UNCHANGED)
+    trees = [_fit_head(data, rows, 0, config, seed)]
+    for head in range(1, len(HEADS)):
+        same = np.array_equal(rows.labels[:, head], rows.labels[:, 0])
+        trees.append(trees[0] if same else _fit_head(data, rows, head, config, seed))
+    return LightGbmRanker(trees, UNCHANGED)
 
 
-def _fit_head(rows: Rows, head: int, config: RankerConfig, seed: int) -> lightgbm.Booster:
+def _fit_head(data: RankingData, rows: Rows, head: int, config: RankerConfig, seed: int) -> lightgbm.Booster:
     shape = {"num_leaves": config.leaves, "seed": seed}
     if not rows.labels[:, head].any():
         return lightgbm.train(TEACHING | shape, _any_order(rows), 1)
     dataset, scores = rows.dataset(head), np.zeros(len(rows.inputs))
     for teacher in range(config.teachers):
         settings = TEACHING | shape | {"seed": config.teachers * seed + teacher}
-        scores += lightgbm.train(settings, dataset, config.trees).predict(rows.inputs)
-    return lightgbm.train(LEARNING | shape, rows.order(scores / config.teachers), config.trees)
+        scores += lightgbm.train(settings, dataset, config.trees).predict(rows.inputs) / config.teachers
+    linear = linear_scores(data, head)[data.present]
+    scores += LINEAR_SHARE * scores.std() / max(linear.std(), 1e-6) * linear
+    return lightgbm.train(LEARNING | shape, rows.order(scores), config.trees)
 
 
 def _any_order(rows: Rows) -> lightgbm.Dataset:
