@@ -17,6 +17,7 @@ from recsys.models.rankers import LightGbmRanker, Ranker, TorchRecRanker, value
 from serving.retrieval.retriever import Retriever
 from training.ranker import fit_ranker
 from training.ranker.data import RankingData
+from training.ranker.linear import linear_scores
 from training.ranker.neural import ranking_loss
 from training.ranker.trees import HALF_WEIGHT, Rows, fit_trees
 
@@ -96,6 +97,37 @@ def test_a_saved_ranker_is_read_back_the_same(ranker: Ranker, tmp_path: Path) ->
     again, probabilities = type(ranker).load(tmp_path), ranker.probabilities(*inputs())
     np.testing.assert_allclose(again.probabilities(*inputs()), probabilities, rtol=1e-6)
     np.testing.assert_array_equal(again.when_shown(probabilities), ranker.when_shown(probabilities))
+
+
+def test_linear_scores_order_by_the_feature_that_decides() -> None:
+    """Whatever the features' units are."""
+    data = some_data(0)
+    scores = linear_scores(replace(data, dense=data.dense * np.float32([100, 1, 0.01]) + np.float32(7)), 0)
+    assert (scores.argmax(1) == data.labels[..., 0].argmax(1)).mean() > 0.9
+    np.testing.assert_allclose(scores, linear_scores(data, 0), atol=0.05)
+
+
+def test_padding_neither_teaches_nor_shifts_a_linear_score() -> None:
+    """Its features are noise of another scale here."""
+    data = some_data(0)
+    noise = np.full((300, 2, 3), 1000, np.float32)
+    padded = RankingData(
+        np.pad(data.candidates, ((0, 0), (0, 2)), constant_values=-1),
+        np.concatenate([data.dense, noise], 1),
+        np.pad(data.categorical, ((0, 0), (0, 2), (0, 0))),
+        np.pad(data.labels, ((0, 0), (0, 2), (0, 0))),
+        np.pad(data.price, ((0, 0), (0, 2))),
+    )
+    np.testing.assert_allclose(linear_scores(padded, 0)[:, :6], linear_scores(data, 0), atol=1e-4)
+
+
+def test_heads_with_the_same_labels_are_fitted_once() -> None:
+    """Where every event counts for both."""
+    same, other = (
+        fit_trees(some_data(0), RankerConfig(trees=5), 0),
+        fit_trees(some_data(0, False), RankerConfig(trees=5), 0),
+    )
+    assert same.trees[0] is same.trees[1] and other.trees[0] is not other.trees[1]
 
 
 def test_calibration_is_a_line_of_the_log_odds(ranker: Ranker) -> None:
