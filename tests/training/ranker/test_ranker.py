@@ -102,7 +102,7 @@ def test_a_saved_ranker_is_read_back_the_same(ranker: Ranker, tmp_path: Path) ->
 def test_linear_scores_order_by_the_feature_that_decides() -> None:
     """Whatever the features' units are."""
     data = some_data(0)
-    scores = linear_scores(replace(data, dense=data.dense * np.float32([100, 1, 0.01]) + np.float32(7)), 0)
+    scores = linear_scores(replace(data, dense=data.dense * np.array([100, 1, 0.01], np.float32) + np.float32(7)), 0)
     assert (scores.argmax(1) == data.labels[..., 0].argmax(1)).mean() > 0.9
     np.testing.assert_allclose(scores, linear_scores(data, 0), atol=0.05)
 
