@@ -30,6 +30,12 @@ def grow(array: NDArray[Scalar], rows: int, fill: Any) -> NDArray[Scalar]:
     return grown
 
 
+def found_in(items: Ints, past: NDArray[np.integer]) -> Bools:
+    """Return which of `items` `[R, C]` are in their row of `past` `[R, L]`."""
+    found: Bools = (items[:, :, None] == past[:, None, :]).any(2)
+    return found
+
+
 def distinct(items: Ints) -> Ints:
     """Return each row's distinct items in ascending order, -1 padded to the longest row, or to one column."""
     ordered = np.sort(items, axis=1)

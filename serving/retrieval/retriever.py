@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from features.facts import LATEST, fit_facts
 from features.histories import EventLog, Histories
 from features.ranking import CATEGORICAL, RankingFeatures
-from recsys.arrays import Bools, Floats, Ints, distinct
+from recsys.arrays import Bools, Floats, Ints, distinct, found_in
 from recsys.config import Config
 from recsys.models.interest import HistoryBatch, InterestModel, UserTower, recency_buckets
 from serving.retrieval.index import VectorIndex
@@ -232,5 +232,4 @@ def _usable(proposed: Ints, past: NDArray[np.int32], exclude_seen: bool) -> Ints
     candidates = distinct(proposed)
     if not exclude_seen:
         return candidates
-    seen = (candidates[:, :, None] == past[:, None, :]).any(2)
-    return distinct(np.where(seen, -1, candidates))
+    return distinct(np.where(found_in(candidates, past), -1, candidates))

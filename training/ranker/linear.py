@@ -29,9 +29,11 @@ def linear_scores(data: RankingData, head: int) -> Floats:
     fitted, present = features[positive], torch.from_numpy(data.present[positive])
     labels = torch.from_numpy(data.labels[positive, :, head])
 
+    penalty = PENALTY / len(positive)
+
     def closure() -> Tensor:
         optimizer.zero_grad()
-        loss = (_listwise_loss(fitted @ weights, labels, present) + PENALTY * weights.square().sum()) / len(positive)
+        loss = listwise_loss(fitted @ weights, labels, present).mean() + penalty * weights.square().sum()
         loss.backward()
         return loss
 
@@ -46,7 +48,10 @@ def _standardised(data: RankingData) -> Floats:
     return (data.dense - present.mean(0)) / (present.std(0) + 1e-6) * data.present[:, :, None]
 
 
-def _listwise_loss(scores: Tensor, labels: Tensor, present: Tensor) -> Tensor:
-    """Return the sum over requests of the mean negative log share of their positives; all arguments are `[R, C]`."""
-    shares = F.log_softmax(scores.masked_fill(~present, float("-inf")), dim=1).masked_fill(~present, 0)
-    return -((shares * labels).sum(1) / labels.sum(1)).sum()
+def listwise_loss(scores: Tensor, labels: Tensor, present: Tensor) -> Tensor:
+    """Return the mean negative log share of each request's positives, `[R]` or `[R, 2]`; 0 without any.
+
+    `scores` and `labels` are `[R, C]` or `[R, C, 2]`; `present` tells candidates from padding.
+    """
+    shares = F.log_softmax(scores.masked_fill(~present, float("-inf")), dim=1).masked_fill(~present, 0.0)
+    return -(shares * labels).sum(1) / labels.sum(1).clamp(min=1)

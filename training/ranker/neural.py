@@ -18,6 +18,7 @@ from recsys.events import EVENT_TYPES
 from recsys.models.rankers import TorchRecRanker
 from serving.retrieval.retriever import Retriever
 from training.ranker.data import RankingData
+from training.ranker.linear import listwise_loss
 
 CALIBRATION_WEIGHT = 10.0
 """Weight of the pointwise loss relative to the listwise one; it alone sets the level of probabilities."""
@@ -74,8 +75,7 @@ def ranking_loss(ranker: TorchRecRanker, data: RankingData) -> Tensor:
     logits = ranker(torch.from_numpy(data.dense), torch.from_numpy(data.categorical))  # [R, C, 2]
     pointwise = F.binary_cross_entropy_with_logits(logits, labels, reduction="none")
     pointwise = (pointwise * present).sum() / present.sum()
-    share = F.log_softmax(logits.masked_fill(~present, float("-inf")), dim=1)
     positives = labels.sum(1)  # [R, 2]
-    listwise = -(share.masked_fill(~present, 0.0) * labels).sum(1) / positives.clamp(min=1)
+    listwise = listwise_loss(logits, labels, present)
     listwise = (listwise.sum(0) / (positives > 0).sum(0).clamp(min=1)).sum()
     return listwise + CALIBRATION_WEIGHT * pointwise
