@@ -21,6 +21,7 @@ from benchmarks.serving_world import bundle_of, log_of, topics_of
 from features.histories import EventLog
 from recsys.progress import console, stage
 from serving.batch import Job, Written, write_lists
+from serving.lists import FileOptions
 
 LOOKED_EVERY_S = 2.0
 
@@ -51,7 +52,7 @@ def timed(bundle: Path, catalogue: pl.DataFrame, log: EventLog, count: int, k: i
     users = log.user_ids[:count]
     job = Job.of("benchmark", bundle, "made up", k, users, log)
     with tempfile.TemporaryDirectory() as folder, stage(f"lists of {count:,} users") as update, PeakMemory() as memory:
-        written: Written = write_lists(job, catalogue, log, users, Path(folder) / "lists", False, update)
+        written: Written = write_lists(job, catalogue, log, users, Path(folder) / "lists", False, update, FileOptions())
     assert written.lists == count and not written.shorter
     return written.seconds, memory.peak / (1 << 30)
 

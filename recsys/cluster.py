@@ -21,7 +21,9 @@ def start_ray() -> None:
 
     if ray.is_initialized():
         return
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    # Ray puts the working directory first in the path of its workers; importing recsys imports what it may hide.
+    own_packages = {"worker_process_setup_hook": "recsys.packages.import_own"}
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "runtime_env": own_packages}
     if "RAY_ADDRESS" not in os.environ:
         quiet |= {"include_dashboard": False, "object_store_memory": 200 << 20}
     try:

@@ -1,8 +1,8 @@
-"""Recommendation lists for many users, on Ray Data: the job behind `recsys recommend`.
+"""Recommendation lists for many users: the job behind `recsys recommend`.
 
-In: a bundle, a dataset with the users' events so far, the users. Out: a folder of Parquet files with a
-row per position (`user_id, rank, item_id, score, interest, p_click, p_purchase`) and `_report.json`,
-complete or absent. A stopped run keeps what it wrote in a hidden folder next to it, for `--resume`.
+In: a bundle, a dataset with the users' events so far, the users. Out: a folder with the files of
+`serving.lists` and `_report.json`, complete or absent. A stopped run keeps what it wrote in a hidden
+folder next to it, for `--resume`. Few users are served in this process, many on Ray Data.
 """
 
 import hashlib
@@ -11,7 +11,7 @@ import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,8 +21,11 @@ import numpy as np
 import polars as pl
 from filelock import FileLock, Timeout
 
+from features.data.dataset import Dataset
 from features.data.formats import kind_of, scan
+from features.data.values import moment_of_text
 from features.histories import EventLog, Histories, read_log
+from recsys.arrays import Bools
 from recsys.atomic import atomic_file
 from recsys.bundle import read_config, verify
 from recsys.cluster import start_ray
@@ -30,26 +33,21 @@ from recsys.errors import RecsysError
 from recsys.progress import Update, stage
 from recsys.registry import bundle_folder, resolve
 from serving.encoding import EncodedItems
+from serving.filters import matching, read_conditions
+from serving.lists import REASONS, SCHEMA, FileOptions, lists_table, meanings, reasons_table, write_files
 from serving.loading import catalogue_ids, encode_new_items, load_bundle, read_dataset
-from serving.recommender import Ranking, Recommender, RecommendOptions
+from serving.recommender import ItemFilter, Recommender, RecommendOptions
 
 PART_USERS = 1024
-"""Users of one file, made by one actor in one go."""
+"""Users of one part, made in one go."""
+
+PARTS_ALONE = 8
+"""Up to so many parts are made in this process: one core has them before Ray and its actors have started."""
 
 EXAMPLES = 3
 REPORT = "_report.json"
 NEW_ITEMS = "new-items.npz"
 """Items that the bundle does not know, encoded once for all actors."""
-
-SCHEMA = {
-    "user_id": pl.String,
-    "rank": pl.Int32,
-    "item_id": pl.String,
-    "score": pl.Float32,
-    "interest": pl.Float32,
-    "p_click": pl.Float32,
-    "p_purchase": pl.Float32,
-}
 
 
 @dataclass(frozen=True)
@@ -66,12 +64,28 @@ class Job:
     count: int
     now: int
     """The moment of every request: just after the newest event."""
+    where: tuple[str, ...] = ()
+    """Conditions on the items, as `serving.filters.read_conditions` reads them."""
+    explain: bool = False
+    """Whether each item comes with reasons."""
 
     @classmethod
-    def of(cls, model: str, bundle: Path, fingerprint: str, k: int, users: list[str], log: EventLog) -> "Job":
+    def of(
+        cls,
+        model: str,
+        bundle: Path,
+        fingerprint: str,
+        k: int,
+        users: list[str],
+        log: EventLog,
+        *,
+        where: Sequence[str] = (),
+        explain: bool = False,
+    ) -> "Job":
         """Describe the job."""
         digest = hashlib.sha256("\n".join(users).encode()).hexdigest()
-        return cls(model, str(bundle.resolve()), fingerprint, k, digest, len(users), int(log.times.max(initial=0)) + 1)
+        now = int(log.times.max(initial=0)) + 1
+        return cls(model, str(bundle.resolve()), fingerprint, k, digest, len(users), now, tuple(where), explain)
 
 
 @dataclass(frozen=True)
@@ -81,6 +95,7 @@ class Written:
     model: str
     dataset: str
     k: int
+    where: list[str]
     users: int
     lists: int
     rows: int
@@ -89,62 +104,131 @@ class Written:
     unknown: int
     """Users without any event: their lists hold what is popular and new."""
     unknown_examples: list[str]
+    columns: dict[str, str]
+    """What each column of the files holds."""
     seconds: float
     resumed: bool
 
 
+def recommend_lists(
+    folder: Path,
+    model: str,
+    k: int,
+    out: Path,
+    *,
+    where: Sequence[str] = (),
+    explain: bool = False,
+    users_file: Path | None = None,
+    active_since: str | None = None,
+    files: FileOptions | None = None,
+    resume: bool = False,
+) -> Written:
+    """Write lists of the items that pass `where`, for users of the dataset in `folder`, into the folder `out`.
+
+    They are made for the users of `users_file`, else for all, and of these for those with an event since `active_since`.
+
+    Raises:
+        RecsysError: a file, a condition or a time cannot be read, nothing is left to list, or `write_lists` fails.
+    """
+    name = resolve(model)
+    bundle = bundle_folder(name)
+    manifest, config = verify(bundle), read_config(bundle)
+    dataset = read_dataset(folder, config, manifest["dataset_fingerprint"], model)
+    _allowed(dataset.items, where)
+    log = read_log(dataset, config, catalogue_ids(bundle, dataset.items))
+    users = _users(dataset, log, users_file, active_since)
+    job = Job.of(name, bundle, dataset.fingerprint, k, users, log, where=where, explain=explain)
+    with stage(f"writing {out}") as update:
+        return write_lists(job, dataset.items, log, users, out, resume, update, files or FileOptions())
+
+
 def write_lists(
-    job: Job, catalogue: pl.DataFrame, log: EventLog, users: list[str], out: Path, resume: bool, update: Update
+    job: Job,
+    catalogue: pl.DataFrame,
+    log: EventLog,
+    users: list[str],
+    out: Path,
+    resume: bool,
+    update: Update,
+    files: FileOptions,
 ) -> Written:
     """Write the lists of `users` into the new folder `out`; users without events in `log` get popular items.
 
     `log` is over the items of `serving.loading.catalogue_ids`.
 
     Raises:
-        RecsysError: `out` exists, another run is writing it, a stopped run belongs to a different job, or a worker failed.
+        RecsysError: `out` exists, another run is writing it, a stopped run belongs to a different job, a worker failed,
+            or the files cannot be written.
     """
     start, work = time.monotonic(), out.resolve().with_name(f".{out.resolve().name}.partial")
     with _alone(out, work):
         resumed = _prepare(job, catalogue, log, users, out, work, resume)
-        parts = range(-(-len(users) // PART_USERS))
-        todo = [part for part in parts if not _part(work / "lists", part).exists()]
+        parts = [_part(work / "parts", part) for part in range(-(-len(users) // PART_USERS))]
+        todo = [number for number, part in enumerate(parts) if not part.exists()]
         done = len(parts) - len(todo)
         for _ in _made(job, work, todo):
             done += 1
             update(done / len(parts), f"{min(done * PART_USERS, len(users)):,} of {len(users):,} users")
         known = set(log.user_ids)
         unknown = [user for user in users if user not in known]
-        written = _report(job, work / "lists", unknown, resumed, time.monotonic() - start)
+        _write(job, catalogue, parts, work / "lists", files)
+        written = _report(job, parts, files, unknown, resumed, time.monotonic() - start)
+        with atomic_file(work / "lists" / REPORT) as temporary:
+            temporary.write_text(json.dumps(asdict(written), indent=1) + "\n", encoding="utf-8")
         os.replace(work / "lists", out)
         shutil.rmtree(work)
     return written
 
 
-def recommend_lists(
-    folder: Path, model: str, k: int, out: Path, users_file: Path | None = None, resume: bool = False
-) -> Written:
-    """Write lists for the users of `users_file`, or all of the dataset, into the folder `out`."""
-    name = resolve(model)
-    bundle = bundle_folder(name)
-    manifest, config = verify(bundle), read_config(bundle)
-    dataset = read_dataset(folder, config, manifest["dataset_fingerprint"], model)
-    log = read_log(dataset, config, catalogue_ids(bundle, dataset.items))
+def _users(dataset: Dataset, log: EventLog, users_file: Path | None, active_since: str | None) -> list[str]:
+    """Return the users of the file, or of the dataset, that were active since a time."""
     listed = dataset.users["user_id"].to_list() if dataset.users is not None else []
     users = read_users(users_file) if users_file else list(dict.fromkeys([*log.user_ids, *listed]))
-    job = Job.of(name, bundle, dataset.fingerprint, k, users, log)
-    with stage(f"writing {out}") as update:
-        return write_lists(job, dataset.items, log, users, out, resume, update)
+    if active_since is None:
+        return users
+    since = moment_of_text(active_since)
+    if since is None or not dataset.has_clock:
+        reason = "the dataset has no clock" if since else "is no time, write for example 2026-01-31"
+        raise RecsysError(f"--active-since {active_since}: {reason}")
+    last = log.times[log.offsets[1:] - 1]
+    active = {user for user, time in zip(log.user_ids, last.tolist(), strict=True) if time >= since}
+    kept = [user for user in users if user in active]
+    if not kept:
+        raise RecsysError(
+            f"--active-since {active_since}: none of {len(users):,} users has an event since; name an earlier time"
+        )
+    return kept
+
+
+def _allowed(catalogue: pl.DataFrame, where: Sequence[str]) -> Bools:
+    """Return a mask of the items that pass `where`.
+
+    Raises:
+        RecsysError: a condition cannot be read, or no item passes.
+    """
+    allowed = matching(catalogue, read_conditions(where, catalogue.schema, "--where "), "--where ")
+    if not allowed.any():
+        raise RecsysError(
+            f"--where {' --where '.join(where)}: none of {len(allowed):,} items passes; relax a condition"
+        )
+    return allowed
 
 
 class ListMaker:
-    """An actor: loads the bundle once and makes one part after another."""
+    """Loads the bundle once and makes one part after another; an actor on Ray."""
 
     def __init__(self, job: Job, work: Path) -> None:
         self.job, self.work = job, work
-        encoded = EncodedItems.load(work / NEW_ITEMS)
-        bundle = load_bundle(Path(job.bundle), pl.read_parquet(work / "catalogue.parquet"), encoded)
+        catalogue = pl.read_parquet(work / "catalogue.parquet")
+        bundle = load_bundle(Path(job.bundle), catalogue, EncodedItems.load(work / NEW_ITEMS))
         self.recommender = bundle.recommender
-        self.ids = np.array(self.recommender.retriever.items["item_id"].to_list())
+        ids = self.recommender.retriever.items["item_id"]
+        self.ids = np.array(ids.to_list())
+        filters = None
+        if job.where:
+            passing = catalogue.filter(_allowed(catalogue, job.where))["item_id"]
+            filters = ItemFilter(" ".join(job.where), ids.is_in(passing.implode()).to_numpy())
+        self.options = RecommendOptions(job.k, filters, explain=job.explain)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Make the lists of part `row["part"]`; a failure is returned instead of raised, so that the other parts continue."""
@@ -159,27 +243,12 @@ class ListMaker:
         stored = pl.read_parquet(_part(self.work / "histories", part))
         length = self.recommender.retriever.config.interest.max_history
         histories = stored_histories(stored, length, self.job.now)
-        ranking = self.recommender.recommend(histories, RecommendOptions(self.job.k))
-        with atomic_file(_part(self.work / "lists", part)) as temporary:
-            lists_table(stored["user_id"].to_list(), ranking, self.ids).write_parquet(temporary)
-
-
-def lists_table(users: list[str], ranking: Ranking, ids: np.ndarray) -> pl.DataFrame:
-    """Return a row per position of the lists of `users`."""
-    present = ranking.items >= 0
-    rows, positions = np.nonzero(present)
-    return pl.DataFrame(
-        {
-            "user_id": pl.Series(np.array(users, dtype=object)[rows], dtype=pl.String),
-            "rank": positions + 1,
-            "item_id": pl.Series(ids[ranking.items[present]], dtype=pl.String),
-            "score": ranking.score[present],
-            "interest": ranking.interest[present],
-            "p_click": ranking.p_click[present],
-            "p_purchase": ranking.p_purchase[present],
-        },
-        schema_overrides=SCHEMA,
-    )
+        ranking = self.recommender.recommend(histories, self.options)
+        lists = lists_table(stored["user_id"].to_list(), ranking, self.ids)
+        if self.job.explain:
+            lists = lists.hstack(reasons_table(self.recommender.retriever, histories, ranking, self.ids))
+        with atomic_file(_part(self.work / "parts", part)) as temporary:
+            lists.write_parquet(temporary)
 
 
 def histories_of(recommender: Recommender, log: EventLog, rows: list[int], now: int) -> Histories:
@@ -243,14 +312,14 @@ def _prepare(
     note = work / "job.json"
     if note.exists():
         before = json.loads(note.read_text(encoding="utf-8"))
-        differing = [name for name, value in asdict(job).items() if before.get(name) != value]
+        differing = [name for name, value in json.loads(json.dumps(asdict(job))).items() if before.get(name) != value]
         if not resume:
             raise RecsysError(f"{out}: a previous run did not finish; continue it with --resume, or remove {work}")
         if differing:
             raise RecsysError(f"{out}: --resume needs the same job, but {', '.join(differing)} differ; remove {work}")
         return True
     shutil.rmtree(work, ignore_errors=True)
-    for name in ("histories", "lists"):
+    for name in ("histories", "parts"):
         (work / name).mkdir(parents=True)
     catalogue.write_parquet(work / "catalogue.parquet")
     encode_new_items(Path(job.bundle), catalogue).save(work / NEW_ITEMS)
@@ -289,9 +358,27 @@ def _histories(log: EventLog, rows: list[int], now: int, length: int) -> Histori
 
 
 def _made(job: Job, work: Path, todo: list[int]) -> Iterator[int]:
-    """Have actors make the parts `todo`; yield each once it is written, and raise at the end if any failed."""
+    """Make the parts `todo`; yield each once it is written, and raise at the end if any failed."""
     if not todo:
         return
+    alone = len(todo) <= PARTS_ALONE and "RAY_ADDRESS" not in os.environ
+    failures = []
+    for row in _made_alone(job, work, todo) if alone else _made_on_ray(job, work, todo):
+        if row["failure"]:
+            failures.append(f"part {row['part']}: {row['failure']}")
+        else:
+            yield int(row["part"])
+    if failures:
+        raise RecsysError(f"{len(failures)} of {len(todo)} parts failed, {failures[0]}; the others are kept: --resume")
+
+
+def _made_alone(job: Job, work: Path, todo: list[int]) -> Iterator[dict[str, Any]]:
+    maker = ListMaker(job, work)
+    for part in todo:
+        yield maker({"part": part})
+
+
+def _made_on_ray(job: Job, work: Path, todo: list[int]) -> Iterator[dict[str, Any]]:
     start_ray()
     import ray
 
@@ -304,24 +391,32 @@ def _made(job: Job, work: Path, todo: list[int]) -> Iterator[int]:
         compute=ray.data.ActorPoolStrategy(size=size),
         num_cpus=1,
     )
-    failures = []
     try:
-        for row in made.iter_rows():
-            if row["failure"]:
-                failures.append(f"part {row['part']}: {row['failure']}")
-            else:
-                yield int(row["part"])
+        yield from made.iter_rows()
     except ray.exceptions.RayError as error:
-        failures.append(str(error).strip().splitlines()[-1])
-    if failures:
-        raise RecsysError(f"{len(failures)} of {len(todo)} parts failed, {failures[0]}; the others are kept: --resume")
+        yield {"part": "of an actor", "failure": str(error).strip().splitlines()[-1]}
 
 
-def _report(job: Job, folder: Path, unknown: list[str], resumed: bool, seconds: float) -> Written:
-    """Count what was written and write `_report.json` next to it."""
+def _write(job: Job, catalogue: pl.DataFrame, parts: list[Path], folder: Path, files: FileOptions) -> None:
+    """Write the files of the lists in `parts` into the new `folder`."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    try:
+        write_files(parts, folder, files, job.model, catalogue)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        reason = (str(error).splitlines() or [repr(error)])[0]
+        raise RecsysError(
+            f"{folder}: {reason}; the lists are made, free the disk and write them with --resume"
+        ) from error
+
+
+def _report(
+    job: Job, parts: list[Path], files: FileOptions, unknown: list[str], resumed: bool, seconds: float
+) -> Written:
+    """Count what is in `parts`."""
     lengths: Counter[int] = Counter()
-    for part in range(-(-job.count // PART_USERS)):
-        counts = pl.read_parquet(_part(folder, part), columns=["user_id"]).group_by("user_id").len()
+    for part in parts:
+        counts = pl.read_parquet(part, columns=["user_id"]).group_by("user_id").len()
         lengths.update(counts["len"].to_list())
     listed = lengths.total()
     shorter = {
@@ -331,23 +426,21 @@ def _report(job: Job, folder: Path, unknown: list[str], resumed: bool, seconds: 
     }
     if job.count > listed:
         shorter["no item was left"] = job.count - listed
-    rows = sum(length * count for length, count in lengths.items())
-    written = Written(
+    return Written(
         model=job.model,
         dataset=job.dataset,
         k=job.k,
+        where=list(job.where),
         users=job.count,
         lists=listed,
-        rows=rows,
+        rows=sum(length * count for length, count in lengths.items()),
         shorter=shorter,
         unknown=len(unknown),
         unknown_examples=unknown[:EXAMPLES],
+        columns=meanings([*SCHEMA, *(REASONS if job.explain else ()), *files.extras]),
         seconds=round(seconds, 1),
         resumed=resumed,
     )
-    with atomic_file(folder / REPORT) as temporary:
-        temporary.write_text(json.dumps(asdict(written), indent=1) + "\n", encoding="utf-8")
-    return written
 
 
 def _part(folder: Path, part: int) -> Path:

@@ -145,7 +145,7 @@ def test_every_user_has_a_full_list_of_distinct_items(inside: Shop, tmp_path: Pa
     lists = pl.read_parquet(tmp_path / "lists" / "*.parquet")
     assert (written.lists, written.rows) == (1500, 18000) == (lists["user_id"].n_unique(), lists.height)
     assert not lists.select("user_id", "item_id").is_duplicated().any()
-    two = recommend_lists(inside.dataset, inside.model, 3, tmp_path / "two", tmp_path / "users.txt")
+    two = recommend_lists(inside.dataset, inside.model, 3, tmp_path / "two", users_file=tmp_path / "users.txt")
     assert (two.rows, two.lists) == (6, 2)
 
 

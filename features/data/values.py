@@ -96,6 +96,12 @@ def moment(text: pl.Expr, unit: str | None) -> pl.Expr:
     )
 
 
+def moment_of_text(text: str) -> int | None:
+    """Return a time that a person wrote, such as `2026-01-31`, as microseconds since 1970 (UTC); None where it is no time."""
+    moments: pl.Series = pl.select(moment(pl.lit(text), None)).to_series()
+    return moments.item()
+
+
 def moment_of_number(column: pl.Expr, unit: str | None) -> pl.Expr:
     """Return numbers, or texts of digits, as microseconds since 1970; null where that lies before 1990 or after 2100."""
     if unit is None:

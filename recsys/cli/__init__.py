@@ -13,6 +13,7 @@ from recsys import __version__
 from recsys.cli import data, keys, models, serve, train
 from recsys.cli.common import Commands
 from recsys.errors import RecsysError
+from recsys.packages import require_complete
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -28,6 +29,7 @@ def cli() -> None:
       recsys recommend shop --k 20 --out lists
       recsys serve
     """
+    require_complete()
 
 
 for command in (data.data, train.train, models.evaluate, models.recommend, serve.serve, keys.keys):

@@ -1,10 +1,14 @@
 """`recsys evaluate` and `recsys recommend`: measure a model, and write its lists."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from recsys.cli.common import MODEL, File, Folder, in_a_folder, require_dataset
+
+if TYPE_CHECKING:
+    from serving.lists import Extra, Format
 
 
 @click.command()
@@ -43,22 +47,69 @@ def evaluate(dataset: Path, model: str, split: str, json_file: Path | None, base
 @click.option(
     "--users", type=File, help="File of user ids (a table with user_id, or one id per line).  [default: all users]"
 )
+@click.option("--active-since", metavar="TIME", help="Only users with an event since, for example 2026-01-31.")
+@click.option(
+    "--where",
+    multiple=True,
+    metavar="CONDITION",
+    help="Only items with NAME=VALUE, NAME>=NUMBER or NAME<=NUMBER; all conditions must hold, of several values of one NAME one.",
+)
+@click.option(
+    "--format",
+    "file_format",
+    type=click.Choice(["parquet", "csv", "jsonl"]),
+    default="parquet",
+    show_default=True,
+    help="Kind of the files.",
+)
+@click.option(
+    "--add", multiple=True, type=click.Choice(["title", "model", "written_at"]), help="A further column; repeatable."
+)
+@click.option("--explain", is_flag=True, help="Add reasons: the nearest items of the history, the strongest features.")
 @click.option("--resume", is_flag=True, help="Continue a run that was stopped.")
-def recommend(dataset: Path, model: str, k: int, out: Path, users: Path | None, resume: bool) -> None:
+def recommend(
+    *,
+    dataset: Path,
+    model: str,
+    k: int,
+    out: Path,
+    users: Path | None,
+    active_since: str | None,
+    where: tuple[str, ...],
+    file_format: "Format",
+    add: "tuple[Extra, ...]",
+    explain: bool,
+    resume: bool,
+) -> None:
     """Write a ranked list for every user of DATASET.
 
-    Writes Parquet files and a _report.json. The folder appears when all lists are complete. The work runs on Ray:
-    on the cluster at RAY_ADDRESS, or on all cores of this machine.
+    Writes the lists, as one file where they are few, and a _report.json, which also says what each column holds. The
+    folder appears when all lists are complete. Many users are shared among the cores of this machine, or of the cluster
+    at RAY_ADDRESS.
 
     \b
     Examples:
       recsys recommend shop --k 20 --out lists
       recsys recommend shop --k 20 --out lists --resume
+      recsys recommend shop --out mail --format csv --add title --active-since 2026-01-31
+      recsys recommend shop --out offers --where category=Tents --where "price<=100" --explain
     """
     require_dataset(dataset)
     from serving.batch import recommend_lists
+    from serving.lists import FileOptions
 
-    written = recommend_lists(dataset, model, k, out, users, resume)
+    written = recommend_lists(
+        dataset,
+        model,
+        k,
+        out,
+        where=where,
+        explain=explain,
+        users_file=users,
+        active_since=active_since,
+        files=FileOptions(file_format, add),
+        resume=resume,
+    )
     click.echo(f"{out}: {written.rows:,} rows, lists for {written.lists:,} of {written.users:,} users")
     if written.unknown:
         examples = ", ".join(written.unknown_examples)

@@ -3,18 +3,12 @@
 In: a `Ranking` of one request. Out: `RankedItem`s of `serving.api.schemas`.
 """
 
-import numpy as np
-
 from features.histories import Histories
 from recsys.arrays import Floats
 from serving.api import schemas
 from serving.lookup import Lookup
+from serving.reasons import nearest_items, strongest_features
 from serving.recommender import Ranking
-
-NEAREST = 3
-"""Events of the history that are given as reasons for an item."""
-STRONGEST = 5
-"""Features that are given as reasons for an item."""
 
 
 def listed_items(lookup: Lookup, histories: Histories, ranking: Ranking) -> list[schemas.RankedItem]:
@@ -39,20 +33,14 @@ def listed_items(lookup: Lookup, histories: Histories, ranking: Ranking) -> list
 
 
 def _reasons(lookup: Lookup, histories: Histories, row: int, contributions: Floats) -> schemas.Reasons:
-    """Return the events of the history nearest to the item `row`, and the features with the largest `contributions` `[F]`."""
+    """Return the reasons for the item `row`, whose features contributed `contributions` `[F]`."""
     retriever = lookup.retriever
-    past = np.unique(histories.items[0])
-    past = past[(past >= 0) & (past < len(lookup.ids))]
-    similarities = retriever.vectors[past] @ retriever.vectors[row]
-    order = np.argsort(-similarities, kind="stable")[:NEAREST]
     nearest = [
-        schemas.SimilarItem(item_id=lookup.ids[item], title=lookup.titles[item], similarity=float(similarity))
-        for item, similarity in zip(past[order], similarities[order], strict=True)
+        schemas.SimilarItem(item_id=lookup.ids[item], title=lookup.titles[item], similarity=similarity)
+        for item, similarity in nearest_items(retriever, histories.items[0], row)
     ]
-    names = retriever.feature_names
-    strongest = [
-        schemas.Contribution(feature=names[index], log_odds=float(contributions[index]))
-        for index in np.argsort(-np.abs(contributions), kind="stable")[:STRONGEST]
-        if contributions[index]
+    features = [
+        schemas.Contribution(feature=name, log_odds=log_odds)
+        for name, log_odds in strongest_features(retriever.feature_names, contributions)
     ]
-    return schemas.Reasons(nearest=nearest, features=strongest)
+    return schemas.Reasons(nearest=nearest, features=features)

@@ -10,9 +10,9 @@ from fastapi.responses import JSONResponse
 from recsys.errors import RecsysError
 from serving.api import schemas
 from serving.api.access.limits import RETRY_AFTER
-from serving.api.filters import FilterError
 from serving.api.service import BadTimeError, UnknownItemError
 from serving.columns import UnfitError
+from serving.filters import FilterError
 from serving.store.store import StoreError
 
 MAX_PROBLEMS = 20

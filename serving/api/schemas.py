@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from features.data.markup import plain
 from recsys.schema import ID_PATTERN, ITEM_COLUMNS, MAX_ID
+from serving.filters import Between, Condition
 from serving.lookup import PastEvent
 
 MAX_CANDIDATES = 1000
@@ -112,6 +113,14 @@ class Filters(Body):
         Field(max_length=20),
     ] = {}
     """Any other column of the items: a value, several values, or a range; of a column of lists, an element."""
+
+    def conditions(self) -> dict[str, Condition]:
+        """Return the conditions by column, as `serving.filters` represents them."""
+        stated = {name: getattr(self, name) for name in ("category", "brand", "price") if getattr(self, name)}
+        return {
+            name: Between(value.min, value.max) if isinstance(value, Range) else value
+            for name, value in {**self.attributes, **stated}.items()
+        }
 
 
 class RecommendRequest(ListRequest):

@@ -16,11 +16,11 @@ from recsys.arrays import Ints
 from recsys.errors import RecsysError
 from serving.api import schemas
 from serving.api.answers import listed_items
-from serving.api.filters import matching
 from serving.api.live import ModelHolder, Snapshot
 from serving.api.metrics import Metrics
 from serving.api.pending import Pending, RankKey, answer_in_groups, join_histories, join_sentences
 from serving.columns import refuse_unfit
+from serving.filters import matching
 from serving.loading import read_sentences
 from serving.lookup import PastEvent
 from serving.recommender import ItemFilter, Ranking, RecommendOptions
@@ -274,7 +274,12 @@ class Service:
 
     def _filter(self, snapshot: Snapshot, filters: schemas.Filters) -> ItemFilter:
         name, items = filters.model_dump_json(), snapshot.lookup.retriever.items
-        return self._remembered(snapshot, "filter", name, lambda: ItemFilter(name, matching(items, filters)))
+        return self._remembered(
+            snapshot,
+            "filter",
+            name,
+            lambda: ItemFilter(name, matching(items, filters.conditions(), "filters.attributes.")),
+        )
 
     def _remembered(self, snapshot: Snapshot, kind: str, key: str, make: Callable[[], T]) -> T:
         """Return the value cached for `key` and this snapshot, computing it on a miss."""

@@ -1,22 +1,27 @@
 """Lists for many users: complete or not there, the same as anywhere, and going on after a kill."""
 
+import errno
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 from filelock import FileLock
 
+import serving.batch
 from features.histories import EventLog
 from recsys.errors import RecsysError
-from serving.batch import Job, Written, histories_of, lists_table, read_users, write_lists
+from serving.batch import Job, Written, histories_of, read_users, write_lists
+from serving.lists import FileOptions, lists_table
 from serving.loading import load_bundle
 from serving.recommender import RecommendOptions
 from tests.worlds import DAY, START, log_of, tiny_bundle
@@ -25,6 +30,9 @@ pytestmark = pytest.mark.slow
 
 USERS = [f"u{user}" for user in range(12)] + ["unknown"]
 EVENTS = [(f"u{u}", f"i{(3 * u + s * s) % 35}", "click", 5 * s + u % 5) for u in range(12) for s in range(5)]
+
+
+PLAIN = FileOptions()
 
 
 def quiet(share: float, note: str = "") -> None:
@@ -49,17 +57,27 @@ def write(bundle: Path, log: EventLog, monkeypatch: pytest.MonkeyPatch) -> Calla
     monkeypatch.setattr("serving.batch.PART_USERS", 5)
     catalogue = pl.read_parquet(bundle / "items.parquet")
 
-    def run(out: Path, resume: bool = False, k: int = 7, users: list[str] = USERS) -> Written:
-        job = Job.of("tiny", bundle, "-", k, users, log)
-        return write_lists(job, catalogue, log, users, out, resume, quiet)
+    def run(
+        out: Path, resume: bool = False, k: int = 7, users: list[str] = USERS, files: FileOptions = PLAIN, **job: Any
+    ) -> Written:
+        described = Job.of("tiny", bundle, "-", k, users, log, **job)
+        return write_lists(described, catalogue, log, users, out, resume, quiet, files)
 
     return run
 
 
+@pytest.mark.parametrize("parts_alone", [0, 8])
 def test_lists_are_those_of_the_recommender_and_the_report_counts_them(
-    write: Callable[..., Written], bundle: Path, log: EventLog, tmp_path: Path
+    write: Callable[..., Written],
+    bundle: Path,
+    log: EventLog,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    parts_alone: int,
 ) -> None:
-    """A part per five users, no other files, and why the lists are shorter than requested."""
+    """On Ray and without: a file per part where they are many rows, no others, and why the lists are shorter than requested."""
+    monkeypatch.setattr("serving.batch.PARTS_ALONE", parts_alone)
+    monkeypatch.setattr("serving.lists.ONE_FILE_ROWS", 100)
     written = write(tmp_path / "lists", k=50)
     assert (written.users, written.lists, written.rows, list(written.shorter.values())) == (13, 13, 520, [13])
     assert "40 items were left" in next(iter(written.shorter))
@@ -81,6 +99,17 @@ def test_lists_are_those_of_the_recommender_and_the_report_counts_them(
     assert written_lists.select("user_id", "rank", "item_id").equals(expected.select("user_id", "rank", "item_id"))
 
 
+def _only(part: int) -> Callable[..., Iterator[int]]:
+    """Return what makes parts, and fails where others than `part` are to be made."""
+    make = serving.batch._made
+
+    def made(job: Job, work: Path, todo: list[int]) -> Iterator[int]:
+        assert todo == [part]
+        return make(job, work, todo)
+
+    return made
+
+
 def test_a_failed_run_is_kept_and_goes_on_with_the_same_job_alone(
     write: Callable[..., Written], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -96,16 +125,15 @@ def test_a_failed_run_is_kept_and_goes_on_with_the_same_job_alone(
     with pytest.raises(RecsysError, match=r"1 of 3 parts failed, part 2: .*--resume") as raised:
         write(out, resume=True)
     assert "\n" not in str(raised.value) and not out.exists()
-    assert sorted(path.name for path in (work / "lists").iterdir()) == ["part-00000.parquet", "part-00001.parquet"]
+    assert sorted(path.name for path in (work / "parts").iterdir()) == ["part-00000.parquet", "part-00001.parquet"]
     histories.write_bytes(content)
     with pytest.raises(RecsysError, match="continue it with --resume, or remove"):
         write(out)
     with pytest.raises(RecsysError, match="needs the same job, but k differ"):
         write(out, resume=True, k=3)
-    kept = {path: path.stat().st_mtime_ns for path in (work / "lists").glob("*.parquet")}
+    monkeypatch.setattr("serving.batch._made", _only(2))
     written = write(out, resume=True)
     assert written.lists == 13 and written.resumed and not work.exists()
-    assert all((out / path.name).stat().st_mtime_ns == at for path, at in kept.items())
 
 
 def test_a_killed_run_goes_on(bundle: Path, log: EventLog, tmp_path: Path) -> None:
@@ -115,9 +143,9 @@ def test_a_killed_run_goes_on(bundle: Path, log: EventLog, tmp_path: Path) -> No
         "from tests.worlds import log_of\n"
         "serving.batch.PART_USERS = 1\n"
         "bundle, out, resume = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3] == 'resume'\n"
-        "users, log = [f'u{n}' for n in range(400)], log_of(t.EVENTS, 40)\n"
+        "users, log = [f'u{n}' for n in range(60)], log_of(t.EVENTS, 40)\n"
         "job = serving.batch.Job.of('tiny', bundle, '-', 7, users, log)\n"
-        "serving.batch.write_lists(job, pl.read_parquet(bundle / 'items.parquet'), log, users, out, resume, t.quiet)\n"
+        "serving.batch.write_lists(job, pl.read_parquet(bundle / 'items.parquet'), log, users, out, resume, t.quiet, t.PLAIN)\n"
     )
     out = tmp_path / "lists"
 
@@ -126,7 +154,7 @@ def test_a_killed_run_goes_on(bundle: Path, log: EventLog, tmp_path: Path) -> No
         return subprocess.Popen(command, start_new_session=True, cwd=Path(__file__).parents[2])
 
     first = start("fresh")
-    parts = tmp_path / ".lists.partial" / "lists"
+    parts = tmp_path / ".lists.partial" / "parts"
     while len(list(parts.glob("*.parquet"))) < 3 and first.poll() is None:
         time.sleep(0.01)
     os.killpg(first.pid, signal.SIGKILL)
@@ -134,7 +162,83 @@ def test_a_killed_run_goes_on(bundle: Path, log: EventLog, tmp_path: Path) -> No
     assert not out.exists()
     assert start("resume").wait(timeout=200) == 0
     lists = pl.read_parquet(out / "*.parquet")
-    assert lists["user_id"].n_unique() == 400 and lists.height == 2800
+    assert lists["user_id"].n_unique() == 60 and lists.height == 420
+
+
+def read(path: Path) -> pl.DataFrame:
+    """Return a file of lists, whatever its format."""
+    if path.suffix == ".parquet":
+        return pl.read_parquet(path)
+    return pl.read_csv(path) if path.suffix == ".csv" else pl.read_ndjson(path)
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv", "jsonl"])
+def test_every_format_holds_the_same_lists_in_one_file_with_the_columns_asked_for(
+    write: Callable[..., Written], bundle: Path, tmp_path: Path, kind: Any
+) -> None:
+    """And the report says what each column holds."""
+    plain, out = tmp_path / "plain", tmp_path / "lists"
+    write(plain)
+    written = write(out, explain=True, files=FileOptions(kind, ("title", "model", "written_at")))
+    assert sorted(path.name for path in out.iterdir()) == ["_report.json", f"part-00000.{kind}"]
+    lists, expected = read(out / f"part-00000.{kind}"), read(plain / "part-00000.parquet")
+    same = ["user_id", "rank", "item_id"]
+    assert lists.select(same).cast(pl.String).equals(expected.select(same).cast(pl.String))
+    assert np.allclose(lists["score"], expected["score"], rtol=1e-4)
+    assert list(written.columns) == lists.columns and all(written.columns.values())
+    titles = pl.read_parquet(bundle / "items.parquet").select("item_id", "title")
+    assert lists.select("item_id", "title").join(titles, on=["item_id", "title"], how="anti").is_empty()
+    assert lists["model"].unique().to_list() == ["tiny"] and lists["written_at"].n_unique() == 1
+
+
+def test_parquet_says_what_its_columns_hold(write: Callable[..., Written], tmp_path: Path) -> None:
+    """In its own metadata, for whoever gets the file alone."""
+    written = write(tmp_path / "lists")
+    metadata = pl.read_parquet_metadata(tmp_path / "lists" / "part-00000.parquet")
+    assert json.loads(metadata["columns"]) == written.columns
+
+
+def test_reasons_are_of_the_users_history_and_readable_in_csv(
+    write: Callable[..., Written], log: EventLog, tmp_path: Path
+) -> None:
+    """An unknown user has no nearest items."""
+    write(tmp_path / "lists", explain=True, files=FileOptions("csv"))
+    lists = read(tmp_path / "lists" / "part-00000.csv")
+    past = {f"i{(3 * 4 + s * s) % 35}" for s in range(5)}
+    own = lists.filter(pl.col("user_id") == "u4")["nearest"]
+    assert {item for text in own for item in text.split("|")} <= past and own.str.split("|").list.len().max() == 3
+    assert set(lists.filter(pl.col("user_id") == "unknown")["nearest"]) <= {None, ""}
+    strongest = json.loads(lists["features"][0])
+    assert strongest and set(strongest[0]) == {"feature", "log_odds"}
+
+
+def test_lists_hold_only_items_that_pass_every_condition(
+    write: Callable[..., Written], bundle: Path, tmp_path: Path
+) -> None:
+    """The dataset's items of today decide."""
+    items = pl.read_parquet(bundle / "items.parquet")
+    brand, price = str(items["brand"][0]), float(np.median(items["price"]))
+    write(tmp_path / "lists", k=50, where=[f"brand={brand}", f"price<={price}"])
+    passing = items.filter((pl.col("brand") == brand) & (pl.col("price") <= price))["item_id"]
+    listed = read(tmp_path / "lists" / "part-00000.parquet")["item_id"]
+    assert set(listed) == set(passing) and 0 < len(passing) < items.height
+
+
+def test_a_full_disk_loses_no_list(
+    write: Callable[..., Written], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """--resume writes what had been made."""
+    with monkeypatch.context() as patch:
+        patch.setattr("serving.lists.WRITERS", {"parquet": _no_space})
+        with pytest.raises(RecsysError, match=r"No space left.*--resume"):
+            write(tmp_path / "lists")
+    monkeypatch.setattr("serving.batch.ListMaker", None)
+    assert write(tmp_path / "lists", resume=True).lists == 13
+
+
+def _no_space(lists: pl.DataFrame, path: Path) -> None:
+    path.write_bytes(b"PAR1")
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_two_runs_do_not_write_one_folder(write: Callable[..., Written], tmp_path: Path) -> None:

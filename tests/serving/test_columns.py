@@ -8,9 +8,9 @@ import pytest
 from fastapi.testclient import TestClient
 
 from serving.api.app import create_app
-from serving.api.filters import FilterError, matching
 from serving.api.schemas import Filters
 from serving.columns import items_table
+from serving.filters import FilterError, matching
 from serving.store.store import Store
 from tests.worlds import client_of, holder_of, with_columns
 
@@ -100,4 +100,4 @@ def test_a_truth_value_is_no_number() -> None:
     """Neither true nor false."""
     for value in (True, False):
         with pytest.raises(FilterError):
-            matching(pl.DataFrame({"price": [0.0, 1.0]}), Filters(attributes={"price": value}))
+            matching(pl.DataFrame({"price": [0.0, 1.0]}), Filters(attributes={"price": value}).conditions(), "")

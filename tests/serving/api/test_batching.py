@@ -13,10 +13,10 @@ from fastapi.testclient import TestClient
 from features.histories import Histories
 from serving.api.app import create_app
 from serving.api.batching import MicroBatcher
-from serving.api.filters import FilterError
 from serving.api.metrics import Metrics
 from serving.api.schemas import RankRequest, RecommendRequest, RecommendResponse
 from serving.api.service import Service
+from serving.filters import FilterError
 from serving.recommender import Ranking, Recommender
 from serving.store.impressions import ImpressionLog
 from serving.store.store import Store, StoredEvent
