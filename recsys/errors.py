@@ -1,5 +1,7 @@
 """Errors that users see as one line instead of a traceback."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -20,6 +22,28 @@ class UsageError(RecsysError):
     """Wrong usage of a command (exit code 2)."""
 
     exit_code = 2
+
+
+class Problems:
+    """Collects problems, so that a user hears of all at once and not of one per run."""
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+
+    @contextmanager
+    def noted(self) -> Iterator[None]:
+        """Note the error that ends the body, and go on after it."""
+        try:
+            yield
+        except RecsysError as error:
+            self._lines.append(str(error))
+
+    def raise_any(self) -> None:
+        """Raise RecsysError with what was noted: a line for each problem."""
+        if len(self._lines) == 1:
+            raise RecsysError(self._lines[0])
+        if self._lines:
+            raise RecsysError("\n  ".join([f"{len(self._lines)} problems:", *self._lines]))
 
 
 def suggest(unknown: str, known: list[str]) -> str:

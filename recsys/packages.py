@@ -49,7 +49,7 @@ def require_complete() -> None:
         raise RecsysError(
             f"{DISTRIBUTION} is installed without faiss; `pip install '{DISTRIBUTION}[cpu]'`, or [gpu] where there is CUDA"
         )
-    builds = [name for name in ("fbgemm-gpu", "fbgemm-gpu-cpu") if _installed(name)]
+    builds = [name for name in ("fbgemm-gpu", "fbgemm-gpu-cpu") if installed(name)]
     if len(builds) != 1:
         cpu = _requirement("fbgemm-gpu-cpu")
         raise RecsysError(
@@ -62,7 +62,8 @@ def require_complete() -> None:
         )
 
 
-def _installed(distribution: str) -> bool:
+def installed(distribution: str) -> bool:
+    """Return whether a distribution is installed."""
     try:
         return bool(metadata.version(distribution))
     except metadata.PackageNotFoundError:

@@ -18,9 +18,9 @@ from mlflow.types.schema import Array, ColSpec, DataType, ParamSchema, ParamSpec
 from packaging.requirements import Requirement
 from packaging.version import Version
 
+from recsys.packages import DISTRIBUTION, installed
 from recsys.registry import CHAMPION, EXPERIMENT, MODEL_NAME, OWN_ARTIFACTS, OWN_STORE, mlflow_client
 
-DISTRIBUTION = "recsys-text"
 HARDWARE_EXTRAS = ("cpu", "gpu")
 """The extras of which one is installed; the other extras are not needed to recommend."""
 CODE = ("recsys", "features", "serving")
@@ -150,22 +150,15 @@ def requirements() -> list[str]:
 
 
 def _carries_torchrec() -> bool:
-    return not _installed(CUDA_FBGEMM)
+    return not installed(CUDA_FBGEMM)
 
 
 def _dependencies(distribution: str, extras: tuple[str, ...]) -> list[Requirement]:
     """Return the dependencies of an installed distribution, and those of `extras` that are installed."""
     every = [Requirement(line) for line in metadata.requires(distribution) or []]
     plain = [one for one in every if one.marker is None or one.marker.evaluate({"extra": ""})]
-    optional = [one for one in every if one not in plain and _installed(one.name)]
+    optional = [one for one in every if one not in plain and installed(one.name)]
     return plain + [one for one in optional if any(str(one.marker) == f'extra == "{extra}"' for extra in extras)]
-
-
-def _installed(distribution: str) -> bool:
-    try:
-        return bool(metadata.version(distribution))
-    except metadata.PackageNotFoundError:
-        return False
 
 
 def _pinned(requirement: Requirement) -> str:

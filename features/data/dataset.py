@@ -66,7 +66,11 @@ def load_dataset(folder: Path, on_invalid: Literal["error", "quarantine"] = "err
         more = f" ({len(errors) - 1} more rules are violated: `recsys data check {folder}`)" if len(errors) > 1 else ""
         raise RecsysError(f"{folder}/{errors[0].line()}{more}")
     if on_invalid == "quarantine":
-        tables = _quarantine(tables, errors)
+        tables, rejected = _quarantine(tables, errors)
+        for table, rows in rejected.items():
+            name, noun = tables.paths[table].name, "row" if rows.height == 1 else "rows"
+            kept_in = folder / QUARANTINE / f"{table}.parquet"
+            console.print(f"{name}: {rows.height:,} {noun} left out, kept in {kept_in}")
     items = _public(tables, "items").collect()
     absent = [pl.lit(None, kind).alias(name) for name, kind in ITEM_COLUMNS.items() if name not in items.columns]
     attributes = [name for name in items.columns if name not in ITEM_COLUMNS]
@@ -81,6 +85,17 @@ def load_dataset(folder: Path, on_invalid: Literal["error", "quarantine"] = "err
     )
 
 
+def quarantine_invalid(folder: Path) -> dict[str, pl.DataFrame]:
+    """Write the rows that violate a rule to `folder/quarantine`; return them by table, each with the name of its `rule`.
+
+    Raises:
+        RecsysError: the dataset cannot be read, or nothing is left of it.
+    """
+    tables = prepare(read_tables(folder))
+    errors = [violation for violation in violations(tables) if violation.severity == "error"]
+    return _quarantine(tables, errors)[1] if errors else {}
+
+
 def _public(tables: Tables, table: str) -> pl.LazyFrame:
     """Return the contract's columns in the contract's order, then the file's others, without helpers."""
     frame = tables.frames[table]
@@ -89,14 +104,17 @@ def _public(tables: Tables, table: str) -> pl.LazyFrame:
     return frame.select(*known, *(name for name in names if name not in known and not name.startswith("_")))
 
 
-def _quarantine(tables: Tables, errors: list[Violation]) -> Tables:
-    """Move rejected rows to the quarantine folder and return the others; events of rejected items go with them."""
+def _quarantine(tables: Tables, errors: list[Violation]) -> tuple[Tables, dict[str, pl.DataFrame]]:
+    """Write rejected rows to the quarantine folder; return the others and these; events of rejected items go with them."""
+    every = {}
     for table in tables.frames:  # items come before the events on them
         own = [rule for rule in rules(tables) if rule.table == table and rule.severity == "error"]
         rule = pl.coalesce(*(pl.when(rule.broken).then(pl.lit(rule.name)) for rule in own))
         judged = tables.frames[table].with_columns(rule=rule)
         rejected = collect(tables, table, judged.filter(pl.col("rule").is_not_null()))
         _write_rejected(tables, table, rejected)
+        if rejected.height:
+            every[table] = rejected
         kept = judged.filter(pl.col("rule").is_null()).drop("rule")
         tables = replace(tables, frames=tables.frames | {table: kept})
         if table == "items":
@@ -104,7 +122,7 @@ def _quarantine(tables: Tables, errors: list[Violation]) -> Tables:
     for table in ("items", "events"):
         if not collect(tables, table, tables.frames[table].select(pl.len())).item():
             raise RecsysError(f"{tables.paths[table]}: every row violates a rule ({errors[0].line()}); nothing is left")
-    return tables
+    return tables, every
 
 
 def _write_rejected(tables: Tables, table: str, rejected: pl.DataFrame) -> None:
@@ -116,5 +134,3 @@ def _write_rejected(tables: Tables, table: str, rejected: pl.DataFrame) -> None:
     path.parent.mkdir(exist_ok=True)
     with atomic_file(path) as temporary:
         rejected.drop("_known_item", strict=False).write_parquet(temporary)
-    name, rows = tables.paths[table].name, "row" if rejected.height == 1 else "rows"
-    console.print(f"{name}: {rejected.height:,} {rows} left out, kept in {path}")

@@ -1,7 +1,8 @@
-"""Scan a file by what its name says: Parquet, CSV, TSV or JSON lines, plain or as `.gz`; and say why one cannot be read.
+"""Scan a file by what its name says: Parquet, CSV, TSV, `.dat` or JSON lines, plain or as `.gz`; and say why one cannot be read.
 
 In: a path. Out: a lazy frame; columns of CSV and TSV are text. CSV quotes fields as RFC 4180 says, with the separator that its first
-line has most of. In TSV a quotation mark is a character like others (`3/4"`), unless it encloses the whole field.
+line has most of. In TSV a quotation mark is a character like others (`3/4"`), unless it encloses the whole field. `.dat` is
+TSV where its first line has tabs or `::`, else CSV.
 """
 
 import codecs
@@ -12,15 +13,19 @@ import json
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import polars as pl
 
 from recsys.errors import RecsysError
 
-KINDS = {".parquet": "parquet", ".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+KINDS = {".parquet": "parquet", ".csv": "csv", ".tsv": "tsv", ".dat": "dat", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 SEPARATORS = ",;\t|"
 """Of CSV, the first of equals."""
+COLONS = "::"
+"""What `.dat` may have instead of a tab."""
+UNIT = "\x1f"
+"""The separator that stands for `::` where one character is needed."""
 SHOWN = 60
 """Characters of an example."""
 UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -57,12 +62,22 @@ def scan(path: Path) -> pl.LazyFrame:
 
 
 def _scan_delimited(path: Path) -> pl.LazyFrame:
-    quote = None if kind_of(path) == "tsv" else '"'
-    frame = pl.scan_csv(path, separator=separator_of(path), infer_schema=False, quote_char=quote)
-    if quote is None:
+    mark, source = separator_of(path), cast(Any, path)
+    if mark == COLONS:
+        with _opened(path) as file:
+            source, mark = file.read().replace(COLONS.encode(), UNIT.encode()), UNIT
+    quoted = _is_quoted(path)
+    frame = pl.scan_csv(source, separator=mark, infer_schema=False, quote_char='"' if quoted else None)
+    if not quoted:
         frame = frame.rename(lambda name: name.strip('"'))
         return frame.with_columns(_without_quotes(pl.col(name)) for name in frame.collect_schema().names())
     return frame
+
+
+def _is_quoted(path: Path) -> bool:
+    """Return whether quotation marks enclose fields that hold the separator."""
+    kind = kind_of(path)
+    return kind == "csv" or (kind == "dat" and separator_of(path) not in ("\t", COLONS))
 
 
 def _without_quotes(text: pl.Expr) -> pl.Expr:
@@ -74,11 +89,13 @@ def _without_quotes(text: pl.Expr) -> pl.Expr:
 
 
 def separator_of(path: Path) -> str:
-    """Return what separates the fields of a CSV or TSV file."""
+    """Return what separates the fields of a CSV, TSV or `.dat` file."""
     if kind_of(path) == "tsv":
         return "\t"
     with _opened(path) as file:
         outside = "".join(file.readline().decode("utf-8-sig").split('"')[::2])
+    if kind_of(path) == "dat" and COLONS in outside:
+        return COLONS
     return max(SEPARATORS, key=lambda mark: (outside.count(mark), -SEPARATORS.index(mark)))
 
 
@@ -109,39 +126,92 @@ def check_utf8(path: Path) -> None:
 def unreadable(path: Path, error: Exception) -> RecsysError:
     """Return the error for a file whose content is not what its name says, with the first line where that shows."""
     kind = "parquet" if path.is_dir() else kind_of(path)
+    find = {"parquet": lambda _: None, "jsonl": _broken_line}.get(str(kind), _long_row)
     with suppress(OSError, EOFError, UnicodeDecodeError, csv.Error):
-        found = {"csv": _long_row, "tsv": _long_row, "jsonl": _broken_line}.get(str(kind), lambda _: None)(path)
+        found = find(path)
         if found:
             return RecsysError(f"{path}: {found}")
     reason = (str(error).splitlines() or [repr(error)])[0]
     return RecsysError(f"{path}: cannot be read as {kind} ({reason}); write the file again")
 
 
-def _long_row(path: Path) -> str | None:
-    """Return what is wrong with the first row of a CSV or TSV file that has more fields than the first line."""
-    separator, quoted = separator_of(path), kind_of(path) != "tsv"
-    rows = csv.reader(_lines(path), delimiter=separator, quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE)
-    names = next(rows, [])
+def without_broken_lines(path: Path, folder: Path) -> tuple[Path, Path]:
+    """Return a file in `folder` with the rows of `path`, and one with its lines that are no rows; Parquet stays as it is.
+
+    Raises:
+        RecsysError: the file is not UTF-8.
+    """
+    kind = "parquet" if path.is_dir() else kind_of(path)
+    name = path.name.partition(".")[0]
+    clean, broken = folder / f"{name}.{'jsonl' if kind == 'jsonl' else 'csv'}", folder / f"{name}.broken"
+    if kind == "parquet":
+        return path, broken
+    check_utf8(path)
+    with clean.open("w", encoding="utf-8", newline="") as good, broken.open("w", encoding="utf-8") as bad:
+        if kind == "jsonl":
+            for line in _lines(path):
+                (bad if _json_problem(line) else good).write(line)
+        else:
+            rows = _rows(path)
+            _, names = next(rows, (0, []))
+            writer = csv.writer(good)
+            writer.writerow(names)
+            for _, row in rows:
+                if len(row) > len(names):
+                    bad.write(separator_of(path).join(row).replace("\n", " ") + "\n")
+                else:
+                    writer.writerow(row)
+    if not broken.stat().st_size:
+        broken.unlink()
+    return clean, broken
+
+
+def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Yield the rows of a CSV, TSV or `.dat` file with the number of the line on which each ends."""
+    mark, lines = separator_of(path), _lines(path)
+    if mark == COLONS:
+        mark, lines = UNIT, (line.replace(COLONS, UNIT) for line in lines)
+    rows = csv.reader(lines, delimiter=mark, quoting=csv.QUOTE_MINIMAL if _is_quoted(path) else csv.QUOTE_NONE)
     for row in rows:
+        yield rows.line_num, row
+
+
+def _long_row(path: Path) -> str | None:
+    """Return what is wrong with the first row of a CSV, TSV or `.dat` file that has more fields than the first line."""
+    separator, rows = separator_of(path), _rows(path)
+    _, names = next(rows, (0, []))
+    for line, row in rows:
         if len(row) > len(names):
-            way_out = (
-                f"put fields that hold {separator!r} in quotation marks" if quoted else "remove tabs inside fields"
-            )
+            mark = "tabs" if separator == "\t" else repr(separator)
+            quoted = f"put fields that hold {mark} in quotation marks"
+            hint = quoted if _is_quoted(path) else f"remove {mark} inside fields"
             text = separator.join(row)[:SHOWN]
-            return f"line {rows.line_num} has {len(row)} fields, the first line {len(names)} ({text!r}); {way_out}"
+            return f"line {line} has {len(row)} fields, the first line {len(names)} ({text!r}); {hint}"
     return None
 
 
 def _broken_line(path: Path) -> str | None:
     """Return what is wrong with the first line of a JSONL file that is no JSON object."""
-    for number, line in enumerate(_lines(path), start=1):
-        try:
-            fine = not line.strip() or isinstance(json.loads(line, parse_constant=_refuse), dict)
-        except ValueError as error:
-            return f"line {number} is not JSON ({error}: {line.strip()[:SHOWN]!r}); correct the line"
-        if not fine:
-            return f"line {number} is no JSON object ({line.strip()[:SHOWN]!r}); write one object a line"
-    return None
+    found = ((number, line, _json_problem(line)) for number, line in enumerate(_lines(path), start=1))
+    return next(
+        (
+            f"line {number} {problem[0]} ({line.strip()[:SHOWN]!r}); {problem[1]}"
+            for number, line, problem in found
+            if problem
+        ),
+        None,
+    )
+
+
+def _json_problem(line: str) -> tuple[str, str] | None:
+    """Return what is wrong with a line that is no JSON object, and what to do."""
+    if not line.strip():
+        return None
+    try:
+        value = json.loads(line, parse_constant=_refuse)
+    except ValueError as error:
+        return f"is not JSON: {error}", "correct the line"
+    return None if isinstance(value, dict) else ("is no JSON object", "write one object a line")
 
 
 def _refuse(word: str) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from features.importers.amazon import AmazonImporter
 from features.importers.base import Importer, ImportReport, without_duplicates, write_dataset
@@ -9,24 +10,30 @@ from features.importers.files import FilesImporter
 from features.importers.mind import MindImporter
 from features.importers.movielens import MovieLensImporter
 from features.importers.recbole import RecBoleImporter
-from recsys.errors import RecsysError, UsageError, suggest
+from features.importers.remote import local_copy
+from features.importers.sql import SqlImporter
+from recsys.errors import UsageError, suggest
 
 IMPORTERS: dict[str, type[Importer]] = {
     importer.name: importer
-    for importer in (FilesImporter, MovieLensImporter, MindImporter, AmazonImporter, RecBoleImporter)
+    for importer in (FilesImporter, SqlImporter, MovieLensImporter, MindImporter, AmazonImporter, RecBoleImporter)
 }
 
 
 def import_dataset(
     fmt: str,
-    src: Path,
+    src: str | Path,
     out: Path,
     *,
     columns: Mapping[str, str] | None = None,
     options: Mapping[str, str] | None = None,
     drop_duplicates: bool = False,
+    quarantine: bool = False,
 ) -> ImportReport:
-    """Read `src` in the format `fmt` and write the dataset folder `out`; equal events are kept unless they are to be dropped.
+    """Read `src`, a path or an address such as `s3://bucket/folder`, in the format `fmt` and write the dataset folder `out`.
+
+    Equal events are kept unless they are to be dropped. What cannot be read or violates a rule is an error, or goes to
+    the folder `quarantine` in `out`.
 
     Raises:
         UsageError: an unknown format.
@@ -34,8 +41,8 @@ def import_dataset(
     """
     if fmt not in IMPORTERS:
         raise UsageError(f"unknown format {fmt!r}{suggest(fmt, list(IMPORTERS))}")
-    if not src.exists():
-        raise RecsysError(f"{src}: no such file or folder")
     importer = IMPORTERS[fmt]
-    imported = importer(importer.parse_options(options or {}), columns).read(src)
-    return write_dataset(without_duplicates(imported) if drop_duplicates else imported, out)
+    with TemporaryDirectory() as scratch, local_copy(str(src)) as folder:
+        reader = importer(importer.parse_options(options or {}), columns, Path(scratch), quarantine)
+        imported = reader.read(folder)
+        return write_dataset(without_duplicates(imported) if drop_duplicates else imported, out, quarantine)

@@ -5,6 +5,7 @@ In: files in some format. Out: `Imported`, lazy frames in the contract's columns
 """
 
 import json
+import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -14,11 +15,15 @@ from typing import Any, ClassVar, Literal
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from features.data.dataset import QUARANTINE, quarantine_invalid
 from features.data.formats import check_utf8, unreadable
-from features.data.tables import TIMES, failed, reading_of, typed
-from recsys.atomic import atomic_folder
+from features.data.tables import ROW, TIMES, failed, reading_of, typed
+from recsys.atomic import atomic_file, atomic_folder
 from recsys.errors import RecsysError, UsageError, first_problem, suggest
 from recsys.schema import TABLES, DatasetInfo
+
+SAMPLE = 3
+"""Rows of each table that the report shows."""
 
 
 class Options(BaseModel):
@@ -46,6 +51,8 @@ class Imported:
     """What was left out, changed or decided, one line each."""
     paths: Mapping[str, Path] = field(default_factory=dict)
     """The file of each table, where one file is one table."""
+    broken_lines: Mapping[str, Path] = field(default_factory=dict)
+    """By the names of files, where their lines are that are no rows, when these are to be left out."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +63,8 @@ class ImportReport:
     events: int
     users: int
     notes: list[str]
+    samples: dict[str, pl.DataFrame]
+    """The first rows of each table as they were written."""
 
 
 class Importer(ABC):
@@ -68,14 +77,24 @@ class Importer(ABC):
     takes_columns: ClassVar[bool] = False
     """Whether the format's columns can be named by the user."""
 
-    def __init__(self, options: Options | None = None, columns: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        options: Options | None = None,
+        columns: Mapping[str, str] | None = None,
+        scratch: Path = Path(),
+        keeps_unread: bool = False,
+    ) -> None:
         """`columns` maps the contract's column names to those of the source, where it has its own.
+
+        With `keeps_unread`, what is no row, or is not known, is not refused: it goes to the quarantine. `scratch` is a
+        folder for what lies between source and dataset.
 
         Raises:
             UsageError: the format has columns of its own, and none can be named.
         """
         self.options = options or self.options_model()
         self.columns = dict(columns or {})
+        self.scratch, self.keeps_unread = scratch, keeps_unread
         if self.columns and not self.takes_columns:
             raise UsageError(f"--column: the columns of {self.name} are known; use it with files or recbole")
 
@@ -184,33 +203,70 @@ def without_duplicates(imported: Imported) -> Imported:
     return replace(imported, events=distinct.lazy(), notes=[*imported.notes, note])
 
 
-def write_dataset(imported: Imported, out: Path) -> ImportReport:
-    """Write the dataset folder `out`, completely or not at all.
+def write_dataset(imported: Imported, out: Path, quarantine: bool = False) -> ImportReport:
+    """Write the dataset folder `out`, completely or not at all; with `quarantine`, invalid rows are in a folder of their own.
 
     Raises:
         RecsysError: `out` is not empty, or the source cannot be read to its end.
     """
-    counts, notes = {}, list(imported.notes)
+    notes = list(imported.notes)
     frames = {"items": imported.items, "events": imported.events, "users": imported.users}
     with atomic_folder(out) as folder:
         for table, frame in frames.items():
             if frame is None:
                 continue
             try:
-                counts[table], more = _write_table(frame, table, imported.info, folder / f"{table}.parquet")
+                notes += _write_table(frame, table, imported.info, folder / f"{table}.parquet")
             except pl.exceptions.PolarsError as error:
                 if table in imported.paths:
                     raise unreadable(imported.paths[table], error) from error
                 reason = (str(error).splitlines() or [repr(error)])[0]
                 raise RecsysError(f"import into {out} stopped: {reason}; nothing was written") from error
-            notes += more
         info = imported.info.model_dump(exclude_defaults=True)
         (folder / "dataset.json").write_text(json.dumps(info, indent=1) + "\n", encoding="utf-8")
-    return ImportReport(counts["items"], counts["events"], counts.get("users", 0), notes)
+        if quarantine:
+            notes += _keep_broken_lines(imported.broken_lines, folder / QUARANTINE) + _leave_out_invalid(folder)
+        written = {table: pl.scan_parquet(folder / f"{table}.parquet") for table in frames if frames[table] is not None}
+        counts = {table: int(frame.select(pl.len()).collect().item()) for table, frame in written.items()}
+        samples = {table: frame.head(SAMPLE).collect() for table, frame in written.items()}
+    return ImportReport(counts["items"], counts["events"], counts.get("users", 0), notes, samples)
 
 
-def _write_table(frame: pl.LazyFrame, table: str, info: DatasetInfo, path: Path) -> tuple[int, list[str]]:
-    """Write a table in the contract's types; return its number of rows and what should be known of its values.
+def _keep_broken_lines(broken: Mapping[str, Path], quarantine: Path) -> list[str]:
+    """Move the lines that are no rows to the folder `quarantine`; return how many there were."""
+    notes = []
+    for name, path in broken.items():
+        if path.exists():
+            quarantine.mkdir(exist_ok=True)
+            count = path.read_text(encoding="utf-8").count("\n")
+            shutil.move(path, quarantine / f"{name}.txt")
+            notes.append(f"{name}: {count:,} lines are no rows, kept in {QUARANTINE}/{name}.txt")
+    return notes
+
+
+def _leave_out_invalid(folder: Path) -> list[str]:
+    """Move the rows of the dataset in `folder` that violate a rule to its quarantine; return how many there were."""
+    notes = []
+    for table, rejected in quarantine_invalid(folder).items():
+        path = folder / f"{table}.parquet"
+        kept = (
+            pl.read_parquet(path)
+            .with_row_index(ROW, offset=1)
+            .join(rejected, on=ROW, how="anti", maintain_order="left")
+        )
+        with atomic_file(path) as temporary:
+            kept.drop(ROW, "^_raw_.*$").write_parquet(temporary)
+        rules = rejected["rule"].value_counts(sort=True).iter_rows()
+        why = ", ".join(f"{rule} {count:,}" for rule, count in rules)
+        notes.append(
+            f"{table}: {rejected.height:,} of {rejected.height + kept.height:,} rows left out, "
+            f"kept in {QUARANTINE}/{table}.parquet: {why}"
+        )
+    return notes
+
+
+def _write_table(frame: pl.LazyFrame, table: str, info: DatasetInfo, path: Path) -> list[str]:
+    """Write a table in the contract's types; return what should be known of its values.
 
     The text of what cannot be read stays in a column `_raw_*`, for `recsys data check` to show it.
     """
@@ -231,7 +287,7 @@ def _write_table(frame: pl.LazyFrame, table: str, info: DatasetInfo, path: Path)
         for name, (count, row, text) in zip(read, unread, strict=True)
         if count
     ]
-    return rows, [f"{table}: {line}" for line in reading.lines()] + notes
+    return [f"{table}: {line}" for line in reading.lines()] + notes
 
 
 def _unread(ready: pl.LazyFrame, name: str) -> tuple[int, int, str]:

@@ -2,11 +2,18 @@
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from recsys.cli.common import CONFIG, SETS, STORE, Commands, Folder
 from recsys.errors import UsageError
+
+if TYPE_CHECKING:
+    import polars as pl
+
+CELL = 24
+"""Characters of a cell in the rows that an import shows."""
 
 
 @click.group(cls=Commands)
@@ -16,7 +23,7 @@ def data() -> None:
 
 @data.command("import")
 @click.argument("fmt", metavar="FORMAT")
-@click.argument("src", type=click.Path(path_type=Path))
+@click.argument("src")
 @click.option("--out", type=Folder, required=True, help="Dataset folder to write; new or empty.")
 @click.option(
     "--column",
@@ -33,24 +40,34 @@ def data() -> None:
     show_default=True,
     help="What becomes of events that are equal in every column.",
 )
+@click.option(
+    "--quarantine",
+    is_flag=True,
+    help="Leave out lines and rows that cannot be read or violate a rule, and keep them in OUT/quarantine.",
+)
 def import_(
     fmt: str,
-    src: Path,
+    src: str,
     out: Path,
     column: tuple[str, ...],
     option: tuple[str, ...],
     no_timestamps: bool,
     duplicates: str,
+    quarantine: bool,
 ) -> None:
-    """Convert SRC to a dataset. FORMAT is files, movielens, mind, amazon or recbole.
+    """Convert SRC to a dataset. FORMAT is files, sql, movielens, mind, amazon or recbole.
 
-    Prints which columns were taken for which, how their values were read, and what could not be.
+    SRC is a folder on this machine, or in object storage: s3://bucket/folder or gs://bucket/folder. For sql it holds
+    items.sql and events.sql, a SELECT each. Prints which columns were taken for which, how their values were read,
+    what could not be, and the first rows of each table.
 
     \b
     Examples:
       recsys data import movielens ml-latest-small --out ml
       recsys data import files export/ --out shop --column user_id=visitor
+      recsys data import files s3://exports/shop --out shop --quarantine
       recsys data import files export/ --out shop --no-timestamps --duplicates drop
+      recsys data import sql queries/ --out shop --option url=postgresql://reader@db/shop
     """
     from features.importers import import_dataset
     from recsys.progress import stage
@@ -59,10 +76,20 @@ def import_(
     if no_timestamps:
         options["no_timestamps"] = "true"
     with stage(f"importing {fmt}"):
-        report = import_dataset(fmt, src, out, columns=columns, options=options, drop_duplicates=duplicates == "drop")
+        report = import_dataset(
+            fmt,
+            src,
+            out,
+            columns=columns,
+            options=options,
+            drop_duplicates=duplicates == "drop",
+            quarantine=quarantine,
+        )
     click.echo(f"{out}: {report.items:,} items, {report.events:,} events, {report.users:,} users")
     for note in report.notes:
         click.echo(f"  {note}")
+    for table, rows in report.samples.items():
+        _show(table, rows)
     click.echo(f"next: recsys data check {out}")
 
 
@@ -162,6 +189,20 @@ def check(dataset: Path, config: Path | None, sets: tuple[str, ...]) -> None:
     report.render(Console())
     if not report.ok:
         sys.exit(1)
+
+
+def _show(title: str, rows: "pl.DataFrame") -> None:
+    """Print the first rows of a table."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title=f"{title}: the first rows", title_justify="left", title_style="")
+    for name in rows.columns:
+        table.add_column(name, no_wrap=True, max_width=CELL)
+    for row in rows.iter_rows():
+        table.add_row(*("" if value is None else escape(str(value)) for value in row))
+    Console().print(table)
 
 
 def _pairs(texts: tuple[str, ...], option: str) -> dict[str, str]:

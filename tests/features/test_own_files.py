@@ -246,7 +246,7 @@ def test_a_file_that_cannot_be_read_is_named_with_the_line_and_nothing_is_writte
 def test_a_column_that_no_file_has_is_refused(tmp_path: Path) -> None:
     """The nearest name is suggested; a format with columns of its own takes none."""
     items = "item_id,title,price_eur\na,Red lamp,5\nb,Blue,6\n"
-    with pytest.raises(RecsysError, match=r"--column price=price_euro: no file has .*did you mean 'price_eur'"):
+    with pytest.raises(RecsysError, match=r"--column price=price_euro: no table has .*did you mean 'price_eur'"):
         Imported(tmp_path, {"items.csv": items, "events.csv": EVENTS}, columns={"price": "price_euro"})
     with pytest.raises(UsageError, match="the columns of movielens are known"):
         import_dataset("movielens", tmp_path / "src", tmp_path / "out", columns={"price": "price_eur"})
@@ -288,3 +288,74 @@ def test_amazon_prices_are_read_by_the_same_rules_and_what_is_none_is_counted(tm
     assert shop.column("items", "price") == [12.99, 1299, 5, None, 7.5, 7.49, None]
     assert shop.column("items", "category") == ["Home"] * 7
     assert "prices that are no number, left empty: 1 of 6, for example 3 ('.a { margin: 12px }')" in shop.notes
+
+
+@pytest.mark.parametrize(("mark", "quoted"), [("\t", False), ("::", False), (";", True), ("|", True)])
+def test_dat_files_are_read_by_the_separator_of_their_first_line(mark: str, quoted: bool, tmp_path: Path) -> None:
+    """Inch marks stay where fields are not quoted."""
+    size = '"1/2"" bolt, red"' if quoted else '1/2" bolt, red'
+    items = f"id{mark}name\na{mark}{size}\nb{mark}Blue chair\n"
+    shop = Imported(tmp_path, {"books.dat": items, "ratings.dat": EVENTS.replace(",", mark)})
+    assert shop.column("items", "title") == ['1/2" bolt, red', "Blue chair"] and shop.checked.ok
+
+
+def test_a_first_line_of_values_is_said_to_be_one(tmp_path: Path) -> None:
+    """As in MovieLens 1M, whose files name no column."""
+    files = {"items.csv": ITEMS, "ratings.dat": "1::1193::5::978300760\n1::661::3::978302109\n"}
+    with pytest.raises(RecsysError, match=r"ratings\.dat: columns .* are missing; .*its first line must name"):
+        Imported(tmp_path, files)
+
+
+def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
+    """A wrong option, a missing column, an unknown event type: a line each, and nothing is written."""
+    files = {"items.csv": "item_id,label\na,Red\n", "events.csv": EVENTS.replace("click", "wished")}
+    with pytest.raises(RecsysError) as raised:
+        Imported(tmp_path, files, columns={"items.price": "cost"})
+    lines = str(raised.value).splitlines()
+    assert lines[0] == "3 problems:" and len(lines) == 4
+    assert "--column items.price=cost" in lines[1] and "'title' is missing" in lines[2] and "'wished'" in lines[3]
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_file_does_not_hide_what_is_wrong_in_the_others(tmp_path: Path) -> None:
+    """Both are told."""
+    with pytest.raises(RecsysError, match=r"2 problems:\n.*no events file.*\n.*'title' is missing"):
+        Imported(tmp_path, {"items.csv": "item_id\na\n"})
+
+
+def test_what_is_no_row_or_violates_a_rule_goes_to_the_quarantine_where_asked(tmp_path: Path) -> None:
+    """Counted by rule, with its text, and nothing is lost: the rest is a valid dataset."""
+    items = "item_id,title,price\na,Red lamp,5\nb,Blue chair,cheap\nc,Green,desk,9\n"
+    events = (
+        EVENTS.replace("u1,a", "u3,a").replace("1700000100", "soon") + "u1,a,click,1700000000\nu1,x,click,1700000000\n"
+    )
+    events += "u4,a,dreamt,1700000000\n"
+    files = {"items.csv": items, "events.csv": events, "users.jsonl": '{"user_id": "u1"}\n{"user_id": }\n[1]\n'}
+    shop = Imported(tmp_path, files, quarantine=True)
+    assert shop.checked.ok and (shop.report.items, shop.report.events, shop.report.users) == (1, 2, 1)
+    kept = tmp_path / "out" / "quarantine"
+    assert (kept / "items.csv.txt").read_text() == "c,Green,desk,9\n"
+    assert (kept / "users.jsonl.txt").read_text() == '{"user_id": }\n[1]\n'
+    rejected = pl.read_parquet(kept / "events.parquet")
+    assert set(rejected["rule"]) == {"event on unknown item", "unknown event_type"} and rejected.height == 3
+    assert pl.read_parquet(kept / "items.parquet")["_raw_price"].to_list() == ["cheap"]
+    for part in ("items.csv: 1 lines are no rows", "items: 1 of 2 rows left out", "event on unknown item 2"):
+        assert part in shop.notes
+    assert not [name for name in pl.read_parquet_schema(shop.out / "items.parquet") if name.startswith("_raw")]
+
+
+def test_nothing_to_leave_out_leaves_no_quarantine(tmp_path: Path) -> None:
+    """And the same dataset."""
+    shop = Imported(tmp_path, {"items.csv": ITEMS, "events.tsv": EVENTS.replace(",", "\t")}, quarantine=True)
+    assert shop.checked.ok and not (shop.out / "quarantine").exists()
+
+
+def test_the_import_shows_the_first_rows_of_each_table(tmp_path: Path) -> None:
+    """So that a wrong column is seen."""
+    src = tmp_path / "src"
+    src.mkdir()
+    (src / "items.csv").write_text(ITEMS)
+    (src / "events.csv").write_text(EVENTS)
+    arguments = ["data", "import", "files", str(src), "--out", str(tmp_path / "out")]
+    printed = CliRunner().invoke(cli, arguments).output
+    assert "Red lamp" in printed and "2023-11-14 22:13" in printed

@@ -79,6 +79,6 @@ def test_two_builds_of_fbgemm_or_none_are_one_line(
     monkeypatch: pytest.MonkeyPatch, installed: tuple[str, ...], count: int
 ) -> None:
     """They overwrite each other's files."""
-    monkeypatch.setattr(packages, "_installed", lambda name: name in installed)
+    monkeypatch.setattr(packages, "installed", lambda name: name in installed)
     with pytest.raises(RecsysError, match=rf"{count} are installed; `pip uninstall .* fbgemm-gpu-cpu==[\d.]+`"):
         packages.require_complete()
