@@ -12,7 +12,7 @@ from recsys.errors import UsageError
 if TYPE_CHECKING:
     import polars as pl
 
-CELL = 24
+CELL = 18
 """Characters of a cell in the rows that an import shows."""
 
 
@@ -192,16 +192,17 @@ def check(dataset: Path, config: Path | None, sets: tuple[str, ...]) -> None:
 
 
 def _show(title: str, rows: "pl.DataFrame") -> None:
-    """Print the first rows of a table."""
+    """Print the first rows of a table, a line for each of its columns."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=f"{title}: the first rows", title_justify="left", title_style="")
-    for name in rows.columns:
-        table.add_column(name, no_wrap=True, max_width=CELL)
-    for row in rows.iter_rows():
-        table.add_row(*("" if value is None else escape(str(value)) for value in row))
+    table = Table(title=f"{title}: the first rows", title_justify="left", title_style="", show_header=False)
+    table.add_column(style="bold", no_wrap=True, min_width=len("description"))
+    for _ in range(rows.height):
+        table.add_column(no_wrap=True, max_width=CELL)
+    for column in rows:
+        table.add_row(column.name, *("" if value is None else escape(str(value)) for value in column))
     Console().print(table)
 
 

@@ -10,7 +10,7 @@ from recsys.cli import cli
 from recsys.config import Config, load_config
 from tests.docs.pages import PAGES, ROOT, Page, words
 
-PROGRAMS = {"curl", "export", "cd", "git", "mlflow", "source", ".ci/run", ".venv/bin/uv"}
+PROGRAMS = {"curl", "export", "pip", "cd", "git", "mlflow", "source", ".ci/run", ".venv/bin/uv"}
 """What else stands in shell blocks."""
 
 

@@ -24,10 +24,11 @@ from tests.docs.pages import PAGES, Page, words
 
 pytestmark = pytest.mark.slow
 
-READ = ("README.md", "docs/own-data.md", "docs/data.md", "docs/evaluation.md", "docs/serving.md")
+READ = ("README.md", "docs/own-data.md", "docs/data.md", "docs/evaluation.md", "docs/batch.md", "docs/serving.md")
 GUIDES = [page for page in PAGES if str(page) in READ]
 
 NOT_RUN = {
+    r"pip install ": "`.ci/wheel` runs these lines in an environment of their own",
     r"make demo$": "takes minutes; its steps are those of tests/test_end_to_end.py",
     r"make test$": "is what runs this",
     r"recsys train ": "takes minutes; the shop of these tests is trained by the same function",
@@ -113,6 +114,7 @@ def terminal(shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[T
     events = dataset.events.select(pl.col("user_id").alias("visitorid"), "item_id", "event_type", "timestamp").collect()
     events.write_csv(folder / "export/events.csv")
     write_shop_export(dataset, folder / "my-shop")
+    write_database(dataset, folder)
     terminal = Terminal(folder, shop.model)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -141,6 +143,15 @@ def write_shop_export(dataset: Dataset, folder: Path) -> None:
         ts=pl.col("timestamp") // 1000,
     )
     events.collect().write_csv(folder / "events.csv")
+
+
+def write_database(dataset: Dataset, folder: Path) -> None:
+    """Write `shop.db` with a table of items and of events, and in `queries` a query for each."""
+    (folder / "queries").mkdir()
+    tables = {"items": dataset.items.select("item_id", "title", "price"), "events": dataset.events.collect()}
+    for name, table in tables.items():
+        table.write_database(name, f"sqlite:///{folder}/shop.db", engine="sqlalchemy")
+        (folder / "queries" / f"{name}.sql").write_text(f"SELECT * FROM {name}")
 
 
 def is_left_out(line: str) -> bool:
