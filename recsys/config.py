@@ -134,7 +134,7 @@ class RankerConfig(Section):
     """The ranker over candidates: two heads, p(click) and p(purchase)."""
 
     kind: Literal["lightgbm", "torchrec"] = "lightgbm"
-    """`lightgbm`: LambdaRank trees; `torchrec`: a network of embeddings and DCN-v2 crosses."""
+    """`lightgbm`: trees that learn from LambdaRank, a linear ranker and the network; `torchrec`: the network, of embeddings and DCN-v2 crosses."""
     cross_layers: int = Field(2, ge=0)
     """DCN-v2 cross layers over the dense input."""
     hidden: int = Field(64, ge=1)
@@ -149,11 +149,13 @@ class RankerConfig(Section):
     """Trees of each head."""
     teachers: int = Field(4, ge=1)
     """Rankers of other seeds whose mean score the trees learn."""
-    epochs: int = Field(6, ge=1)
-    """Passes of the network over the ranking requests."""
-    batch_requests: int = Field(64, ge=1)
+    epochs: int = Field(3, ge=1)
+    """Passes of the network over the ranking requests; more where these are fewer than `min_steps` steps."""
+    min_steps: int = Field(300, ge=0)
+    """Steps of the network at least, so that a few hundred requests are learned from as well."""
+    batch_requests: int = Field(32, ge=1)
     """Requests per step."""
-    learning_rate: float = Field(5e-4, gt=0)
+    learning_rate: float = Field(1e-3, gt=0)
     """Peak learning rate of the network."""
     weight_decay: float = Field(1e-2, ge=0)
     """AdamW's weight decay."""

@@ -23,6 +23,7 @@ ITEM_COLUMNS: dict[str, pl.DataType] = {
     "category": pl.String(),
     "price": pl.Float64(),
     "created_at": pl.Int64(),
+    "available": pl.Boolean(),
 }
 EVENT_COLUMNS: dict[str, pl.DataType] = {
     "user_id": pl.String(),

@@ -20,7 +20,7 @@ from features.data.markup import plain_items
 from features.facts import ItemFacts, extend_facts
 from features.histories import EventLog
 from features.ranking import RankingFeatures
-from recsys.arrays import grow
+from recsys.arrays import Bools, grow
 from recsys.bundle import read_config, seal, verify
 from recsys.config import Config
 from recsys.models.encoder import load_encoder_folder
@@ -102,6 +102,8 @@ def _load_retriever(folder: Path, config: Config, model: InterestModel) -> Retri
     vectors = arrays["vectors"].numpy()
     tastes = arrays["tastes"].numpy() if "tastes" in arrays else np.empty((len(vectors), 0), np.float32)
     names, items = serving["sources"], pl.read_parquet(folder / "items.parquet")
+    if "available" not in items.columns:  # as in bundles of releases before 2026-11-28
+        items = items.with_columns(available=pl.lit(None, pl.Boolean))
     facts = ItemFacts.load(folder / "facts.npz")
     features = RankingFeatures(facts, serving["has_clock"], feature_sources(names), tuple(serving["attributes"]))
     catalogue = Catalogue(items, vectors, tastes, facts.category, model.taste)
@@ -117,7 +119,7 @@ def _load_retriever(folder: Path, config: Config, model: InterestModel) -> Retri
         sources={name: SOURCES[name].load(folder, catalogue) for name in names},
         features=features,
         exclude_seen=serving["exclude_seen"],
-    )
+    ).restricted(offered_items(items))
 
 
 def catalogue_ids(folder: Path, catalogue: pl.DataFrame) -> pl.Series:
@@ -146,15 +148,22 @@ def for_catalogue(
     recommender: Recommender, tokenizer: Any, catalogue: pl.DataFrame, encoded: EncodedItems | None = None
 ) -> Recommender:
     """Return the recommender for `catalogue`: with its new items, and without those that it no longer has."""
-    known = recommender.retriever.items
-    new = new_items(known, catalogue)
-    available = known["item_id"].is_in(catalogue["item_id"].implode()).to_numpy()
+    new = new_items(recommender.retriever.items, catalogue)
     if new.height:
         recommender = with_items(recommender, tokenizer, new, encoded)
-    if not available.all():
-        available = grow(available, known.height + new.height, fill=True)
-        recommender = replace(recommender, retriever=recommender.retriever.restricted(available))
-    return recommender
+    retriever = recommender.retriever
+    offered = catalogue.filter(pl.Series(offered_items(catalogue)))["item_id"]
+    available = retriever.items["item_id"].is_in(offered.implode()).to_numpy()
+    return replace(recommender, retriever=retriever.restricted(available))
+
+
+def offered_items(catalogue: pl.DataFrame) -> Bools:
+    """Return a mask `[N]` of the items that may be in lists: all but those that the column `available` takes out."""
+    stated = (
+        catalogue["available"] if "available" in catalogue.columns else pl.repeat(None, catalogue.height, eager=True)
+    )
+    mask: Bools = stated.cast(pl.Boolean).fill_null(True).to_numpy()
+    return mask
 
 
 def with_items(
@@ -172,10 +181,9 @@ def with_items(
         encoded = encode_items(old.model, tokenizer, items[changed], old.config, changed)
     vectors, tastes = grow(old.vectors, items.height, fill=0), grow(old.tastes, items.height, fill=0)
     vectors[changed], tastes[changed] = encoded.vectors, encoded.tastes
-    available = old.available
-    if available is not None:
-        available = grow(available, items.height, fill=True)
-        available[changed] = True
+    available = np.ones(old.items.height, bool) if old.available is None else old.available
+    available = grow(available, items.height, fill=True)
+    available[changed] = offered_items(items)[changed]
     facts = extend_facts(old.features.facts, items, changed, old.features.attributes)
     extended = Catalogue(items, vectors, tastes, facts.category, old.model.taste)
     retriever = replace(
@@ -185,8 +193,7 @@ def with_items(
         tastes=tastes,
         sources={name: source.extended(extended, changed) for name, source in old.sources.items()},
         features=replace(old.features, facts=facts),
-        available=available,
-    )
+    ).restricted(available)
     return replace(recommender, retriever=retriever)
 
 

@@ -54,6 +54,7 @@ from training.plan import PLANS, FitOn, FitPlan, Segments, item_counts
 from training.ranker import fit_ranker
 from training.ranker.calibration import latest_rows
 from training.ranker.data import RankingData, impression_data, ranking_data
+from training.ranker.neural import epochs_of
 from training.taste.data import prepare_taste
 from training.taste.fit import fit_taste
 
@@ -229,7 +230,7 @@ def _fit_ranker(prepared: Prepared, early: Retriever, requests: Requests) -> Ran
             update(0.5 * done / len(requests), "describing candidates")
 
         def on_epoch(epoch: int) -> None:
-            epochs = prepared.config.ranker.epochs
+            epochs = epochs_of(len(data), prepared.config.ranker)
             update(0.5 + 0.5 * epoch / epochs, f"pass {epoch} of {epochs}")
 
         data = ranking_data(early, prepared.log, requests, _rehearsed(prepared), on_block)

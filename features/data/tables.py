@@ -149,6 +149,8 @@ def typed(frame: pl.LazyFrame, table: str, reading: Reading, info: DatasetInfo) 
             casts.append(_string_list(column, kind, reading.separators.get(name, "|")).alias(name))
         elif target == pl.String():
             casts.append(column.cast(pl.String))
+        elif target == pl.Boolean():
+            casts += [values.truth(column, kind).alias(name), _raw(name, schema)]
         else:
             value = (
                 _moment(column, kind, reading.units.get(name), info)

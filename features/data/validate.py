@@ -108,6 +108,7 @@ def rules(tables: Tables) -> list[Rule]:
         Rule("price is not a number of 0 or more", "items", ("price",), failed("price") | pl.col("price").is_nan()
              | pl.col("price").is_infinite() | (pl.col("price") < 0), "_raw_price", quarantine),
         Rule("unparsable created_at", "items", ("created_at",), failed("created_at"), "_raw_created_at", quarantine),
+        Rule("available is neither true nor false", "items", ("available",), failed("available"), "_raw_available", quarantine),
         Rule("description over 100,000 characters", "items", ("description",),
              pl.col("description").str.len_bytes() > LONG_DESCRIPTION, "item_id",
              "only the first encoder.max_tokens tokens are read", "warning"),

@@ -35,6 +35,8 @@ POINT_PLAIN = r"^[+-]?\d*\.\d+$"
 NUMBER_TEXT = r"^[+-]?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?$"
 """What is a number beyond doubt; `007` may be a code."""
 
+TRUE, FALSE = ("true", "t", "yes", "y", "1"), ("false", "f", "no", "n", "0")
+
 EARLIEST = int(datetime(1990, 1, 1, tzinfo=UTC).timestamp())
 LATEST = int(datetime(2101, 1, 1, tzinfo=UTC).timestamp())
 PER_SECOND = {"seconds": 1, "milliseconds": 10**3, "microseconds": 10**6, "nanoseconds": 10**9}
@@ -126,6 +128,14 @@ def _written(text: pl.Expr) -> pl.Expr:
     ]
     day = text.str.to_date("%Y-%m-%d", strict=False).cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
     return pl.coalesce(zoned, *naive, day).dt.timestamp("us")
+
+
+def truth(column: pl.Expr, kind: pl.DataType) -> pl.Expr:
+    """Return a column of `kind` as true or false, null where it is neither."""
+    if kind == pl.Boolean():
+        return column
+    word = bare(column.cast(pl.String)).str.to_lowercase().str.strip_suffix(".0")
+    return pl.when(word.is_in(TRUE)).then(True).when(word.is_in(FALSE)).then(False)
 
 
 def separator(text: pl.Expr) -> pl.Expr:

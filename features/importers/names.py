@@ -21,6 +21,7 @@ ALIASES = {
     "tags": ("genres", "genre", "keywords", "labels"),
     "brand": ("manufacturer", "store", "vendor", "author", "publisher"),
     "category": ("category_name", "main_category", "section", "department", "product_type"),
+    "available": ("is_available", "isavailable"),
     "session_id": ("sessionid", "session"),
     "request_id": ("requestid", "impression_id"),
 }  # fmt: skip

@@ -210,6 +210,8 @@ class Item(Body):
     category: Word | None = None
     price: Annotated[Number, Field(ge=0)] | None = None
     created_at: Moment | None = None
+    available: bool | None = None
+    """False takes the item out of lists; it stays in histories, and in what models learn from."""
     attributes: Annotated[
         dict[Word, bool | Number | Text | Annotated[list[Text], Field(max_length=100)] | None], Field(max_length=100)
     ] = {}

@@ -71,7 +71,7 @@ class Retriever:
 
     def restricted(self, available: Bools) -> "Retriever":
         """Return the same retriever for lists of `available` `[N]` items alone."""
-        return replace(self, available=available)
+        return replace(self, available=None if available.all() else available)
 
     def as_of(self, log: EventLog, weights: Floats) -> "Retriever":
         """Return the same models over what the events of `log` tell: facts of the items, counts and candidate sources.

@@ -47,8 +47,12 @@ def export(folder: Path, store: Store, out: Path) -> Exported:
         RecsysError: the dataset is not valid, `out` is not empty, or the store is unreachable.
     """
     dataset = load_dataset(folder)
-    changes = [change for change in store.item_changes() if change.body is not None]
-    items = with_changes(dataset.items, [{"item_id": change.item_id, **(change.body or {})} for change in changes])
+    changes = store.item_changes()
+    bodies = [{"item_id": change.item_id, **change.body} for change in changes if change.body is not None]
+    items = with_changes(dataset.items, bodies)
+    deleted = [change.item_id for change in changes if change.body is None]
+    gone = pl.col("item_id").is_in(deleted)
+    items = items.with_columns(available=pl.when(gone).then(pl.lit(False)).otherwise("available"))
     forgotten = store.forgotten_users()
     old_events = dataset.events.filter(~pl.col("user_id").is_in(forgotten)).collect()
     stored = logged_events(store)
@@ -68,8 +72,9 @@ def export(folder: Path, store: Store, out: Path) -> Exported:
         unknown_items=stored.filter(~in_catalogue)["item_id"],
         anonymous=listed["user_id"].null_count(),
         forgotten=len(forgotten),
+        deleted=items.filter(gone).height,
     )
-    return Exported(new_events.height, impressions.height, len(changes), notes)
+    return Exported(new_events.height, impressions.height, len(bodies), notes)
 
 
 def with_changes(items: pl.DataFrame, bodies: list[dict[str, object]]) -> pl.DataFrame:
@@ -118,7 +123,7 @@ def _write(dataset: Dataset, items: pl.DataFrame, events: pl.DataFrame, forgotte
         (folder / "dataset.json").write_text(info.model_dump_json(indent=1), encoding="utf-8")
 
 
-def _notes(dataset: Dataset, *, unknown_items: pl.Series, anonymous: int, forgotten: int) -> list[str]:
+def _notes(dataset: Dataset, *, unknown_items: pl.Series, anonymous: int, forgotten: int, deleted: int) -> list[str]:
     notes = []
     if unknown_items.len():
         notes.append(
@@ -129,6 +134,8 @@ def _notes(dataset: Dataset, *, unknown_items: pl.Series, anonymous: int, forgot
         notes.append(f"left out: {anonymous:,} impressions without a user")
     if forgotten:
         notes.append(f"left out: {forgotten:,} users whose data was deleted")
+    if deleted:
+        notes.append(f"not available: {deleted:,} deleted items, which stay in histories and are in no list")
     if dataset.info.split == "column":
         notes.append("new events have no value in the column `split`: the new dataset is split by time")
     return notes

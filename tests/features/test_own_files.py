@@ -359,3 +359,27 @@ def test_the_import_shows_the_first_rows_of_each_table(tmp_path: Path) -> None:
     arguments = ["data", "import", "files", str(src), "--out", str(tmp_path / "out")]
     printed = CliRunner().invoke(cli, arguments).output
     assert "Red lamp" in printed and "2023-11-14 22:13" in printed
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [(["true", "False", ""], [True, False, None]), (["1", "0", "NULL"], [True, False, None]),
+     (["yes", "N", "y"], [True, False, True]), (["1.0", "0.0", "t"], [True, False, True])],
+)  # fmt: skip
+def test_whether_an_item_is_available_is_read_from_the_usual_words(
+    written: list[str], read: list[bool | None], tmp_path: Path
+) -> None:
+    """An empty cell says nothing."""
+    lines = ITEMS.splitlines()
+    items = "\n".join(
+        [f"{lines[0]},is_available", *(f"{line},{word}" for line, word in zip(lines[1:], written, strict=True))]
+    )
+    shop = Imported(tmp_path, {"items.csv": items, "events.csv": EVENTS})
+    assert shop.column("items", "available") == read and shop.checked.ok
+
+
+def test_another_word_for_available_is_refused_with_its_text(tmp_path: Path) -> None:
+    """And not taken for one of the two."""
+    items = ITEMS.replace("title\n", "title,available\n").replace("lamp\n", "lamp,soon\n")
+    (violation,) = Imported(tmp_path, {"items.csv": items, "events.csv": EVENTS}).checked.violations
+    assert violation.rule == "available is neither true nor false" and "soon" in violation.examples[0]

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -158,10 +159,18 @@ def test_an_unseen_item_is_a_candidate_from_its_text_alone(bundle: Path) -> None
     assert index is not None and row in index.search(grown.vectors[7:8], 3)[0]
 
 
-def test_items_that_left_the_catalogue_are_in_no_list(bundle: Path, tmp_path: Path) -> None:
+def unavailable(items: pl.DataFrame) -> pl.DataFrame:
+    """Return the items, the first ten not available."""
+    return items.with_columns(available=pl.int_range(pl.len()) >= 10)
+
+
+@pytest.mark.parametrize("changed", [unavailable, lambda items: items.tail(30)], ids=["unavailable", "gone"])
+def test_items_that_left_the_catalogue_are_in_no_list(
+    bundle: Path, tmp_path: Path, changed: Callable[[pl.DataFrame], pl.DataFrame]
+) -> None:
     """They may be in histories."""
     items = pl.read_parquet(bundle / "items.parquet")
-    shrunk = load_bundle(bundle, items.tail(30)).recommender
+    shrunk = load_bundle(bundle, changed(items)).recommender
     _, log, _ = tiny_recommender(tmp_path / "encoder")
     ranking = shrunk.recommend(histories_of(shrunk, log, [0, 1, -1], int(log.times.max()) + 1), RecommendOptions(30))
     gone = set(range(10))

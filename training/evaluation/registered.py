@@ -102,5 +102,5 @@ def _open(folder: Path, model: str) -> tuple[Dataset, Bundle, EventLog]:
     manifest, config = verify(path), read_config(path)
     dataset = read_dataset(folder, config, manifest["dataset_fingerprint"], model)
     with stage(f"loading {model}"):
-        bundle = load_bundle(path, dataset.items)
+        bundle = load_bundle(path, dataset.items.drop("available"))  # which says today, not at the time of a request
     return dataset, bundle, read_log(dataset, config, bundle.recommender.retriever.items["item_id"])

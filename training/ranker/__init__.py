@@ -6,7 +6,7 @@ from recsys.models.rankers import Ranker
 from serving.retrieval.retriever import Retriever
 from training.ranker.calibration import calibration_lines, latest_rows
 from training.ranker.data import RankingData
-from training.ranker.neural import fit_network
+from training.ranker.neural import fit_network, network_scores
 from training.ranker.trees import fit_trees
 
 
@@ -17,7 +17,7 @@ def fit_ranker(
     shown: RankingData | None = None,
     on_epoch: Callable[[int], None] = lambda epoch: None,
 ) -> Ranker:
-    """Fit the configured kind of ranker on `data`; a network reports each pass to `on_epoch`, trees need none.
+    """Fit the configured kind of ranker on `data`; the network, which also teaches the trees, reports each pass to `on_epoch`.
 
     A ranker of the earlier requests shows on the latest ones what its log odds are worth: among their candidates, and
     among the impressions `shown` in them where there are any.
@@ -34,6 +34,7 @@ def fit_ranker(
 
 
 def _fit(data: RankingData, retriever: Retriever, seed: int, on_epoch: Callable[[int], None]) -> Ranker:
-    if retriever.config.ranker.kind == "lightgbm":
-        return fit_trees(data, retriever.config.ranker, seed)
-    return fit_network(data, retriever, seed, on_epoch)
+    network = fit_network(data, retriever, seed, on_epoch)
+    if retriever.config.ranker.kind == "torchrec":
+        return network
+    return fit_trees(data, retriever.config.ranker, seed, network_scores(network, data))

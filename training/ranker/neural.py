@@ -8,15 +8,17 @@ Shapes: R requests, C candidates, F dense and G categorical features.
 import math
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from features.ranking import CATEGORICAL
+from recsys.arrays import Floats
 from recsys.config import RankerConfig
 from recsys.events import EVENT_TYPES
 from recsys.models.rankers import TorchRecRanker
-from serving.retrieval.retriever import Retriever
+from serving.retrieval.retriever import BLOCK, Retriever
 from training.ranker.data import RankingData
 from training.ranker.linear import listwise_loss
 
@@ -35,6 +37,17 @@ def fit_network(
     return ranker.eval()
 
 
+def epochs_of(requests: int, config: RankerConfig) -> int:
+    """Return the number of passes over so many requests: a few hundred are too few to choose it by."""
+    return max(config.epochs, math.ceil(config.min_steps / math.ceil(requests / config.batch_requests)))
+
+
+def network_scores(network: TorchRecRanker, data: RankingData) -> Floats:
+    """Return the log odds `[R, C, 2]` of the candidates of `data`."""
+    blocks = [data.rows(slice(start, start + BLOCK)) for start in range(0, len(data), BLOCK)]
+    return np.concatenate([network.log_odds(block.dense, block.categorical) for block in blocks])
+
+
 def _new_network(data: RankingData, retriever: Retriever, seed: int) -> TorchRecRanker:
     torch.manual_seed(seed)
     facts = retriever.features.facts
@@ -50,15 +63,13 @@ def _new_network(data: RankingData, retriever: Retriever, seed: int) -> TorchRec
 
 
 def _fit_epochs(ranker: TorchRecRanker, data: RankingData, config: RankerConfig, seed: int) -> Iterator[int]:
-    """Train, yielding the number of each pass after it; the rate falls to a twentieth at the end.
-
-    The number of passes is fixed: a few hundred late requests are too few to choose it by.
-    """
+    """Train, yielding the number of each pass after it; the rate falls to a twentieth at the end."""
+    epochs = epochs_of(len(data), config)
     optimizer = torch.optim.AdamW(ranker.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
-    steps = math.ceil(len(data) / config.batch_requests) * config.epochs
+    steps = math.ceil(len(data) / config.batch_requests) * epochs
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: max(0.05, 1 - step / steps))
     generator = torch.Generator().manual_seed(seed)
-    for epoch in range(1, config.epochs + 1):
+    for epoch in range(1, epochs + 1):
         ranker.train()
         for rows in torch.randperm(len(data), generator=generator).split(config.batch_requests):
             loss = ranking_loss(ranker, data.rows(rows.numpy()))

@@ -1,4 +1,4 @@
-"""Fit the tree ranker: teachers per head, LambdaRank trees and a linear ranker, and the trees that learn their score.
+"""Fit the tree ranker: teachers per head, LambdaRank trees, a linear ranker and the network, and the trees that learn their score.
 
 In: `RankingData`. Out: a `LightGbmRanker` whose scores are yet to be calibrated.
 
@@ -15,7 +15,7 @@ import lightgbm
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.arrays import offsets_of
+from recsys.arrays import Floats, offsets_of
 from recsys.config import RankerConfig
 from recsys.models.interest import HEADS
 from recsys.models.rankers import LightGbmRanker
@@ -35,8 +35,8 @@ TEACHING = SHARED | {
     "lambda_l2": 5.0,
 }
 LEARNING = SHARED | {"objective": "regression", "learning_rate": 0.2}
-LINEAR_SHARE = 0.5
-"""Deviation of the linear ranker's scores in what is learned, as a share of that of the LambdaRank trees' mean."""
+OTHERS_SHARE = 0.5
+"""Deviation of the linear ranker's scores in what is learned, and of the network's, as a share of that of the LambdaRank trees' mean."""
 
 HALF_WEIGHT = 10
 """Rank at which a candidate weighs half of the first one: what nobody will see need not be learned exactly."""
@@ -81,20 +81,22 @@ class Rows:
         return lightgbm.Dataset(self.inputs, scores - means[self.owners], weight=1 / (1 + ranks / HALF_WEIGHT))
 
 
-def fit_trees(data: RankingData, config: RankerConfig, seed: int) -> LightGbmRanker:
-    """Fit the trees of both heads.
+def fit_trees(data: RankingData, config: RankerConfig, seed: int, network: Floats) -> LightGbmRanker:
+    """Fit the trees of both heads; `network` `[R, C, 2]` is what the network makes of the candidates.
 
     Their number is fixed: a few hundred late requests are too few to choose it by.
     """
     rows = Rows.of(data)
-    trees = [_fit_head(data, rows, 0, config, seed)]
+    trees = [_fit_head(data, rows, 0, config, seed, network)]
     for head in range(1, len(HEADS)):
         same = np.array_equal(rows.labels[:, head], rows.labels[:, 0])
-        trees.append(trees[0] if same else _fit_head(data, rows, head, config, seed))
+        trees.append(trees[0] if same else _fit_head(data, rows, head, config, seed, network))
     return LightGbmRanker(trees, UNCHANGED)
 
 
-def _fit_head(data: RankingData, rows: Rows, head: int, config: RankerConfig, seed: int) -> lightgbm.Booster:
+def _fit_head(
+    data: RankingData, rows: Rows, head: int, config: RankerConfig, seed: int, network: Floats
+) -> lightgbm.Booster:
     shape = {"num_leaves": config.leaves, "seed": seed}
     if not rows.labels[:, head].any():
         return lightgbm.train(TEACHING | shape, _any_order(rows), 1)
@@ -102,8 +104,10 @@ def _fit_head(data: RankingData, rows: Rows, head: int, config: RankerConfig, se
     for teacher in range(config.teachers):
         settings = TEACHING | shape | {"seed": config.teachers * seed + teacher}
         scores += lightgbm.train(settings, dataset, config.trees).predict(rows.inputs) / config.teachers
-    linear = linear_scores(data, head)[data.present]
-    scores += LINEAR_SHARE * scores.std() / max(linear.std(), 1e-6) * linear
+    deviation = scores.std()
+    for other in (linear_scores(data, head), network[..., head]):
+        told = other[data.present]
+        scores += OTHERS_SHARE * deviation / max(told.std(), 1e-6) * told
     return lightgbm.train(LEARNING | shape, rows.order(scores), config.trees)
 
 

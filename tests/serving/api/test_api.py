@@ -249,6 +249,15 @@ def test_a_deleted_item_is_in_no_list_until_it_is_put_again(client: TestClient, 
     assert listed[0] in ids(client.post("/v1/recommend", json={"user_id": "u1", "k": 40}))
 
 
+def test_an_item_that_is_put_as_not_available_is_in_no_list(client: TestClient) -> None:
+    """Until it is put again without saying so."""
+    item = {"item_id": "i3", "title": "sold out", "available": False}
+    assert client.put("/v1/items", json={"items": [item]}).json()["items"] == 39
+    assert "i3" not in ids(client.post("/v1/recommend", json={"user_id": "u1", "k": 40}))
+    assert client.put("/v1/items", json={"items": [item | {"available": None}]}).json()["items"] == 40
+    assert "i3" in ids(client.post("/v1/recommend", json={"user_id": "u1", "k": 40}))
+
+
 def test_another_process_follows_item_changes_without_a_restart(client: TestClient, store: Store, tiny: Path) -> None:
     """Within five seconds, even on a busy machine."""
     with client_of(create_app(holder_of(tiny, store), store)) as other:

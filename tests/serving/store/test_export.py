@@ -64,10 +64,20 @@ def test_changed_items_are_exported_and_omissions_are_reported(shop: Path, store
     dataset = load_dataset(tmp_path / "out")
     titles = dict(dataset.items.select("item_id", "title").rows())
     assert titles["i1"] == "Renamed" and titles["i9"] == "Fresh" and titles["i2"] == "Title number 2"
+    assert dataset.items.filter(pl.col("available").not_())["item_id"].to_list() == ["i2"]
     events = dataset.events.collect()
     assert "u3" not in events["user_id"] and "i9" in events["item_id"] and events.height == 30 + 1
     notes = " ".join(report.notes)
     assert "'unheard of'" in notes and "1 impressions without a user" in notes and "deleted" in notes
+
+
+def test_an_item_that_is_put_again_after_its_deletion_is_available(shop: Path, store: Store, tmp_path: Path) -> None:
+    """In the next export, also where the one before said that it was not."""
+    store.change_items([("i2", None)])
+    export(shop, store, tmp_path / "without")
+    store.change_items([("i2", {"title": "Back"})])
+    export(tmp_path / "without", store, tmp_path / "with")
+    assert not load_dataset(tmp_path / "with").items.filter(pl.col("available").not_()).height
 
 
 def test_a_split_by_column_becomes_one_by_time(tmp_path: Path, store: Store) -> None:

@@ -18,10 +18,11 @@ from serving.retrieval.retriever import Retriever
 from training.ranker import fit_ranker
 from training.ranker.data import RankingData
 from training.ranker.linear import linear_scores
-from training.ranker.neural import ranking_loss
+from training.ranker.neural import epochs_of, ranking_loss
 from training.ranker.trees import HALF_WEIGHT, Rows, fit_trees
 
-NAMES, SIZES = ["a", "b", "c"], {"brand": 5, "category": 3}
+NAMES, SIZES = ["a", "b", "c"], {"brand": 5, "category": 3, "last_type": 9}
+FACTS = SimpleNamespace(brand=np.array([4]), category=np.array([2]))
 
 
 def new_ranker(seed: int = 0) -> TorchRecRanker:
@@ -37,13 +38,36 @@ def some_data(seed: int, purchases: bool = True) -> RankingData:
     dense = rng.normal(size=(300, 6, 3)).astype(np.float32)
     clicked = (dense[..., 0] == dense[..., 0].max(1, keepdims=True)).astype(np.float32)
     labels = np.stack([clicked, clicked * purchases], -1)
-    codes = rng.integers(0, 3, (300, 6, 2))
+    codes = rng.integers(0, 3, (300, 6, 3))
     return RankingData(np.tile(np.arange(6), (300, 1)), dense, codes, labels, np.ones((300, 6), np.float32))
 
 
 def fitted(data: RankingData, trees: int = 20, shown: RankingData | None = None) -> Ranker:
-    retriever = SimpleNamespace(config=Config(ranker=RankerConfig(trees=trees)))
+    features = SimpleNamespace(names=NAMES, facts=FACTS)
+    retriever = SimpleNamespace(config=Config(ranker=RankerConfig(trees=trees)), features=features)
     return fit_ranker(data, cast(Retriever, retriever), seed=0, shown=shown)
+
+
+def no_network(data: RankingData) -> Floats:
+    """Return scores of a network that has nothing to say."""
+    return np.zeros((*data.candidates.shape, 2), np.float32)
+
+
+def test_trees_learn_what_the_network_alone_can_tell() -> None:
+    """Its scores have a share in what is learned."""
+    data = some_data(0)
+    preferred = np.zeros((*data.candidates.shape, 2), np.float32)
+    preferred[data.dense[..., 1] > 0] = 5  # nothing that a label says
+    plain, taught = (fit_trees(data, RankerConfig(), 0, told).log_odds(data.dense, data.categorical)[..., 0]
+                     for told in (no_network(data), preferred))  # fmt: skip
+    above = data.dense[..., 1] > 0
+    assert (taught - plain)[above].mean() > (taught - plain)[~above].mean() + 0.05
+
+
+@pytest.mark.parametrize(("requests", "passes"), [(32, 300), (320, 30), (9600, 3), (96_000, 3)])
+def test_few_requests_are_passed_over_more_often(requests: int, passes: int) -> None:
+    """At least so many steps, at least so many passes."""
+    assert epochs_of(requests, RankerConfig()) == passes
 
 
 def new_trees(seed: int = 0) -> Ranker:
@@ -58,7 +82,7 @@ def ranker(request: pytest.FixtureRequest) -> Ranker:
 
 def inputs() -> tuple[Floats, Ints]:
     rng = np.random.default_rng(1)
-    return rng.normal(size=(4, 6, 3)).astype(np.float32), rng.integers(0, 3, (4, 6, 2))
+    return rng.normal(size=(4, 6, 3)).astype(np.float32), rng.integers(0, 3, (4, 6, 3))
 
 
 def test_probabilities_are_probabilities(ranker: Ranker) -> None:
@@ -83,7 +107,7 @@ def test_contributions_are_finite_and_the_features_that_decide_have_the_largest(
     """One for each feature of each candidate; for trees they add up to the log odds but for a constant."""
     dense, codes = inputs()
     shares = ranker.contributions(dense, codes)
-    assert shares.shape == (4, 6, 5) and np.isfinite(shares).all()
+    assert shares.shape == (4, 6, 6) and np.isfinite(shares).all()
     if isinstance(ranker, LightGbmRanker):
         assert np.abs(shares).mean((0, 1)).argmax() == 0
         rest = logit(ranker.probabilities(dense, codes)[..., 0]) - shares.sum(-1)
@@ -124,8 +148,8 @@ def test_padding_neither_teaches_nor_shifts_a_linear_score() -> None:
 def test_heads_with_the_same_labels_are_fitted_once() -> None:
     """Where every event counts for both."""
     same, other = (
-        fit_trees(some_data(0), RankerConfig(trees=5), 0),
-        fit_trees(some_data(0, False), RankerConfig(trees=5), 0),
+        fit_trees(some_data(0), RankerConfig(trees=5), 0, no_network(some_data(0))),
+        fit_trees(some_data(0, False), RankerConfig(trees=5), 0, no_network(some_data(0))),
     )
     assert same.trees[0] is same.trees[1] and other.trees[0] is not other.trees[1]
 
@@ -190,7 +214,8 @@ def test_the_same_seed_gives_the_same_trees_and_more_teachers_trees_that_differ_
     noisy = replace(data, dense=data.dense + 2 * noise)
 
     def scores(seed: int, teachers: int) -> Floats:
-        return fit_trees(noisy, RankerConfig(trees=5, teachers=teachers), seed).log_odds(data.dense, data.categorical)
+        trees = fit_trees(noisy, RankerConfig(trees=5, teachers=teachers), seed, no_network(noisy))
+        return trees.log_odds(data.dense, data.categorical)
 
     def distance(teachers: int) -> float:
         one, other = scores(0, teachers)[..., 0].ravel(), scores(1, teachers)[..., 0].ravel()
