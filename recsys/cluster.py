@@ -2,9 +2,17 @@
 
 import logging
 import os
-from typing import Any
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, wait
+from typing import Any, TypeVar
 
 from recsys.errors import RecsysError
+
+T = TypeVar("T")
+
+POLL_S = 0.5
+"""Seconds until Ctrl-C is noticed, at most."""
 
 
 def start_ray() -> None:
@@ -33,3 +41,31 @@ def start_ray() -> None:
         raise RecsysError(f"Ray did not start: {reason}; try again, or see /tmp/ray/session_latest/logs") from error
     for name in ("ray", "ray.train", "ray.data"):
         logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def interruptible(work: Callable[[], T]) -> T:
+    """Return what `work` on Ray returns; Ctrl-C stops it, and Ray with it.
+
+    In the main thread Ray Train would answer Ctrl-C itself, then and for the rest of the process: it returns a fit that
+    was broken off as if it were done.
+    """
+    import ray
+
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        while (
+            not future.done()
+        ):  # polars has system calls restart after a signal, so that an endless wait would not end
+            wait([future], timeout=POLL_S)
+        return future.result()
+    except KeyboardInterrupt:
+        ray.shutdown()
+        raise

@@ -2,6 +2,11 @@
 
 import json
 import os
+import re
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -194,6 +199,39 @@ def test_a_stopped_run_goes_on_where_it_was(tmp_path: Path, inside: Shop, monkey
     assert seen == [before]
     assert (trained.run_id, trained.version) == (run_id, "1")
     assert tracking.find_run(run_id).info.status == "FINISHED"
+
+
+def test_ctrl_c_stops_a_fit_and_says_how_to_go_on(tmp_path: Path) -> None:
+    """What was broken off is no finished stage."""
+    simulate(tmp_path / "shop", users=150, items=100, seed=1)
+    command = [
+        sys.executable,
+        "-m",
+        "recsys",
+        "train",
+        "shop",
+        "--set",
+        "interest.epochs=200",
+        "--set",
+        "interest.patience=200",
+    ]
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(
+            command,
+            cwd=tmp_path,
+            stdout=log,
+            stderr=log,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
+    end = time.monotonic() + 200
+    while not list(tmp_path.glob(".recsys/runs/*/choose/progress.json")) and process.poll() is None:
+        assert time.monotonic() < end
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == 130
+    printed = (tmp_path / "log").read_text()
+    assert re.search(r"`recsys train shop --resume \w+` continues this run\s+stopped$", printed.rstrip()), printed
+    assert not list(tmp_path.glob(".recsys/runs/*/choose/result.json"))
 
 
 def test_commands_end_with_what_to_do_next(inside: Shop, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

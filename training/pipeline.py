@@ -127,7 +127,9 @@ def train(
             tracking.log_epochs(run_id, prefix, result.history)
         report = _report(recommender, prepared, fit_on)
         version = _register(run_id, up_to_date(prepared, recommender), prepared, fit_on, report)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt):
+            console.print(f"`recsys train {folder} --resume {run_id}` continues this run", soft_wrap=True)
         with suppress(RecsysError):  # the original error matters more than a failure to record it
             tracking.end_run(run_id, finished=False)
         raise

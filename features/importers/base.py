@@ -16,7 +16,7 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from features.data.dataset import QUARANTINE, quarantine_invalid
-from features.data.formats import check_utf8, unreadable
+from features.data.formats import SHOWN, check_utf8, unreadable
 from features.data.tables import ROW, TIMES, failed, reading_of, typed
 from recsys.atomic import atomic_file, atomic_folder
 from recsys.errors import RecsysError, UsageError, first_problem, suggest
@@ -133,6 +133,9 @@ def scan_text(path: Path, separator: str, columns: list[str] | None = None, lati
     """Return the text columns of a delimited file; `columns` names them where it has no header.
 
     Quotes are kept as they are: these formats do not escape. With `latin1` a file that is not UTF-8 is read as Latin-1.
+
+    Raises:
+        RecsysError: the file is empty or not UTF-8, or a line has more fields than there are columns.
     """
     source: Any = path
     if latin1:
@@ -150,12 +153,31 @@ def scan_text(path: Path, separator: str, columns: list[str] | None = None, lati
             new_columns=columns,
             infer_schema=False,
             quote_char=None,
-            truncate_ragged_lines=True,
+            truncate_ragged_lines=True,  # so that the lines themselves can be told, below
         )
-        frame.collect_schema()
+        _refuse_long_lines(path, source, separator, len(frame.collect_schema()))
     except pl.exceptions.PolarsError as error:
         raise unreadable(path, error) from error
     return frame
+
+
+def _refuse_long_lines(path: Path, source: Any, separator: str, columns: int) -> None:
+    """Raise RecsysError where a line of the file has more fields than there are columns."""
+    lines = pl.scan_csv(
+        source, separator="\x1e", has_header=False, new_columns=["line"], infer_schema=False, quote_char=None
+    )
+    fields = pl.col("line").str.count_matches(separator, literal=True) + 1
+    long = lines.with_columns(fields=fields).with_row_index("number", offset=1).filter(pl.col("fields") > columns)
+    count, number, has, line = (
+        long.select(pl.len(), pl.col("number").first(), pl.col("fields").first().alias("has"), pl.col("line").first())
+        .collect()
+        .row(0)
+    )
+    if count:
+        raise RecsysError(
+            f"{path}: {count:,} lines have more fields than the {columns} of this format, for example line {number} with "
+            f"{has} ({line[:SHOWN]!r}); remove separators inside fields"
+        )
 
 
 def _as_utf8(text: bytes) -> bytes:

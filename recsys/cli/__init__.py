@@ -1,7 +1,7 @@
 """The command line: `recsys data|train|evaluate|recommend|serve|keys`. `recsys --help` lists examples.
 
 One module per group of commands. It imports every package: that happens inside the commands, so that help answers
-at once. Results go to stdout, progress to stderr. Exit codes: 0 done, 1 bad input, 2 wrong usage.
+at once. Results go to stdout, progress to stderr. Exit codes: 0 done, 1 bad input, 2 wrong usage, 130 stopped by Ctrl-C.
 """
 
 import sys
@@ -14,6 +14,8 @@ from recsys.cli import data, keys, models, serve, train
 from recsys.cli.common import Commands
 from recsys.errors import RecsysError
 from recsys.packages import require_complete
+
+INTERRUPTED = 130
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -44,7 +46,8 @@ def main() -> NoReturn:
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        sys.exit("stopped")
+        click.echo("stopped", err=True)
+        sys.exit(INTERRUPTED)
     except RecsysError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)

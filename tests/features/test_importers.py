@@ -308,3 +308,18 @@ def test_files_reads_csv_jsonl_and_parquet_alike(tmp_path: Path, titles: list[st
         import_dataset("files", folder / "src", folder / "out")
         titles_read.append(pl.read_parquet(folder / "out" / "items.parquet")["title"].to_list())
     assert titles_read == [titles] * 3
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [("ml-100k", "u.item"), ("ml-1m", "ratings.dat"), ("mind", "news.tsv"), ("recbole", "ml.inter")]
+)
+def test_a_line_with_more_fields_than_the_format_has_is_named(kind: str, name: str, tmp_path: Path) -> None:
+    """What stands in them would be lost."""
+    fmt, write, _ = SOURCES[kind]
+    write(tmp_path)
+    path = next(tmp_path.rglob(name))
+    line = path.read_bytes().splitlines()[-1]
+    separator = b"::" if name.endswith(".dat") else b"|" if name == "u.item" else b"\t"
+    path.write_bytes(path.read_bytes() + line + separator + b"more\n")
+    with pytest.raises(RecsysError, match=rf"{name}: 1 lines have more fields than the .* remove separators"):
+        import_dataset(fmt, tmp_path, tmp_path / "out")

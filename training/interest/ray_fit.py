@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from recsys.atomic import atomic_file
-from recsys.cluster import start_ray
+from recsys.cluster import interruptible, start_ray
 from recsys.config import Config
 from recsys.errors import RecsysError
 from recsys.progress import Update
@@ -148,7 +148,7 @@ def _run(loop: Callable[[dict[str, _Job]], None], job: _Job, keep: str) -> Inter
         ),
     )
     try:
-        outcome = trainer.fit()
+        outcome = interruptible(trainer.fit)
     except Exception as error:
         reason = str(error).strip().splitlines()[-1] if str(error).strip() else repr(error)
         raise RecsysError(f"training failed in a worker: {reason} (log: {job.folder / 'ray'})") from error
