@@ -22,7 +22,7 @@ import polars as pl
 from filelock import FileLock, Timeout
 
 from features.data.dataset import Dataset
-from features.data.formats import kind_of, scan
+from features.data.user_ids import read_users
 from features.data.values import moment_of_text
 from features.histories import EventLog, Histories, read_log
 from recsys.arrays import Bools
@@ -264,28 +264,6 @@ def stored_histories(stored: pl.DataFrame, length: int, now: int) -> Histories:
         if past:
             items[row, -len(past) :], types[row, -len(past) :], times[row, -len(past) :] = past, kinds, moments
     return Histories(items, types, times, np.full(stored.height, now, np.int64))
-
-
-def read_users(path: Path) -> list[str]:
-    """Return the distinct user ids of a file: a table (Parquet, CSV, TSV, JSONL) with `user_id`, or one id per line.
-
-    Raises:
-        RecsysError: the file is missing, unreadable, empty or has no such column.
-    """
-    try:
-        if kind_of(path):
-            users = scan(path).select(pl.col("user_id").cast(pl.String)).collect()["user_id"].to_list()
-        else:
-            users = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
-    except (OSError, UnicodeDecodeError, pl.exceptions.PolarsError) as error:
-        reason = (str(error).splitlines() or [repr(error)])[0]
-        raise RecsysError(
-            f"--users {path}: {reason}; give .parquet, .csv, .tsv or .jsonl with user_id, or one id per line"
-        ) from error
-    distinct = list(dict.fromkeys(user for user in users if user))
-    if not distinct:
-        raise RecsysError(f"--users {path}: holds no user id; write one per line, or leave --users out for all users")
-    return distinct
 
 
 @contextmanager

@@ -261,8 +261,9 @@ class Service:
         if user_id is None:
             return []
         fitted = snapshot.lookup.past(user_id)
-        if fitted and self.store.is_forgotten(user_id):
-            fitted = []
+        forgotten = self.store.forgotten_at(user_id) if fitted else None
+        if forgotten is not None:
+            fitted = [event for event in fitted if (event.timestamp or 0) > forgotten]
         stored = self.store.history(user_id, snapshot.lookup.length)
         later = [PastEvent(event.item_id, event.event_type, event.timestamp) for event in stored]
         # Events that were exported and fitted are in both.

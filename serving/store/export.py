@@ -54,9 +54,9 @@ def export(folder: Path, store: Store, out: Path) -> Exported:
     gone = pl.col("item_id").is_in(deleted)
     items = items.with_columns(available=pl.when(gone).then(pl.lit(False)).otherwise("available"))
     forgotten = store.forgotten_users()
-    old_events = dataset.events.filter(~pl.col("user_id").is_in(forgotten)).collect()
+    old_events = _without(dataset.events.collect(), forgotten)
     stored = logged_events(store)
-    listed = impression_rows(store)
+    listed = _without(impression_rows(store), forgotten)
     in_catalogue = pl.col("item_id").is_in(items["item_id"].implode())
     new_events = _with_positions(
         stored.filter(in_catalogue).join(old_events, on=EVENT_KEY, how="anti", nulls_equal=True), listed
@@ -75,6 +75,15 @@ def export(folder: Path, store: Store, out: Path) -> Exported:
         deleted=items.filter(gone).height,
     )
     return Exported(new_events.height, impressions.height, len(bodies), notes)
+
+
+def _without(rows: pl.DataFrame, forgotten: dict[str, int]) -> pl.DataFrame:
+    """Return the rows but for those of forgotten users that are not after the deletion."""
+    tombstones = pl.DataFrame(
+        {"user_id": list(forgotten), "_at": list(forgotten.values())}, schema={"user_id": pl.String, "_at": pl.Int64}
+    )
+    joined = rows.join(tombstones, on="user_id", how="left", maintain_order="left")
+    return joined.filter(pl.col("_at").is_null() | (pl.col("timestamp") > pl.col("_at"))).drop("_at")
 
 
 def with_changes(items: pl.DataFrame, bodies: list[dict[str, object]]) -> pl.DataFrame:
@@ -106,7 +115,7 @@ def _with_positions(events: pl.DataFrame, listed: pl.DataFrame) -> pl.DataFrame:
     return events.with_columns(position=pl.coalesce("position", "listed_position")).drop("listed_position")
 
 
-def _write(dataset: Dataset, items: pl.DataFrame, events: pl.DataFrame, forgotten: list[str], out: Path) -> None:
+def _write(dataset: Dataset, items: pl.DataFrame, events: pl.DataFrame, forgotten: dict[str, int], out: Path) -> None:
     changes = {"name": dataset.info.name}
     if dataset.info.split == "column":
         changes["split"] = "time"
@@ -119,7 +128,7 @@ def _write(dataset: Dataset, items: pl.DataFrame, events: pl.DataFrame, forgotte
         items.write_parquet(folder / "items.parquet")
         events.write_parquet(folder / "events.parquet")
         if dataset.users is not None:
-            dataset.users.filter(~pl.col("user_id").is_in(forgotten)).write_parquet(folder / "users.parquet")
+            dataset.users.filter(~pl.col("user_id").is_in(list(forgotten))).write_parquet(folder / "users.parquet")
         (folder / "dataset.json").write_text(info.model_dump_json(indent=1), encoding="utf-8")
 
 

@@ -53,7 +53,10 @@ class Store:
         insert = postgresql.insert if self.url.get_backend_name() == "postgresql" else sqlite.insert
         self._add_event = insert(events).on_conflict_do_nothing(index_elements=["event_id"])
         self._add_list = insert(lists).on_conflict_do_nothing(index_elements=["request_id"])
-        self._add_forgotten = insert(forgotten).on_conflict_do_nothing(index_elements=["user_id"])
+        add_forgotten = insert(forgotten)
+        self._add_forgotten = add_forgotten.on_conflict_do_update(
+            index_elements=["user_id"], set_={"at": add_forgotten.excluded.at}
+        )
         with self._writing() as connection:
             migrate(connection)
 
@@ -112,10 +115,17 @@ class Store:
             return [ItemChange(*row) for row in connection.execute(query)]
 
     def add_lists(self, added: Sequence[ImpressionList]) -> None:
-        """Insert the lists whose `request_id` is new."""
-        if added:
-            with self._writing() as connection:
-                connection.execute(self._add_list, [vars(impressions) for impressions in added])
+        """Insert the lists whose `request_id` is new, but for those of users who were forgotten since."""
+        if not added:
+            return
+        with self._writing() as connection:
+            self._lock_forgotten(connection, "ROW SHARE")
+            owners = {impressions.user_id for impressions in added if impressions.user_id is not None}
+            query = sa.select(forgotten).where(forgotten.c.user_id.in_(owners))
+            since = {row.user_id: row.at for row in connection.execute(query)}
+            rows = [vars(one) for one in added if one.user_id not in since or one.timestamp > since[one.user_id]]
+            if rows:
+                connection.execute(self._add_list, rows)
 
     def every_list(self) -> Iterator[ImpressionList]:
         """Yield all lists, in order of `request_id`."""
@@ -125,23 +135,37 @@ class Store:
     def forget_user(self, user_id: str) -> int:
         """Delete the user's events and lists, have models ignore the user's past, and return the rows deleted."""
         with self._writing() as connection:
+            self._lock_forgotten(connection, "EXCLUSIVE")
             deleted = sum(
                 connection.execute(table.delete().where(table.c.user_id == user_id)).rowcount
                 for table in (events, lists)
             )
-            connection.execute(self._add_forgotten, {"user_id": user_id})
+            connection.execute(self._add_forgotten, {"user_id": user_id, "at": time.time_ns() // 1000})
             return deleted
 
-    def is_forgotten(self, user_id: str) -> bool:
-        """Return whether `forget_user` was called for the user."""
+    def forgotten_at(self, user_id: str) -> int | None:
+        """Return when `forget_user` was called last for the user; None if it never was."""
         with self._reading() as connection:
-            query = sa.select(forgotten.c.user_id).where(forgotten.c.user_id == user_id)
-            return connection.execute(query).first() is not None
+            return connection.scalar(sa.select(forgotten.c.at).where(forgotten.c.user_id == user_id))
 
-    def forgotten_users(self) -> list[str]:
-        """Return all users for whom `forget_user` was called."""
+    def forgotten_users(self) -> dict[str, int]:
+        """Return all users for whom `forget_user` was called, with the time of the last call."""
         with self._reading() as connection:
-            return list(connection.execute(sa.select(forgotten.c.user_id)).scalars())
+            return {row.user_id: row.at for row in connection.execute(sa.select(forgotten))}
+
+    def everything_of(self, user_id: str) -> dict[str, Any]:
+        """Return all that is kept of a user: events and lists, oldest first, and when the user was forgotten."""
+        with self._reading() as connection:
+            kept = {
+                table.name: [
+                    dict(row)
+                    for row in connection.execute(
+                        sa.select(table).where(table.c.user_id == user_id).order_by(table.c.timestamp)
+                    ).mappings()
+                ]
+                for table in (events, lists)
+            }
+        return {"user_id": user_id, "forgotten_at": self.forgotten_at(user_id), **kept}
 
     def prune(self, before: int) -> tuple[int, int]:
         """Delete events and lists older than the time `before`; return how many of each."""
@@ -167,6 +191,11 @@ class Store:
         with self._writing() as connection:
             query = keys.update().where(keys.c.key_id == key_id, keys.c.revoked.is_(None))
             return connection.execute(query, {"revoked": time.time_ns() // 1000}).rowcount > 0
+
+    def _lock_forgotten(self, connection: Connection, mode: str) -> None:
+        """Have a deletion wait for lists that are being written, and these for it; SQLite has one writer anyway."""
+        if self.url.get_backend_name() == "postgresql":
+            connection.execute(sa.text(f"LOCK TABLE forgotten IN {mode} MODE"))
 
     def _pages(self, table: sa.Table, key: sa.Column[Any]) -> Iterator[Any]:
         """Yield all rows in order of `key`, reading a page at a time so that no query takes long."""

@@ -46,7 +46,12 @@ lists = sa.Table(
     sa.Column("scores", sa.JSON, nullable=False),
     sa.Column("propensities", sa.JSON, nullable=False),
 )
-forgotten = sa.Table("forgotten", metadata, sa.Column("user_id", sa.Text, primary_key=True))
+forgotten = sa.Table(
+    "forgotten",
+    metadata,
+    sa.Column("user_id", sa.Text, primary_key=True),
+    sa.Column("at", sa.BigInteger, nullable=False),
+)
 keys = sa.Table(
     "keys",
     metadata,

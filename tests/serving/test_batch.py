@@ -18,9 +18,10 @@ import pytest
 from filelock import FileLock
 
 import serving.batch
+from features.data.user_ids import read_users
 from features.histories import EventLog
 from recsys.errors import RecsysError
-from serving.batch import Job, Written, histories_of, read_users, write_lists
+from serving.batch import Job, Written, histories_of, write_lists
 from serving.lists import FileOptions, lists_table
 from serving.loading import load_bundle
 from serving.recommender import RecommendOptions

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import replace
@@ -86,12 +87,49 @@ def test_of_a_forgotten_user_only_the_name_is_kept(store: Store) -> None:
     store.add_events([event(1), event(2, user="v")])
     store.add_lists([listed(1), listed(2, "v")])
     assert store.forget_user("u") == 2
-    assert store.history("u", 5) == [] and store.is_forgotten("u") and not store.is_forgotten("v")
+    assert store.history("u", 5) == [] and store.forgotten_at("u") and store.forgotten_at("v") is None
     assert [impressions.user_id for impressions in store.every_list()] == ["v"]
     assert store.forget_user("u") == 0
     store.add_events([event(3)])
     assert len(store.history("u", 5)) == 1
-    assert store.forgotten_users() == ["u"]
+    assert list(store.forgotten_users()) == ["u"]
+
+
+def test_a_list_that_waited_while_its_user_was_forgotten_stays_out(store: Store) -> None:
+    """Also one of another server; a list of afterwards is kept, and so are those of others."""
+    before = time.time_ns() // 1000
+    store.forget_user("u")
+    later = replace(listed(3), timestamp=time.time_ns() // 1000 + 1)
+    store.add_lists([replace(listed(1), timestamp=before), listed(2, "v"), later, listed(4, None)])
+    assert [impressions.request_id for impressions in store.every_list()] == ["r2", "r3", "r4"]
+    store.forget_user("v")
+    store.add_lists([listed(5, "v")])
+    assert "r5" not in [impressions.request_id for impressions in store.every_list()]
+
+
+def test_deletions_and_lists_that_are_written_meanwhile_leave_nothing_behind(store: Store) -> None:
+    """Whichever comes first: a list of before the deletion is deleted with the others, or not written."""
+    for number in range(20):
+        one = replace(listed(number), timestamp=time.time_ns() // 1000)
+        threads = [
+            threading.Thread(target=store.add_lists, args=([one],)),
+            threading.Thread(target=store.forget_user, args=("u",)),
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert not list(store.every_list())
+
+
+def test_everything_of_a_user_is_shown(store: Store) -> None:
+    """And nothing of others."""
+    store.add_events([event(1), event(2, user="v")])
+    store.add_lists([listed(1), listed(2, "v")])
+    shown = store.everything_of("u")
+    assert [row["event_id"] for row in shown["events"]] == ["e1"] and shown["lists"][0]["items"] == ["a", "b"]
+    assert shown["forgotten_at"] is None and len(shown["lists"]) == 1
+    assert store.everything_of("nobody") == {"user_id": "nobody", "forgotten_at": None, "events": [], "lists": []}
 
 
 def test_pruning_deletes_older_events_and_lists(store: Store) -> None:
