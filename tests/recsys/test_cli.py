@@ -1,5 +1,6 @@
 """The command line: quick help, exit codes, one clear line for what the user can solve."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from serving.store.store import Store, StoredEvent
 from tests.command_line import run
 from tests.worlds import write_dataset
 
@@ -43,6 +45,9 @@ def test_a_wrong_path_is_refused_before_anything_slow_is_imported(command: str, 
         ["keys"],
         ["keys", "add"],
         ["keys", "revoke"],
+        ["users"],
+        ["users", "forget"],
+        ["users", "show"],
         ["train"],
         ["evaluate"],
         ["recommend"],
@@ -54,7 +59,7 @@ def test_every_command_has_help(command: list[str], capsys: pytest.CaptureFixtur
     """With examples, but for the group."""
     code, out, _ = run(capsys, *command, "--help")
     assert code == 0
-    assert "Example" in out or command in (["data"], ["keys"])
+    assert "Example" in out or command in (["data"], ["keys"], ["users"])
 
 
 @pytest.mark.parametrize(
@@ -165,3 +170,19 @@ def test_keys_are_made_listed_and_revoked(tmp_path: Path, capsys: pytest.Capture
     assert run(capsys, "keys", "revoke", key_id, *store)[0] == 0
     code, _, errors = run(capsys, "keys", "revoke", key_id, *store)
     assert code == 1 and "recsys keys list" in errors
+
+
+def test_users_are_forgotten_by_name_and_by_file_and_shown_before(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """All that is stored of one is JSON; without a user nothing is deleted."""
+    url = f"sqlite:///{tmp_path}/store.db"
+    store = Store(url)
+    store.add_events([StoredEvent(f"e{user}", user, "i", "click", 1) for user in ("a", "b", "c", "d")])
+    (tmp_path / "gone.csv").write_text("user_id\nb\nc\n")
+    code, out, _ = run(capsys, "users", "show", "a", "--store", url)
+    assert code == 0 and [event["event_id"] for event in json.loads(out)["events"]] == ["ea"]
+    assert run(capsys, "users", "forget", "--store", url)[0] == 2
+    code, out, _ = run(capsys, "users", "forget", "a", "--users", str(tmp_path / "gone.csv"), "--store", url)
+    assert (code, out) == (0, "forgot 3 users: deleted 3 events and lists\n")
+    assert [event.user_id for event in store.every_event()] == ["d"]
