@@ -59,13 +59,18 @@ def seal(folder: Path, config: Config, about: dict[str, Any]) -> None:
 def verify(folder: Path) -> dict[str, Any]:
     """Check every file of the bundle against its manifest and return the manifest.
 
+    Its files are those of the manifest and no others, each a plain file inside the folder.
+
     Raises:
-        RecsysError: there is no bundle, its format is not supported, or files are missing or altered.
+        RecsysError: there is no bundle, its format is not supported, or files are missing, altered or too many.
     """
     manifest = _read_manifest(folder)
     listed: dict[str, str] = manifest["files"]
-    wrong = [
-        name for name, digest in listed.items() if not (folder / name).is_file() or _digest(folder / name) != digest
+    there = {
+        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()
+    }
+    wrong = sorted(there ^ {*listed, MANIFEST}) + [
+        name for name in listed if name in there and not _is_as_listed(folder, name, listed[name])
     ]
     if wrong:
         raise RecsysError(
@@ -73,6 +78,13 @@ def verify(folder: Path) -> dict[str, Any]:
             "the bundle is damaged: fetch it again, or train the model again"
         )
     return manifest
+
+
+def _is_as_listed(folder: Path, name: str, digest: str) -> bool:
+    """Return whether a file has the digest and is reached without links."""
+    path = folder / name
+    parts = [path, *path.parents][: len(Path(name).parts)]
+    return path.is_file() and not any(part.is_symlink() for part in parts) and _digest(path) == digest
 
 
 def read_config(folder: Path) -> Config:
@@ -95,7 +107,9 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         raise RecsysError(f"{folder}: not a bundle (no {MANIFEST}); make one with `recsys train DATASET`")
     try:
         manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        stored, _ = int(manifest["format"]), dict(manifest["files"])
+        stored, files = int(manifest["format"]), manifest["files"]
+        if not (isinstance(files, dict) and files and all(isinstance(digest, str) for digest in files.values())):
+            raise ValueError("files: not a name and a digest each")
     except (ValueError, KeyError, TypeError) as error:
         raise RecsysError(f"{path}: not a manifest ({error!r}); fetch the bundle or train the model again") from error
     if stored != FORMAT and stored not in UPGRADES:

@@ -67,7 +67,7 @@ class Lookup:
         """Return the histories of requests `(user_id, history)`.
 
         A history that is sent replaces what the bundle knows of the user; items that it does not
-        know are left out. Users without events have an empty history. `now` is in microseconds;
+        know are left out. Where every event has a time, the times tell the order. Users without events have an empty history. `now` is in microseconds;
         by default just after the newest event that the bundle knows. `typed` puts what the users
         typed behind their events (see `Sentences`).
         """
@@ -88,6 +88,8 @@ class Lookup:
         """Return item, type code and time of the last `count` events on known items."""
         events = [PastEvent(event) if isinstance(event, str) else event for event in history]
         known = [event for event in events if event.item_id in self.rows]
+        if all(event.timestamp is not None for event in known):
+            known.sort(key=lambda event: event.timestamp or 0)
         return [
             (
                 self.rows[event.item_id],

@@ -188,7 +188,7 @@ def holder_of(bundle: Path, store: Store) -> ModelHolder:
 
 def client_of(app: FastAPI, **options: Any) -> TestClient:
     """Return a client on this machine."""
-    return TestClient(app, base_url="http://localhost", **options)
+    return TestClient(app, base_url="http://localhost", client=("127.0.0.1", 50_000), **options)
 
 
 @contextmanager

@@ -1,12 +1,13 @@
 """`recsys serve`: the HTTP API, in one process or in several."""
 
 import os
+import socket
 from pathlib import Path
 
 import click
 
 from recsys.cli.common import MODEL, STORE
-from recsys.errors import UsageError
+from recsys.errors import RecsysError, UsageError
 
 
 @click.command()
@@ -45,6 +46,7 @@ def serve(*, model: str, store: str, host: str, port: int, rate: int, ray: bool,
 def _serve_alone(model: str, store: str, *, host: str, port: int, rate: int) -> None:
     # Requests run in parallel; threads within each would only wait for one another.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    bound = _bind(host, port)  # a port that is taken is refused before anything is loaded
     from recsys.progress import stage
     from recsys.registry import bundle_folder, resolve
     from serving.api.server import open_model, run
@@ -54,7 +56,23 @@ def _serve_alone(model: str, store: str, *, host: str, port: int, rate: int) -> 
         bundle_folder(resolve(model))  # a wrong name is refused before a store is made
         opened = Store(store)
         holder = open_model(model, opened)
-    run(holder, opened, host=host, port=port, rate=rate)
+    run(holder, opened, bound, host=host, rate=rate)
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    """Return a socket at an address, which does not listen yet.
+
+    Raises:
+        RecsysError: the port is taken, or the address is none of this machine.
+    """
+    try:
+        family, kind, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        bound = socket.socket(family, kind)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+    except OSError as error:
+        raise RecsysError(f"--host {host} --port {port}: {error.strerror or error}; choose another --port") from error
+    return bound
 
 
 def _serve_replicas(model: str, store: str, *, host: str, port: int, rate: int, replicas: int) -> None:

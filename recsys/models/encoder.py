@@ -195,8 +195,8 @@ def load_encoder(config: EncoderConfig) -> tuple[TextEncoder, Any]:
 def load_encoder_folder(folder: str, trainable_layers: int) -> tuple[TextEncoder, Any]:
     """Load an encoder and its tokenizer from a folder (or a Hugging Face name)."""
     try:
-        model = AutoModel.from_pretrained(folder, use_safetensors=True)
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        model = AutoModel.from_pretrained(folder, use_safetensors=True, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise RecsysError(

@@ -50,7 +50,7 @@ def create_app(
     machine can reach the server, which then needs no key while none was created. `seed` makes
     exploration repeatable. Up to `batch` lists are made in one call of the model.
     """
-    metrics = Metrics(lambda: holder.snapshot.name)
+    metrics = Metrics(lambda: holder.snapshot.name, lambda: holder.failed)
     service = Service(holder, store, metrics, ImpressionLog(store, metrics.dropped.inc), clock, seed)
     app = FastAPI(
         title="recsys",

@@ -7,6 +7,7 @@ reads once and then keeps.
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -30,6 +31,27 @@ CHANGES_EVERY_S = 0.5
 """Seconds between two looks at the store's item changes."""
 ALIAS_EVERY_S = 2.0
 """Seconds between two looks at the alias."""
+LONGEST_WAIT_S = 300.0
+"""Seconds between two attempts to load a model that failed again and again."""
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """A model that could not be loaded."""
+
+    reason: str
+    times: int
+    at: float = field(default_factory=lambda: time.monotonic())
+
+    @property
+    def wait_s(self) -> float:
+        """Seconds until the next attempt, twice as many after each."""
+        return float(min(ALIAS_EVERY_S * 2.0**self.times, LONGEST_WAIT_S))
+
+    @property
+    def retry_at(self) -> float:
+        """When the next attempt may be made, on the clock of `time.monotonic`."""
+        return self.at + self.wait_s
 
 
 @dataclass(frozen=True)
@@ -62,8 +84,7 @@ class ModelHolder:
         self._changing, self._loading = threading.Lock(), threading.Lock()
         self._stopped = threading.Event()
         self._threads: list[threading.Thread] = []
-        self.failed: dict[str, str] = {}
-        """Models that failed to load, with the reason; the snapshot before them stays in use."""
+        self._failures: dict[str, _Failure] = {}
         self.snapshot = self._load(registry.resolve(model))
 
     def reload(self, force: bool = False) -> Snapshot:
@@ -81,12 +102,16 @@ class ModelHolder:
             try:
                 loaded = self._load(name)
             except Exception as error:
-                self.failed[name] = _first_line(error)
-                log.error("%s could not be loaded: %s; %s stays in use", name, self.failed[name], self.snapshot.name)
+                failure = _Failure(_first_line(error), self._failures[name].times + 1 if name in self._failures else 1)
+                self._failures[name] = failure
+                log.error(
+                    "%s could not be loaded: %s; %s stays in use, the next attempt is in %.0f s",
+                    name, failure.reason, self.snapshot.name, failure.wait_s,
+                )  # fmt: skip
                 raise
             with self._changing:  # apply what changed during loading
                 self.snapshot = _with_changes(loaded, self._store.item_changes(loaded.change))
-            self.failed.pop(name, None)
+            self._failures.pop(name, None)
             log.info("%s serves", name)
             return self.snapshot
 
@@ -111,8 +136,14 @@ class ModelHolder:
         for thread in self._threads:
             thread.join()
 
+    @property
+    def failed(self) -> dict[str, str]:
+        """Models that failed to load, with the reason; the snapshot before them stays in use."""
+        return {name: failure.reason for name, failure in self._failures.items()}
+
     def _follow_alias(self) -> None:
-        if registry.resolve(self._requested) not in self.failed:
+        failure = self._failures.get(registry.resolve(self._requested))
+        if failure is None or time.monotonic() >= failure.retry_at:
             self.reload()
 
     def _repeat(self, every_s: float, step: Callable[[], object]) -> None:

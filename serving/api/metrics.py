@@ -1,6 +1,6 @@
 """The metrics that Prometheus reads at `/metrics`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -11,10 +11,10 @@ SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.015, 0.025, 0.04, 0.06, 0.1, 0.25, 0.5,
 class Metrics:
     """The metrics of one application."""
 
-    def __init__(self, model: Callable[[], str]) -> None:
-        """`model` returns the name of the model that serves."""
+    def __init__(self, model: Callable[[], str], failed: Callable[[], Iterable[str]] = tuple) -> None:
+        """`model` returns the name of the model that serves, `failed` those that could not be loaded."""
         self._registry = CollectorRegistry()
-        self._model = model
+        self._model, self._failed = model, failed
         self.seconds = Histogram(
             "recsys_request_seconds",
             "Seconds from the start of a request to the end of its answer",
@@ -29,11 +29,17 @@ class Metrics:
         self.dropped = self._counter("recsys_lists_dropped", "Lists that were not logged because the queue was full")
         self.explored = self._counter("recsys_positions_explored", "Positions given to new items")
         self._serving = Gauge("recsys_model", "1 for the model that serves", ("model",), registry=self._registry)
+        self._not_loaded = Gauge(
+            "recsys_model_failed", "1 for a model that could not be loaded", ("model",), registry=self._registry
+        )
 
     def text(self) -> bytes:
         """Return all metrics in the text format of Prometheus."""
         self._serving.clear()
         self._serving.labels(self._model()).set(1)
+        self._not_loaded.clear()
+        for name in self._failed():
+            self._not_loaded.labels(name).set(1)
         return generate_latest(self._registry)
 
     def _counter(self, name: str, description: str, *labels: str) -> Counter:

@@ -6,6 +6,8 @@ import re
 import time
 import traceback
 import uuid
+from datetime import UTC, datetime
+from typing import Any
 
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
@@ -62,11 +64,23 @@ class ObserveRequests:
     def _record(self, scope: Scope, request_id: str, status: int, seconds: float, trace: str) -> None:
         route = getattr(scope.get("route"), "path", "none")
         self.metrics.seconds.labels(route, str(status)).observe(seconds)
-        line: dict[str, object] = {"request_id": request_id}
+        line: dict[str, Any] = {"request_id": request_id}
         line |= {"key": scope["caller"].name} if "caller" in scope else {}
         line |= {"error": trace} if trace else {}
         line |= {"method": scope["method"], "route": route, "status": status, "ms": round(1000 * seconds, 2)}
-        log.log(logging.ERROR if trace else logging.INFO, json.dumps(line))
+        log.log(logging.ERROR if trace else logging.INFO, json.dumps(line), extra={"fields": line})
+
+
+class JsonLines(logging.Formatter):
+    """Formats every record as a JSON object on one line: time (UTC), level, logger, and its fields or message."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        line = {"time": moment, "level": record.levelname.lower(), "logger": record.name}
+        line |= getattr(record, "fields", {"message": record.getMessage()})
+        line |= {"error": self.formatException(record.exc_info)} if record.exc_info else {}
+        return json.dumps(line, ensure_ascii=False)
 
 
 def _request_id(scope: Scope) -> str:

@@ -349,9 +349,16 @@ class ModelResponse(BaseModel):
 
 
 class Health(BaseModel):
-    """The process is up, or ready."""
+    """The process is up."""
 
     status: Literal["ok"]
+
+
+class Readiness(Health):
+    """Model and store can answer."""
+
+    failed: list[str]
+    """Newer models that could not be loaded; the one before them serves."""
 
 
 class Problem(BaseModel):

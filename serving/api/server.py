@@ -5,6 +5,7 @@ In: the name of a model and an open store. Out: a process that answers until it 
 
 import gc
 import logging
+import socket
 import sys
 
 import uvicorn
@@ -14,6 +15,7 @@ from serving.api.access.hosts import LOOPBACK
 from serving.api.access.limits import Limits
 from serving.api.app import create_app
 from serving.api.live import ModelHolder
+from serving.api.observe import JsonLines
 from serving.store.store import Store
 
 
@@ -26,8 +28,8 @@ def open_model(model: str, store: Store) -> ModelHolder:
     return holder
 
 
-def run(holder: ModelHolder, store: Store, *, host: str, port: int, rate: int) -> None:
-    """Serve on `host` and `port` until the process is stopped; a key may send `rate` requests per second.
+def run(holder: ModelHolder, store: Store, bound: socket.socket, *, host: str, rate: int) -> None:
+    """Serve on the socket `bound` to `host` until the process is stopped; a key may send `rate` requests per second.
 
     Raises:
         RecsysError: other machines could reach the server, and there is no key.
@@ -36,10 +38,10 @@ def run(holder: ModelHolder, store: Store, *, host: str, port: int, rate: int) -
     log_to_stderr()
     app = create_app(holder, store, limits=Limits(per_second=rate), local=local)
     server = Server(
-        uvicorn.Config(app, host=host, port=port, log_level="warning", access_log=False, timeout_keep_alive=30),
-        notice(host, port, store),
+        uvicorn.Config(app, log_level="warning", access_log=False, timeout_keep_alive=30),
+        notice(host, bound.getsockname()[1], store),
     )
-    server.run()
+    server.run(sockets=[bound])
 
 
 def is_local(host: str, store: Store) -> bool:
@@ -58,11 +60,13 @@ def is_local(host: str, store: Store) -> bool:
 
 
 def log_to_stderr() -> None:
-    """Write the access log and changes of the model to stderr."""
+    """Write the access log and changes of the model to stderr, a JSON object a line."""
     log = logging.getLogger("recsys")
     log.setLevel(logging.INFO)
     log.propagate = False  # a handler that a library gave the root logger would write every line twice
-    log.addHandler(logging.StreamHandler(sys.stderr))
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines())
+    log.addHandler(handler)
 
 
 def notice(host: str, port: int, store: Store) -> str:

@@ -4,8 +4,11 @@ In: a URL such as `sqlite:///shop.db` or `postgresql://user@host/shop`. Out: an 
 transactions are on disk once they are committed.
 """
 
+import os
+import re
 import sqlite3
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,8 @@ DEFAULT_STORE = "sqlite:///.recsys/store.db"
 BUSY_TIMEOUT_S = 5
 """Seconds to wait for a connection, a lock or a statement."""
 RETRY_S = 0.01
+OWNER_ONLY = 0o600
+"""Mode of an SQLite file; its log has the same."""
 
 
 class StoreError(RecsysError):
@@ -33,14 +38,34 @@ def parse_url(text: str) -> URL:
     """
     try:
         url = make_url(text)
-    except sa.exc.ArgumentError as error:
-        raise StoreError(f"--store {text}: not a URL; try {DEFAULT_STORE} or postgresql://user@host/name") from error
+    except (sa.exc.ArgumentError, ValueError) as error:  # the latter of a port that is no number
+        raise StoreError(
+            f"--store {_masked(text)}: not a URL; try {DEFAULT_STORE} or postgresql://user@host/name"
+        ) from error
     if url.get_backend_name() == "postgresql":
         return url.set(drivername="postgresql+psycopg")
     if url.get_backend_name() != "sqlite" or not url.database or url.database == ":memory:":
-        raise StoreError(f"--store {text}: neither an SQLite file nor PostgreSQL; try {DEFAULT_STORE}")
-    Path(url.database).absolute().parent.mkdir(parents=True, exist_ok=True)
+        raise StoreError(f"--store {_masked(text)}: neither an SQLite file nor PostgreSQL; try {DEFAULT_STORE}")
+    path = Path(url.database).absolute()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(FileExistsError, OSError):  # what is wrong with an existing file, the first connection says
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL, mode=OWNER_ONLY))
     return url
+
+
+def identity(url: URL) -> tuple[int, int] | None:
+    """Return device and inode of an SQLite file, None of PostgreSQL.
+
+    Raises:
+        StoreError: the file is gone.
+    """
+    if url.get_backend_name() != "sqlite" or not url.database:
+        return None
+    try:
+        status = os.stat(url.database)
+    except OSError as error:
+        raise StoreError(f"{describe(url)}: {error.strerror}; put it back and start again") from error
+    return status.st_dev, status.st_ino
 
 
 def describe(url: URL) -> str:
@@ -83,3 +108,8 @@ def _begin_immediate(connection: Connection) -> None:
     if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
         # A transaction that reads before it writes would fail if another one wrote in between.
         connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _masked(text: str) -> str:
+    """Return what was given as a URL, without a password."""
+    return re.sub(r"(?<=:)[^:@/]+(?=@)", "***", text)

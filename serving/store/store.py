@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 
-from serving.store.database import StoreError, create_engine, describe, parse_url
+from serving.store.database import StoreError, create_engine, describe, identity, parse_url
 from serving.store.migrate import migrate
 from serving.store.rows import ImpressionList, ItemChange, StoredEvent, StoredKey
 from serving.store.tables import events, forgotten, item_changes, keys, lists
@@ -57,6 +57,7 @@ class Store:
         self._add_forgotten = add_forgotten.on_conflict_do_update(
             index_elements=["user_id"], set_={"at": add_forgotten.excluded.at}
         )
+        self._identity = identity(self.url)
         with self._writing() as connection:
             migrate(connection)
 
@@ -212,13 +213,20 @@ class Store:
 
     @contextmanager
     def _writing(self) -> Iterator[Connection]:
+        self._require_same_file()
         with self._explained(), self._engine.begin() as connection:
             yield connection
 
     @contextmanager
     def _reading(self) -> Iterator[Connection]:
+        self._require_same_file()
         with self._explained(), self._reader.connect() as connection:
             yield connection
+
+    def _require_same_file(self) -> None:
+        """Raise StoreError if the SQLite file was removed or replaced: what is written into it then would be lost."""
+        if identity(self.url) != self._identity:
+            raise StoreError(f"{self}: the file was replaced while it was open; start again with the one that is right")
 
     @contextmanager
     def _explained(self) -> Iterator[None]:

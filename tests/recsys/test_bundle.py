@@ -1,6 +1,8 @@
 """The bundle: complete, unaltered, without pickle, and the same after it is read back."""
 
+import hashlib
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -145,6 +147,51 @@ def test_no_file_of_a_bundle_is_a_pickle(bundle: Path) -> None:
     for path in bundle.rglob("*.npz"):
         with np.load(path, allow_pickle=False) as arrays:
             assert [arrays[name] for name in arrays.files]
+
+
+def _add_a_file(bundle: Path) -> str:
+    (bundle / "encoder" / "more.py").write_text("import os")
+    return "encoder/more.py"
+
+
+def _link_a_file(bundle: Path) -> str:
+    outside = bundle.parent / "outside"
+    (bundle / "items.parquet").rename(outside)
+    (bundle / "items.parquet").symlink_to(outside)
+    return "items.parquet"
+
+
+def _link_a_folder(bundle: Path) -> str:
+    outside = bundle.parent / "outside"
+    (bundle / "encoder").rename(outside)
+    (bundle / "encoder").symlink_to(outside)
+    return "encoder"
+
+
+def _list_a_file_outside(bundle: Path) -> str:
+    (bundle.parent / "outside").write_text("x")
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    manifest["files"]["../outside"] = hashlib.sha256(b"x").hexdigest()
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    return "../outside"
+
+
+def _list_nothing(bundle: Path) -> str:
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    (bundle / "manifest.json").write_text(json.dumps(manifest | {"files": []}))
+    return "manifest.json: not a manifest"
+
+
+@pytest.mark.parametrize("change", [_add_a_file, _link_a_file, _link_a_folder, _list_a_file_outside, _list_nothing])
+def test_a_bundle_holds_the_files_of_its_manifest_and_no_others(
+    bundle: Path, tmp_path: Path, change: Callable[[Path], str]
+) -> None:
+    """Each plain and inside the folder; what is wrong is named."""
+    copy = tmp_path / "copy"
+    shutil.copytree(bundle, copy)
+    named = change(copy)
+    with pytest.raises(RecsysError, match=re.escape(named)):
+        load_bundle(copy)
 
 
 def test_an_unseen_item_is_a_candidate_from_its_text_alone(bundle: Path) -> None:

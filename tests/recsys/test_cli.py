@@ -1,6 +1,7 @@
 """The command line: quick help, exit codes, one clear line for what the user can solve."""
 
 import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -186,3 +187,15 @@ def test_users_are_forgotten_by_name_and_by_file_and_shown_before(
     code, out, _ = run(capsys, "users", "forget", "a", "--users", str(tmp_path / "gone.csv"), "--store", url)
     assert (code, out) == (0, "forgot 3 users: deleted 3 events and lists\n")
     assert [event.user_id for event in store.every_event()] == ["d"]
+
+
+def test_a_port_that_is_taken_is_refused_before_anything_is_loaded(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In one line, and no store is made."""
+    monkeypatch.chdir(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        code, _, problem = run(capsys, "serve", "--port", str(port))
+    assert code == 1 and f"--port {port}: Address already in use; choose another --port" in problem
+    assert not list(tmp_path.iterdir())

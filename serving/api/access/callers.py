@@ -1,5 +1,6 @@
 """Who sends a request: the owner of a key or, where no key is needed, a program on this machine."""
 
+import logging
 from dataclasses import dataclass
 
 from starlette.concurrency import run_in_threadpool
@@ -11,6 +12,8 @@ from serving.api.access.hosts import LoopbackHosts
 from serving.api.access.keys import KeyRing
 from serving.api.access.limits import RETRY_AFTER
 from serving.store.store import StoreError
+
+log = logging.getLogger("recsys.access")
 
 OPEN_PATHS = ("/healthz", "/readyz")
 """Paths that need no key and have no limits, so that probes always get through."""
@@ -67,7 +70,8 @@ class IdentifyCaller:
             try:
                 await run_in_threadpool(self.keys.read)
             except StoreError as error:
-                raise HTTPException(503, str(error), RETRY_AFTER) from error
+                log.warning("keys cannot be read: %s", error)  # the answer names no path to whom nobody knows
+                raise HTTPException(503, "the store does not answer", RETRY_AFTER) from error
 
     def _key_owner(self, authorization: str) -> Caller:
         scheme, _, text = authorization.partition(" ")

@@ -18,10 +18,10 @@ async def healthz() -> schemas.Health:
 
 
 @open_router.get("/readyz")
-async def readyz(workers: ServiceWorkers) -> schemas.Health:
-    """Report that the model is loaded and the store is reachable."""
+async def readyz(workers: ServiceWorkers) -> schemas.Readiness:
+    """Report that the model is loaded and the store is reachable, and which newer models could not be loaded."""
     await workers.run(workers.service.store.ping)
-    return schemas.Health(status="ok")
+    return schemas.Readiness(status="ok", failed=list(workers.service.holder.failed))
 
 
 @router.get("/metrics", response_class=Response)

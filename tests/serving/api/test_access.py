@@ -16,6 +16,7 @@ from serving.api.access.keys import create_key, revoke_key
 from serving.api.access.limits import Limits
 from serving.api.app import create_app
 from serving.api.live import ModelHolder
+from serving.api.observe import JsonLines
 from serving.store.store import Store
 from tests.worlds import client_of, holder_of
 
@@ -179,7 +180,7 @@ def test_probes_need_no_key_and_have_no_limits(holder: ModelHolder, store: Store
     """Whatever else is refused."""
     create_key(store, "shop", ("read",))
     client = client_of(create_app(holder, store, limits=Limits(per_second=0, waiting=0)), headers={"host": "any"})
-    assert client.get(path).json() == {"status": "ok"}
+    assert client.get(path).json()["status"] == "ok"
 
 
 def test_only_the_whole_key_with_the_bearer_scheme_is_accepted(holder: ModelHolder, store: Store) -> None:
@@ -229,7 +230,7 @@ def test_keys_that_cannot_be_read_are_503(holder: ModelHolder, store: Store) -> 
         connection.exec_driver_sql("ALTER TABLE keys RENAME TO moved")
     answer = client.get("/v1/model")
     assert answer.status_code == 503 and answer.headers["Retry-After"] == "1"
-    assert "no such table: keys" in answer.json()["detail"] and answer.headers["X-Request-ID"]
+    assert answer.json()["detail"] == "the store does not answer" and answer.headers["X-Request-ID"]
     with store._engine.begin() as connection:
         connection.exec_driver_sql("ALTER TABLE moved RENAME TO keys")
     assert client.get("/v1/model").status_code == 200
@@ -321,3 +322,66 @@ def test_an_unexpected_error_is_500_with_the_request_id_and_the_traceback_in_the
     assert answer.headers["X-Request-ID"] in answer.json()["detail"]
     line = json.loads(caplog.records[-1].message)
     assert "ZeroDivisionError" in line["error"] and line["request_id"] == answer.headers["X-Request-ID"]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"Origin": "https://evil.example"}, {"Origin": "null"}, {"Origin": "http://localhost:9999"},
+     {"Sec-Fetch-Site": "cross-site"}, {"Sec-Fetch-Site": "same-site"}, {"X-Forwarded-For": "203.0.113.5"},
+     {"Forwarded": "for=203.0.113.5"}, {"Via": "1.1 proxy"}],
+    ids=str,
+)  # fmt: skip
+def test_without_keys_neither_a_foreign_page_nor_a_proxy_changes_anything(
+    holder: ModelHolder, store: Store, headers: dict[str, str]
+) -> None:
+    """Also where the host is this machine; with a key they may."""
+    client = client_of(create_app(holder, store))
+    assert client.post("/v1/events", json=EVENT, headers=headers).status_code == 403
+    assert client.post("/v1/model/reload", headers=headers).status_code == 403
+    assert list(store.every_event()) == []
+    key = {"Authorization": f"Bearer {create_key(store, 'shop', ('write',))}"}
+    assert client_of(create_app(holder, store)).post("/v1/events", json=EVENT, headers=headers | key).status_code == 200
+
+
+@pytest.mark.parametrize("headers", [{}, {"Origin": "http://localhost", "Sec-Fetch-Site": "same-origin"}], ids=str)
+def test_without_keys_a_program_and_the_own_documentation_may_write(
+    holder: ModelHolder, store: Store, headers: dict[str, str]
+) -> None:
+    """`/docs` sends requests of the same origin."""
+    assert client_of(create_app(holder, store)).post("/v1/events", json=EVENT, headers=headers).status_code == 200
+
+
+def test_without_keys_another_machine_is_refused(holder: ModelHolder, store: Store) -> None:
+    """Whatever host it names."""
+    client = TestClient(create_app(holder, store), base_url="http://localhost", client=("203.0.113.5", 4000))
+    assert client.get("/v1/model").status_code == 403 and client.get("/healthz").status_code == 200
+
+
+def test_what_is_wrong_with_the_store_is_not_told_to_callers_without_a_key(holder: ModelHolder, tmp_path: Path) -> None:
+    """The answer names no path; the log does."""
+    store = Store(f"sqlite:///{tmp_path}/private/store.db")
+    client = client_of(create_app(holder, store))
+    (tmp_path / "private" / "store.db").unlink()
+    answer = client.get("/v1/model")
+    assert answer.status_code == 503 and "private" not in answer.text
+
+
+def test_a_log_line_is_json_with_time_level_and_route(holder: ModelHolder, store: Store) -> None:
+    """One line a request, and one for any other message, an exception's traceback included."""
+    formatter = JsonLines()
+    records: list[logging.LogRecord] = []
+    handler = logging.Handler()
+    handler.emit = records.append  # type: ignore[method-assign, assignment]
+    log = logging.getLogger("recsys.access")
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    client_of(create_app(holder, store)).get("/healthz")
+    log.removeHandler(handler)
+    (line,) = [json.loads(formatter.format(record)) for record in records]
+    assert line["level"] == "info" and line["route"] == "/healthz" and line["time"].endswith("+00:00")
+    try:
+        raise ValueError("broken\nin two")
+    except ValueError as error:
+        other = logging.LogRecord("recsys.live", logging.ERROR, "", 1, "%s failed", ("m/2",), (ValueError, error, None))
+    line = formatter.format(other)
+    assert "\n" not in line and json.loads(line)["message"] == "m/2 failed" and "broken" in json.loads(line)["error"]

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
+from recsys.errors import RecsysError
 from serving.api.app import create_app
 from serving.api.live import ModelHolder
 from serving.api.schemas import MAX_CANDIDATES
@@ -17,7 +19,7 @@ from serving.batch import histories_of
 from serving.loading import load_bundle
 from serving.recommender import RecommendOptions
 from serving.store.store import Store, StoredEvent
-from tests.worlds import DAY, client_of, holder_of, tiny_recommender, with_config
+from tests.worlds import DAY, START, client_of, holder_of, tiny_recommender, with_config
 
 NOW = 1_702_000_000_000_000
 
@@ -50,7 +52,8 @@ def test_the_model_is_described_with_its_dataset_and_counts(tiny: Path, client: 
     """And the probes report that it serves."""
     answer = client.get("/v1/model").json()
     assert (answer["model"], answer["dataset"], answer["items"], answer["users"]) == (str(tiny), "tiny", 40, 12)
-    assert client.get("/healthz").json() == client.get("/readyz").json() == {"status": "ok"}
+    assert client.get("/healthz").json() == {"status": "ok"}
+    assert client.get("/readyz").json() == {"status": "ok", "failed": []}
 
 
 def test_a_known_user_gets_the_list_that_the_recommender_makes(client: TestClient, tiny: Path, tmp_path: Path) -> None:
@@ -432,6 +435,44 @@ def test_a_moved_alias_is_followed_unless_the_model_cannot_be_loaded(
     about = client.get("/v1/model").json()
     assert about["model"] == "m/1" and list(about["failed"]) == ["m/3"]
     assert client.post("/v1/recommend", json={"user_id": "u1"}).json()["model"] == "m/1"
+    assert client.get("/readyz").json()["failed"] == ["m/3"]
+    assert 'recsys_model_failed{model="m/3"} 1.0' in client.get("/metrics").text
+
+
+def test_a_model_that_fails_for_a_moment_is_tried_again_ever_more_rarely(
+    tmp_path: Path, tiny: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And serves once it can be loaded."""
+    now, attempts = [0.0], []
+    named, folders = ["m/1"], {"m/1": tiny, "m/2": tmp_path}
+    monkeypatch.setattr("serving.api.live.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("recsys.registry.resolve", lambda model: named[0])
+
+    def folder(model: str) -> Path:
+        attempts.append(now[0])
+        return folders[model]
+
+    monkeypatch.setattr("recsys.registry.bundle_folder", folder)
+    holder = ModelHolder("m@champion", store)
+    named[0] = "m/2"
+    for second in range(1000):
+        now[0] = float(second)
+        with suppress(RecsysError):
+            holder._follow_alias()
+    gaps = np.diff(attempts[1:])
+    assert gaps.tolist() == [4, 8, 16, 32, 64, 128, 256, 300] and holder.snapshot.name == "m/1"
+    folders["m/2"] = tiny
+    now[0] += 300
+    holder._follow_alias()
+    assert holder.snapshot.name == "m/2" and holder.failed == {}
+
+
+def test_a_history_with_times_is_in_their_order(client: TestClient) -> None:
+    """However it was sent; without times it is taken as it comes."""
+    past = [{"item_id": f"i{n}", "timestamp": START + n * DAY} for n in (3, 1, 2)]
+    ordered, shuffled = sorted(past, key=lambda event: str(event["timestamp"])), past
+    answers = [client.post("/v1/recommend", json={"history": sent}).json()["items"] for sent in (ordered, shuffled)]
+    assert answers[0] == answers[1]
 
 
 def test_no_request_fails_while_models_change(tiny: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -263,3 +263,34 @@ def test_an_error_without_a_text_is_reported_by_its_class(tmp_path: Path) -> Non
     with pytest.raises(StoreError, match=r"store\.db: OperationalError; check"):
         store.add_events([event(1)])
     store.close()
+
+
+def test_nothing_is_acknowledged_into_a_file_that_was_removed_or_replaced(tmp_path: Path) -> None:
+    """Reads fail as well, so that the server is not ready."""
+    path = tmp_path / "store.db"
+    store = Store(f"sqlite:///{path}")
+    store.add_events([event(1)])
+    path.rename(tmp_path / "moved.db")
+    for call in (store.ping, lambda: store.add_events([event(2)])):
+        with pytest.raises(StoreError, match=r"store\.db: No such file"):
+            call()
+    Store(f"sqlite:///{path}").close()
+    with pytest.raises(StoreError, match="was replaced while it was open"):
+        store.add_events([event(3)])
+
+
+def test_the_file_and_its_log_are_for_their_owner_alone(tmp_path: Path) -> None:
+    """Whatever the mask of the process is."""
+    store = Store(f"sqlite:///{tmp_path}/store.db")
+    store.add_events([event(1)])
+    assert {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {
+        "store.db": 0o600, "store.db-wal": 0o600, "store.db-shm": 0o600,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("url", ["mysql://me:secret@host/db", "postgresql://me:secret@host:port/db"])
+def test_a_refused_url_is_named_without_its_password(url: str) -> None:
+    """It may be printed by the command line."""
+    with pytest.raises(StoreError) as raised:
+        Store(url)
+    assert "secret" not in str(raised.value) and "me:***@host" in str(raised.value)
