@@ -11,6 +11,7 @@ from recsys.errors import RecsysError
 from serving.api import schemas
 from serving.api.access.limits import RETRY_AFTER
 from serving.api.service import BadTimeError, UnknownItemError
+from serving.api.workers import BusyError
 from serving.columns import UnfitError
 from serving.filters import FilterError
 from serving.store.store import StoreError
@@ -69,6 +70,7 @@ def _described(part: dict[str, Any]) -> dict[str, Any]:
 HANDLERS: dict[int | type[Exception], Handler] = {
     RequestValidationError: _invalid,
     FilterError: _answered(422),
+    BusyError: _answered(503, RETRY_AFTER),
     UnfitError: _answered(422),
     BadTimeError: _answered(422),
     UnknownItemError: _answered(404),

@@ -11,6 +11,7 @@ import sys
 import uvicorn
 
 from recsys.errors import RecsysError
+from serving.api.access.headers import HeaderLimits
 from serving.api.access.hosts import LOOPBACK
 from serving.api.access.limits import Limits
 from serving.api.app import create_app
@@ -38,7 +39,7 @@ def run(holder: ModelHolder, store: Store, bound: socket.socket, *, host: str, r
     log_to_stderr()
     app = create_app(holder, store, limits=Limits(per_second=rate), local=local)
     server = Server(
-        uvicorn.Config(app, log_level="warning", access_log=False, timeout_keep_alive=30),
+        uvicorn.Config(app, http=HeaderLimits, log_level="warning", access_log=False, timeout_keep_alive=30),
         notice(host, bound.getsockname()[1], store),
     )
     server.run(sockets=[bound])

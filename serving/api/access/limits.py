@@ -1,6 +1,7 @@
 """How much one caller may send, and how many requests may be in progress."""
 
 import asyncio
+from collections import Counter
 from dataclasses import dataclass
 
 from limits import RateLimitItemPerSecond
@@ -28,6 +29,8 @@ class Limits:
     """Requests per second and key, or per address where no key is needed."""
     waiting: int = 64
     """Requests that are in progress, waiting or worked on."""
+    waiting_of_one: int = 32
+    """The same of one key, so that no key can keep all others out."""
 
 
 class RequestLimits:
@@ -37,26 +40,30 @@ class RequestLimits:
         self.app, self.limits = app, limits
         self._rate = RateLimitItemPerSecond(limits.per_second)
         self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
-        self._in_progress = 0
+        self._in_progress: Counter[str] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; those without a caller, which are probes, have no limits.
 
         Raises:
-            HTTPException: 429, the caller sends too many; 503, too many are in progress.
+            HTTPException: 429, the caller sends too many, in a second or at once; 503, too many are in progress.
         """
         if "caller" not in scope:
             await self.app(scope, receive, send)
             return
         if not await self._limiter.hit(self._rate, scope["caller"].name):
             raise HTTPException(429, f"more than {self.limits.per_second} requests per second", RETRY_AFTER)
-        if self._in_progress >= self.limits.waiting:
-            raise HTTPException(503, f"{self._in_progress} requests are in progress", RETRY_AFTER)
-        self._in_progress += 1
+        if self._in_progress.total() >= self.limits.waiting:
+            raise HTTPException(503, f"{self._in_progress.total()} requests are in progress", RETRY_AFTER)
+        caller = scope["caller"].name
+        if self._in_progress[caller] >= self.limits.waiting_of_one:
+            raise HTTPException(429, f"{self._in_progress[caller]} requests of this key are in progress", RETRY_AFTER)
+        self._in_progress[caller] += 1
         try:
             await self.app(scope, receive, send)
         finally:
-            self._in_progress -= 1
+            self._in_progress[caller] -= 1
+            self._in_progress += Counter()  # drops callers without any
 
 
 class BodyLimits:

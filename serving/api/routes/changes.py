@@ -29,7 +29,7 @@ async def put_items(body: schemas.ItemsRequest, workers: ServiceWorkers) -> sche
 
     When this returns, the items can be recommended.
     """
-    return await workers.run(workers.service.put_items, body)
+    return await workers.run_slowly(workers.service.put_items, body)
 
 
 @router.delete("/items/{item_id:path}", responses=UNKNOWN_ITEM)
@@ -38,7 +38,7 @@ async def delete_item(item_id: ItemId, workers: ServiceWorkers) -> schemas.Items
 
     Users' histories keep it.
     """
-    return await workers.run(workers.service.delete_item, item_id)
+    return await workers.run_slowly(workers.service.delete_item, item_id)
 
 
 @router.delete("/users/{user_id:path}")

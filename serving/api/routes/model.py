@@ -23,5 +23,5 @@ async def reload(workers: ServiceWorkers) -> schemas.ModelResponse:
 
     The current model serves until the new one is ready.
     """
-    await workers.run(workers.service.holder.reload, force=True)
+    await workers.run_slowly(workers.service.holder.reload, force=True)
     return workers.service.about_model()

@@ -20,7 +20,7 @@ async def healthz() -> schemas.Health:
 @open_router.get("/readyz")
 async def readyz(workers: ServiceWorkers) -> schemas.Readiness:
     """Report that the model is loaded and the store is reachable, and which newer models could not be loaded."""
-    await workers.run(workers.service.store.ping)
+    await workers.probe()
     return schemas.Readiness(status="ok", failed=list(workers.service.holder.failed))
 
 
