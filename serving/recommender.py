@@ -107,9 +107,11 @@ class Recommender:
             parts.append(self._recommend_block(batch, options))
         return Ranking.join(parts).rows(np.argsort(order))
 
-    def rank(self, histories: Histories, candidates: Ints, *, explain: bool = False) -> Ranking:
-        """Return all `candidates` `[R, C]` (-1 padded) sorted by value."""
-        valued = self._value(self.retriever.open(histories), candidates)
+    def rank(
+        self, histories: Histories, candidates: Ints, *, explain: bool = False, sentences: Sentences | None = None
+    ) -> Ranking:
+        """Return all `candidates` `[R, C]` (-1 padded) sorted by value; `sentences` as in `recommend`."""
+        valued = self._value(self.retriever.open(histories, sentences), candidates)
         return valued.in_order(by_value(valued.score, candidates.shape[1]), self.ranker if explain else None)
 
     def _recommend_block(self, batch: OpenBatch, options: RecommendOptions) -> Ranking:

@@ -10,7 +10,9 @@ from datetime import UTC, datetime
 from typing import TypeVar
 
 import numpy as np
+import polars as pl
 
+from features.data.markup import plain
 from features.data.values import EARLIEST
 from recsys.arrays import Ints
 from recsys.errors import RecsysError
@@ -30,6 +32,9 @@ from serving.store.impressions import ImpressionLog
 from serving.store.store import ImpressionList, Store, StoredEvent
 
 T = TypeVar("T")
+
+MATCHES = schemas.MAX_K
+"""Items among which a search looks for an exact title."""
 
 AHEAD_US = 5 * 60 * 1_000_000
 """How far an event's time may lie ahead of this machine's clock."""
@@ -81,8 +86,20 @@ class Service:
         return answer_in_groups(requests, lambda request: self._pending_rank(snapshot, request), self._rank_group)
 
     def search(self, request: schemas.SearchRequest) -> schemas.RecommendResponse:
-        """Return the items that match a sentence."""
-        return self.recommend(schemas.RecommendRequest(query=request.query, k=request.k, filters=request.filters))
+        """Return the items that match a sentence: those of exactly this title first, then the best matches."""
+        typed = schemas.RecommendRequest(query=request.query, k=request.k, filters=request.filters)
+        pending = self._pending_list(self.holder.snapshot, typed)
+        lookup, filters, sentences = pending.snapshot.lookup, pending.batch_key.filter, pending.sentences
+        assert sentences is not None  # the query's
+        matches = lookup.retriever.matching(sentences, MATCHES, filters.allowed if filters else None)
+        if not len(matches):
+            return self._respond(pending, None)
+        title = plain(pl.Series([request.query])).item().strip().casefold()
+        others = np.array([lookup.titles[item].strip().casefold() != title for item in matches.tolist()])
+        found = matches[np.argsort(others, kind="stable")[: request.k]]
+        ranking = lookup.recommender.rank(pending.histories, found[None], sentences=sentences)
+        by_value = {item: position for position, item in enumerate(ranking.items[0].tolist())}
+        return self._respond(pending, ranking.positions(np.array([by_value[item] for item in found.tolist()])))
 
     def similar(self, item_id: str, k: int) -> schemas.SimilarResponse:
         """Return the items nearest to one by their vectors.

@@ -195,6 +195,17 @@ class Retriever:
         nearest = nearest[nearest >= 0]
         return nearest, self.vectors[nearest] @ self.vectors[item]
 
+    def matching(self, sentences: Sentences, k: int, allowed: Bools | None) -> Ints:
+        """Return the k available items that match one sentence best, by its words and by its vector."""
+        allowed = _both(self.available, allowed)
+        near = self._index.search(sentences.vectors, min(k, len(self.vectors)), allowed)[0]
+        items = distinct(np.concatenate([near, *(matches.indices for matches in sentences.matches.values())])[None])[0]
+        items = items[(items >= 0) & (True if allowed is None else allowed[items])]
+        relevance = self.vectors[items] @ sentences.vectors[0]
+        for matches in sentences.matches.values():
+            relevance += matches[0, items].toarray()[0]
+        return items[np.argsort(-relevance, kind="stable")[:k]]
+
     @cached_property
     def _index(self) -> VectorIndex:
         """A source's index over the whole catalogue if there is one, otherwise a new one."""

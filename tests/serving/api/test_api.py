@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 from fastapi.testclient import TestClient
 
@@ -272,11 +273,22 @@ def test_another_process_follows_item_changes_without_a_restart(client: TestClie
 
 
 def test_a_query_counts_alone_and_together_with_the_history(client: TestClient) -> None:
-    """Alone it gives the same list as a search."""
+    """Three different lists."""
     alone = ids(client.post("/v1/recommend", json={"query": "red lamp for the garden"}))
-    assert alone == ids(client.post("/v1/search", json={"query": "red lamp for the garden"}))
     both = ids(client.post("/v1/recommend", json={"query": "red lamp for the garden", "user_id": "u1"}))
     assert len({tuple(alone), tuple(both), tuple(ids(client.post("/v1/recommend", json={"user_id": "u1"})))}) == 3
+
+
+def test_a_search_has_the_best_match_first_and_obeys_filters(client: TestClient, tiny: Path) -> None:
+    """Every title finds an item of that title first, whatever the ranker thinks of it."""
+    items = pl.read_parquet(tiny / "items.parquet")
+    title_of = dict(items.select("item_id", "title").rows())
+    for title in items["title"]:
+        found = client.post("/v1/search", json={"query": title, "k": 5}).json()["items"]
+        assert title_of[found[0]["item_id"]] == title and len(found) == 5
+    brand = items["brand"][3]
+    listed = ids(client.post("/v1/search", json={"query": items["title"][0], "filters": {"brand": brand}, "k": 40}))
+    assert set(listed) == set(items.filter(pl.col("brand") == brand)["item_id"])
 
 
 def test_a_query_with_markup_counts_as_its_text(client: TestClient) -> None:
