@@ -92,7 +92,7 @@ def recommend(
       recsys recommend shop --k 20 --out lists
       recsys recommend shop --k 20 --out lists --resume
       recsys recommend shop --out mail --format csv --add title --active-since 2026-01-31
-      recsys recommend shop --out offers --where category=Tents --where "price<=100" --explain
+      recsys recommend shop --out offers --where category=skincare --where "price<=100" --explain
     """
     require_dataset(dataset)
     from serving.batch import recommend_lists
