@@ -247,7 +247,7 @@ def write_dataset(imported: Imported, out: Path, quarantine: bool = False) -> Im
         info = imported.info.model_dump(exclude_defaults=True)
         (folder / "dataset.json").write_text(json.dumps(info, indent=1) + "\n", encoding="utf-8")
         if quarantine:
-            notes += _keep_broken_lines(imported.broken_lines, folder / QUARANTINE) + _leave_out_invalid(folder)
+            notes += _keep_broken_lines(imported.broken_lines, folder / QUARANTINE) + _leave_out_invalid(folder, out)
         written = {table: pl.scan_parquet(folder / f"{table}.parquet") for table in frames if frames[table] is not None}
         counts = {table: int(frame.select(pl.len()).collect().item()) for table, frame in written.items()}
         samples = {table: frame.head(SAMPLE).collect() for table, frame in written.items()}
@@ -266,10 +266,14 @@ def _keep_broken_lines(broken: Mapping[str, Path], quarantine: Path) -> list[str
     return notes
 
 
-def _leave_out_invalid(folder: Path) -> list[str]:
-    """Move the rows of the dataset in `folder` that violate a rule to its quarantine; return how many there were."""
+def _leave_out_invalid(folder: Path, out: Path) -> list[str]:
+    """Move the rows of the dataset in `folder`, which will be `out`, that violate a rule to its quarantine; return how many there were."""
     notes = []
-    for table, rejected in quarantine_invalid(folder).items():
+    try:
+        quarantined = quarantine_invalid(folder)
+    except RecsysError as error:  # it names the folder as it is called before it is complete
+        raise RecsysError(str(error).replace(str(folder), str(out))) from error
+    for table, rejected in quarantined.items():
         path = folder / f"{table}.parquet"
         kept = (
             pl.read_parquet(path)

@@ -383,3 +383,13 @@ def test_another_word_for_available_is_refused_with_its_text(tmp_path: Path) -> 
     items = ITEMS.replace("title\n", "title,available\n").replace("lamp\n", "lamp,soon\n")
     (violation,) = Imported(tmp_path, {"items.csv": items, "events.csv": EVENTS}).checked.violations
     assert violation.rule == "available is neither true nor false" and "soon" in violation.examples[0]
+
+
+def test_a_quarantine_that_leaves_nothing_to_learn_from_is_an_error_that_names_the_dataset(tmp_path: Path) -> None:
+    """And not the folder that it is written to before it is complete; nothing is left behind."""
+    events = EVENTS + "u2,b,click,1700000100,9\n"
+    with pytest.raises(RecsysError, match=f"^{tmp_path / 'out'}/events.parquet: a single user"):
+        Imported(
+            tmp_path, {"items.csv": ITEMS, "events.csv": events.replace("u2,b,click,1700000100\n", "")}, quarantine=True
+        )
+    assert not (tmp_path / "out").exists()
