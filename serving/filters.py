@@ -56,6 +56,14 @@ def matching(items: pl.DataFrame, conditions: Mapping[str, Condition], where: st
     return mask
 
 
+def why_none(items: pl.DataFrame, conditions: Mapping[str, Condition], where: str) -> list[str]:
+    """Return what leaves no item: the conditions that none passes by itself, or all of them together; empty if some pass."""
+    alone = [name for name, condition in conditions.items() if not matching(items, {name: condition}, where).any()]
+    if alone:
+        return [f"{where}{name}: no item passes" for name in alone]
+    return [] if matching(items, conditions, where).any() else [f"{where.rstrip('.')}: no item passes all of them"]
+
+
 def read_conditions(texts: Sequence[str], schema: Mapping[str, pl.DataType], where: str) -> dict[str, Condition]:
     """Return the conditions that are written as `NAME=VALUE`, `NAME>=NUMBER` or `NAME<=NUMBER`.
 

@@ -27,6 +27,8 @@ class ItemFilter:
     """The filters as text; filters with equal names allow the same items of a catalogue."""
     allowed: Bools = field(compare=False)
     """`[N]`"""
+    notes: tuple[str, ...] = field(default=(), compare=False)
+    """What a user should know of them."""
 
 
 @dataclass(frozen=True)

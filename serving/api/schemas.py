@@ -302,6 +302,8 @@ class RecommendResponse(BaseModel):
     model: str
     items: list[RankedItem]
     unknown_items: list[str]
+    notes: list[str]
+    """What the caller should know, for example that no item passes the filters."""
 
 
 class SimilarResponse(BaseModel):

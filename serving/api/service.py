@@ -22,7 +22,7 @@ from serving.api.live import ModelHolder, Snapshot
 from serving.api.metrics import Metrics
 from serving.api.pending import Pending, RankKey, answer_in_groups, join_histories, join_sentences
 from serving.columns import refuse_unfit
-from serving.filters import matching
+from serving.filters import matching, why_none
 from serving.loading import read_sentences
 from serving.lookup import PastEvent
 from serving.recommender import ItemFilter, Ranking, RecommendOptions
@@ -292,12 +292,12 @@ class Service:
 
     def _filter(self, snapshot: Snapshot, filters: schemas.Filters) -> ItemFilter:
         name, items = filters.model_dump_json(), snapshot.lookup.retriever.items
-        return self._remembered(
-            snapshot,
-            "filter",
-            name,
-            lambda: ItemFilter(name, matching(items, filters.conditions(), "filters.attributes.")),
-        )
+        conditions, where = filters.conditions(), "filters.attributes."
+
+        def make() -> ItemFilter:
+            return ItemFilter(name, matching(items, conditions, where), tuple(why_none(items, conditions, where)))
+
+        return self._remembered(snapshot, "filter", name, make)
 
     def _remembered(self, snapshot: Snapshot, kind: str, key: str, make: Callable[[], T]) -> T:
         """Return the value cached for `key` and this snapshot, computing it on a miss."""
@@ -332,6 +332,7 @@ class Service:
     ) -> schemas.RecommendResponse:
         """Return the response, and log its list as impressions."""
         snapshot, request_id = request.snapshot, uuid.uuid4().hex
+        filters = request.batch_key.filter if isinstance(request.batch_key, RecommendOptions) else None
         items = [] if ranking is None else listed_items(snapshot.lookup, request.histories, ranking)
         propensities = propensities or [None] * len(items)
         for item, propensity in zip(items, propensities, strict=True):
@@ -346,6 +347,7 @@ class Service:
             model=snapshot.name,
             items=items,
             unknown_items=request.unknown,
+            notes=list(filters.notes) if filters else [],
         )
 
 

@@ -4,7 +4,7 @@ import polars as pl
 import pytest
 
 from recsys.errors import RecsysError
-from serving.filters import Between, matching, read_conditions
+from serving.filters import Between, matching, read_conditions, why_none
 
 ITEMS = pl.DataFrame(
     {
@@ -55,6 +55,17 @@ def test_what_is_no_condition_is_refused_with_a_hint(text: str, part: str) -> No
     with pytest.raises(RecsysError, match=part) as raised:
         read_conditions([text, "price<=9"], ITEMS.schema, "--where ")
     assert str(raised.value).startswith("--where ")
+
+
+def test_what_leaves_no_item_is_named() -> None:
+    """By itself, or only together with others; nothing is said where some pass."""
+    assert why_none(ITEMS, {"category": "Tens", "price": Between(high=50)}, "filters.") == [
+        "filters.category: no item passes"
+    ]
+    assert why_none(ITEMS, {"category": "Tents", "price": Between(low=50)}, "filters.") == [
+        "filters: no item passes all of them"
+    ]
+    assert why_none(ITEMS, {"category": "Tents", "price": Between(high=50)}, "filters.") == []
 
 
 def test_an_open_interval_has_one_limit() -> None:

@@ -279,6 +279,15 @@ def test_a_query_counts_alone_and_together_with_the_history(client: TestClient) 
     assert len({tuple(alone), tuple(both), tuple(ids(client.post("/v1/recommend", json={"user_id": "u1"})))}) == 3
 
 
+def test_a_list_that_filters_leave_empty_says_which_of_them(client: TestClient) -> None:
+    """Of a list and of a search."""
+    filters = {"brand": "none of ours", "price": {"min": 0}}
+    for path, body in (("recommend", {"user_id": "u1"}), ("search", {"query": "red lamp"})):
+        answer = client.post(f"/v1/{path}", json={**body, "filters": filters}).json()
+        assert answer["items"] == [] and answer["notes"] == ["filters.attributes.brand: no item passes"]
+    assert client.post("/v1/recommend", json={"user_id": "u1"}).json()["notes"] == []
+
+
 def test_a_search_has_the_best_match_first_and_obeys_filters(client: TestClient, tiny: Path) -> None:
     """Every title finds an item of that title first, whatever the ranker thinks of it."""
     items = pl.read_parquet(tiny / "items.parquet")
