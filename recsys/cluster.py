@@ -61,9 +61,8 @@ def interruptible(work: Callable[[], T]) -> T:
 
     threading.Thread(target=run, daemon=True).start()
     try:
-        while (
-            not future.done()
-        ):  # polars has system calls restart after a signal, so that an endless wait would not end
+        # polars has system calls restart after a signal, so that an endless wait would not end.
+        while not future.done():
             wait([future], timeout=POLL_S)
         return future.result()
     except KeyboardInterrupt:

@@ -152,13 +152,13 @@ def without_broken_lines(path: Path, folder: Path) -> tuple[Path, Path]:
             for line in _lines(path):
                 (bad if _json_problem(line) else good).write(line)
         else:
-            rows = _rows(path)
+            mark, rows = separator_of(path), _rows(path)
             _, names = next(rows, (0, []))
             writer = csv.writer(good)
             writer.writerow(names)
             for _, row in rows:
                 if len(row) > len(names):
-                    bad.write(separator_of(path).join(row).replace("\n", " ") + "\n")
+                    bad.write(mark.join(row).replace("\n", " ") + "\n")
                 else:
                     writer.writerow(row)
     if not broken.stat().st_size:

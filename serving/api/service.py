@@ -295,7 +295,8 @@ class Service:
         conditions, where = filters.conditions(), "filters.attributes."
 
         def make() -> ItemFilter:
-            return ItemFilter(name, matching(items, conditions, where), tuple(why_none(items, conditions, where)))
+            allowed = matching(items, conditions, where)
+            return ItemFilter(name, allowed, () if allowed.any() else tuple(why_none(items, conditions, where)))
 
         return self._remembered(snapshot, "filter", name, make)
 

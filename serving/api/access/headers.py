@@ -18,7 +18,7 @@ END = b"\r\n\r\n"
 Base: Any = AutoHTTPProtocol
 
 
-class HeaderLimits(Base):  # type: ignore[misc]
+class HeaderLimits(Base):
     """uvicorn's HTTP protocol, which by itself waits for headers without end."""
 
     header_s: ClassVar[float] = HEADER_S

@@ -366,18 +366,14 @@ def test_what_is_wrong_with_the_store_is_not_told_to_callers_without_a_key(holde
     assert answer.status_code == 503 and "private" not in answer.text
 
 
-def test_a_log_line_is_json_with_time_level_and_route(holder: ModelHolder, store: Store) -> None:
+def test_a_log_line_is_json_with_time_level_and_route(
+    holder: ModelHolder, store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
     """One line a request, and one for any other message, an exception's traceback included."""
     formatter = JsonLines()
-    records: list[logging.LogRecord] = []
-    handler = logging.Handler()
-    handler.emit = records.append  # type: ignore[method-assign, assignment]
-    log = logging.getLogger("recsys.access")
-    log.addHandler(handler)
-    log.setLevel(logging.INFO)
+    caplog.set_level(logging.INFO, "recsys")
     client_of(create_app(holder, store)).get("/healthz")
-    log.removeHandler(handler)
-    (line,) = [json.loads(formatter.format(record)) for record in records]
+    (line,) = [json.loads(formatter.format(record)) for record in caplog.records if record.name == "recsys.access"]
     assert line["level"] == "info" and line["route"] == "/healthz" and line["time"].endswith("+00:00")
     try:
         raise ValueError("broken\nin two")

@@ -4,7 +4,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 import httpx
@@ -73,19 +73,13 @@ def test_neither_lists_nor_probes_wait_for_changes_of_the_catalogue(tiny: Path, 
         puts = [
             clients.submit(httpx.put, f"{served.url}/v1/items", json=ITEMS, timeout=30) for _ in range(SLOW_WAITING + 2)
         ]
-        refused = next(done for done in _as_they_end(puts) if done.result().status_code == 503)
+        refused = next(done for done in as_completed(puts) if done.result().status_code == 503)
         assert refused.result().headers["retry-after"] == "1"
         assert httpx.post(f"{served.url}/v1/recommend", json={"user_id": "u1"}, timeout=5).status_code == 200
         assert httpx.get(f"{served.url}/readyz", timeout=5).status_code == 200
         release.set()
         assert sorted(done.result().status_code for done in puts) == [200] * (SLOW_WAITING + 1) + [503]
     served.close()
-
-
-def _as_they_end(futures: list) -> Iterator:  # type: ignore[type-arg]
-    while True:
-        yield from (future for future in futures if future.done())
-        time.sleep(0.01)
 
 
 def test_a_probe_does_not_wait_for_a_store_that_hangs(
