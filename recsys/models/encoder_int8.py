@@ -18,6 +18,7 @@ import importlib.util
 import logging
 import sys
 import warnings
+from functools import cache
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
@@ -152,10 +153,7 @@ def to_graph(encoder: Unpadded) -> "openvino.Model":
 
 def compile_graph(graph: "openvino.Model", group: int) -> "openvino.CompiledModel":
     """Return `graph` ready for this CPU; `group` activations share a scale, where weights are int8 and activations are not."""
-    _silence_telemetry()
-    import openvino
-
-    return openvino.Core().compile_model(
+    return _core().compile_model(
         graph,
         "CPU",
         {
@@ -166,6 +164,19 @@ def compile_graph(graph: "openvino.Model", group: int) -> "openvino.CompiledMode
             "ENABLE_CPU_PINNING": False,
         },
     )
+
+
+@cache
+def _core() -> "openvino.Core":
+    """Return the one core of this process, which is never dropped.
+
+    A core's CPU plugin gives the thread that made it an alternative stack for signals, and frees the stack with the last of
+    its models, in whichever thread that happens: the next signal would be a segmentation fault.
+    """
+    _silence_telemetry()
+    import openvino
+
+    return openvino.Core()
 
 
 def _silence_telemetry() -> None:

@@ -1,5 +1,7 @@
 """The text encoder: what is cached equals what is computed; altered weights are refused."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +137,24 @@ def test_the_encoder_in_int8_is_kept_and_follows_the_weights(tiny: EncoderConfig
     tokens = tokenize(words(5), tokenizer, 64)
     changed = int8_encoder(text_encoder, "auto")
     assert changed is not None and not torch.allclose(changed.encode(tokens), first.encode(tokens), atol=1e-2)
+
+
+def test_a_signal_is_survived_after_an_int8_encoder_was_dropped_by_another_thread(tiny: EncoderConfig) -> None:
+    """A server that has replaced its model still ends in order at SIGTERM."""
+    program = f"""
+import signal, threading
+from recsys.config import EncoderConfig
+from recsys.models.encoder import load_encoder
+from recsys.models.encoder_int8 import Int8Encoder
+encoders = [Int8Encoder(load_encoder(EncoderConfig(name={tiny.name!r}, trainable_layers=1, precision="fp32"))[0])]
+dropping = threading.Thread(target=encoders.clear)
+dropping.start()
+dropping.join()
+signal.signal(signal.SIGTERM, lambda *_: print("ended in order"))
+signal.raise_signal(signal.SIGTERM)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "ended in order\n"), done.stderr
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
