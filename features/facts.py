@@ -138,14 +138,16 @@ def fit_facts(items: pl.DataFrame, log: EventLog | None, attributes: tuple[str, 
     )
 
 
-def extend_facts(facts: ItemFacts, items: pl.DataFrame, changed: Ints, attributes: tuple[str, ...]) -> ItemFacts:
-    """Return `facts` for `items`, whose rows `changed` differ from what was fitted or follow it.
+def extend_facts(
+    facts: ItemFacts, old: pl.DataFrame, items: pl.DataFrame, changed: Ints, attributes: tuple[str, ...]
+) -> ItemFacts:
+    """Return the `facts` of the items `old` for `items`, whose rows `changed` differ from them or follow them.
 
-    Brands and categories found only on changed items stay unknown to the ranker.
+    Brands and categories that no item of the fit has stay unknown to the ranker.
     """
     fresh = fit_facts(items[changed], None, attributes)
-    known, total = len(facts.price), items.height
-    new = changed >= known
+    total = items.height
+    new = changed >= old.height
     grown = {
         name: grow(getattr(facts, name), total, fill=0)
         for name in ("price", "text_length", "brand", "category", "created", "attributes", "purchases")
@@ -154,10 +156,9 @@ def extend_facts(facts: ItemFacts, items: pl.DataFrame, changed: Ints, attribute
     grown["price"][changed] = np.where(unpriced, facts.median_price, fresh.price)
     grown["text_length"][changed], grown["attributes"][changed] = fresh.text_length, fresh.attributes
     grown["created"][changed[new]] = fresh.created[new]
-    fitted = np.setdiff1d(np.arange(known), changed)
     for name in ("brand", "category"):
         values = items[name][changed]
-        codes = pl.DataFrame({"value": items[name][fitted], "code": getattr(facts, name)[fitted]})
+        codes = pl.DataFrame({"value": old[name], "code": getattr(facts, name)})
         codes = codes.filter(pl.col("value").is_in(values.implode())).unique("value")
         grown[name][changed] = values.replace_strict(codes["value"], codes["code"], default=0)
     return ItemFacts(**grown, events=facts.events.grown(total))

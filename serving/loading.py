@@ -5,7 +5,7 @@ the fit (`users.parquet`).
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from features.data.dataset import Dataset, load_dataset
-from features.data.markup import plain_items
+from features.data.markup import TEXT_COLUMNS, plain_items
 from features.facts import ItemFacts, extend_facts
 from features.histories import EventLog
 from features.ranking import RankingFeatures
-from recsys.arrays import Bools, grow
+from recsys.arrays import Bools, Ints, grow
 from recsys.bundle import read_config, seal, verify
 from recsys.config import Config
 from recsys.models.encoder import load_encoder_folder
@@ -101,9 +101,7 @@ def _load_retriever(folder: Path, config: Config, model: InterestModel) -> Retri
     arrays = load_file(folder / "vectors.safetensors")
     vectors = arrays["vectors"].numpy()
     tastes = arrays["tastes"].numpy() if "tastes" in arrays else np.empty((len(vectors), 0), np.float32)
-    names, items = serving["sources"], pl.read_parquet(folder / "items.parquet")
-    if "available" not in items.columns:  # as in bundles of releases before 2026-11-28
-        items = items.with_columns(available=pl.lit(None, pl.Boolean))
+    names, items = serving["sources"], read_items(folder)
     facts = ItemFacts.load(folder / "facts.npz")
     features = RankingFeatures(facts, serving["has_clock"], feature_sources(names), tuple(serving["attributes"]))
     catalogue = Catalogue(items, vectors, tastes, facts.category, model.taste)
@@ -120,6 +118,14 @@ def _load_retriever(folder: Path, config: Config, model: InterestModel) -> Retri
         features=features,
         exclude_seen=serving["exclude_seen"],
     ).restricted(offered_items(items))
+
+
+def read_items(folder: Path) -> pl.DataFrame:
+    """Return the items of the bundle in `folder`, as they were at the fit."""
+    items = pl.read_parquet(folder / "items.parquet")
+    if "available" not in items.columns:  # as in bundles of releases before 2026-11-28
+        items = items.with_columns(available=pl.lit(None, pl.Boolean))
+    return items
 
 
 def catalogue_ids(folder: Path, catalogue: pl.DataFrame) -> pl.Series:
@@ -171,27 +177,28 @@ def with_items(
 ) -> Recommender:
     """Return the recommender with the items `changes`: known ids in their old rows, new ones at the end.
 
-    Both can be recommended at once: they are encoded from their texts, unless they are given `encoded`, in the order
-    of the rows.
+    Both can be recommended at once: where their texts are new, they are encoded, unless they are given `encoded`, in the
+    order of the rows.
     """
     old = recommender.retriever
     items = changed_catalogue(old.items, changes)
     changed = np.flatnonzero(items["item_id"].is_in(changes["item_id"].implode()).to_numpy())
+    rewritten = changed[~same_rows(old.items, items, changed, TEXT_COLUMNS)]
     if encoded is None:
-        encoded = encode_items(old.model, tokenizer, items[changed], old.config, changed)
+        encoded = encode_items(old.model, tokenizer, items[rewritten], old.config, rewritten)
     vectors, tastes = grow(old.vectors, items.height, fill=0), grow(old.tastes, items.height, fill=0)
-    vectors[changed], tastes[changed] = encoded.vectors, encoded.tastes
+    vectors[rewritten], tastes[rewritten] = encoded.vectors, encoded.tastes
     available = np.ones(old.items.height, bool) if old.available is None else old.available
     available = grow(available, items.height, fill=True)
     available[changed] = offered_items(items)[changed]
-    facts = extend_facts(old.features.facts, items, changed, old.features.attributes)
+    facts = extend_facts(old.features.facts, old.items, items, changed, old.features.attributes)
     extended = Catalogue(items, vectors, tastes, facts.category, old.model.taste)
     retriever = replace(
         old,
         items=items,
         vectors=vectors,
         tastes=tastes,
-        sources={name: source.extended(extended, changed) for name, source in old.sources.items()},
+        sources={name: source.extended(extended, rewritten) for name, source in old.sources.items()},
         features=replace(old.features, facts=facts),
     ).restricted(available)
     return replace(recommender, retriever=retriever)
@@ -210,6 +217,17 @@ def changed_catalogue(old: pl.DataFrame, changes: pl.DataFrame) -> pl.DataFrame:
         order[known["row"].to_numpy()] = old.height + np.arange(known.height)
         old = pl.concat([old, known.drop("row")])[order]
     return pl.concat([old, new])
+
+
+def same_rows(old: pl.DataFrame, items: pl.DataFrame, rows: Ints, columns: Sequence[str]) -> Bools:
+    """Return for each of the `rows` `[n]` of `items` whether `old` has the same values in `columns` there; not for new rows."""
+    known = rows[rows < old.height]
+    before, after = old[known].select(columns), items[known].select(columns)
+    pairs = pl.concat([before, after.rename(lambda name: f"new {name}")], how="horizontal")
+    equal = pairs.select(pl.all_horizontal(pl.col(name).eq_missing(pl.col(f"new {name}")) for name in columns))
+    same: Bools = np.zeros(len(rows), bool)
+    same[rows < old.height] = equal.to_series().to_numpy()
+    return same
 
 
 def read_sentences(retriever: Retriever, tokenizer: Any, texts: list[str]) -> Sentences:

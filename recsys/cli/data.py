@@ -146,21 +146,31 @@ def export(dataset: Path, out: Path, store: str) -> None:
 
 @data.command()
 @click.option("--days", type=click.IntRange(1), required=True, help="Days to keep, counted back from now.")
+@click.option("--model", help="Registered model or bundle folder; item changes that it knows are deleted too.")
 @STORE
-def prune(days: int, store: str) -> None:
-    """Delete old events and lists from the store.
+def prune(days: int, model: str | None, store: str) -> None:
+    """Delete old events and lists from the store, and item changes that a model knows.
+
+    A running server does the same every hour with `recsys serve --keep-days DAYS`.
 
     \b
-    Example:
+    Examples:
       recsys data prune --days 365
+      recsys data prune --days 365 --model models:/recsys@champion
     """
     import time
 
     from recsys.events import DAY_US
+    from recsys.registry import bundle_folder, resolve
+    from serving.loading import read_items
+    from serving.store.retention import prune as delete
     from serving.store.store import Store
 
-    events, lists = Store(store).prune(time.time_ns() // 1000 - days * DAY_US)
-    click.echo(f"deleted {events:,} events and {lists:,} lists older than {days} days")
+    items = read_items(bundle_folder(resolve(model))) if model else None
+    deleted = delete(Store(store), time.time_ns() // 1000 - days * DAY_US, items)
+    click.echo(f"deleted {deleted} older than {days} days")
+    if not model:
+        click.echo("item changes stay; --model NAME deletes those that the model knows")
 
 
 @data.command()

@@ -18,11 +18,26 @@ from recsys.errors import RecsysError, UsageError
 @click.option(
     "--rate", default=1000, show_default=True, type=click.IntRange(1), help="Requests per second, per key and process."
 )
+@click.option(
+    "--keep-days",
+    type=click.IntRange(1),
+    help="Delete older events and lists, and older item changes that the model knows, every hour.  [default: keep all]",
+)
 @click.option("--ray", is_flag=True, help="Serve from several processes or machines; needs PostgreSQL as the store.")
 @click.option(
     "--replicas", type=click.IntRange(1), help="Processes under --ray, each with its own model.  [default: 2]"
 )
-def serve(*, model: str, store: str, host: str, port: int, rate: int, ray: bool, replicas: int | None) -> None:
+def serve(
+    *,
+    model: str,
+    store: str,
+    host: str,
+    port: int,
+    rate: int,
+    keep_days: int | None,
+    ray: bool,
+    replicas: int | None,
+) -> None:
     """Serve recommendations, search, events and items over HTTP; GET /docs documents the API.
 
     Without keys, only this machine can be served. When the alias of the model moves, the new version
@@ -36,14 +51,14 @@ def serve(*, model: str, store: str, host: str, port: int, rate: int, ray: bool,
       recsys serve --ray --replicas 4 --store postgresql://recsys@db/recsys
     """
     if ray:
-        _serve_replicas(model, store, host=host, port=port, rate=rate, replicas=replicas or 2)
+        _serve_replicas(model, store, host=host, port=port, rate=rate, keep_days=keep_days, replicas=replicas or 2)
     elif replicas:
         raise UsageError(f"--replicas {replicas}: several processes need --ray")
     else:
-        _serve_alone(model, store, host=host, port=port, rate=rate)
+        _serve_alone(model, store, host=host, port=port, rate=rate, keep_days=keep_days)
 
 
-def _serve_alone(model: str, store: str, *, host: str, port: int, rate: int) -> None:
+def _serve_alone(model: str, store: str, *, host: str, port: int, rate: int, keep_days: int | None) -> None:
     # Requests run in parallel; threads within each would only wait for one another.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     bound = _bind(host, port)  # a port that is taken is refused before anything is loaded
@@ -55,7 +70,7 @@ def _serve_alone(model: str, store: str, *, host: str, port: int, rate: int) -> 
     with stage(f"loading {model}"):
         bundle_folder(resolve(model))  # a wrong name is refused before a store is made
         opened = Store(store)
-        holder = open_model(model, opened)
+        holder = open_model(model, opened, keep_days)
     run(holder, opened, bound, host=host, rate=rate)
 
 
@@ -75,7 +90,9 @@ def _bind(host: str, port: int) -> socket.socket:
     return bound
 
 
-def _serve_replicas(model: str, store: str, *, host: str, port: int, rate: int, replicas: int) -> None:
+def _serve_replicas(
+    model: str, store: str, *, host: str, port: int, rate: int, keep_days: int | None, replicas: int
+) -> None:
     from recsys.registry import bundle_folder, resolve
     from serving.api.access.limits import Limits
     from serving.api.replicas import Plan, run
@@ -83,4 +100,5 @@ def _serve_replicas(model: str, store: str, *, host: str, port: int, rate: int, 
     bundle_folder(resolve(model))  # a wrong name is refused before Ray starts
     if ":/" not in model:
         model = str(Path(model).absolute())
-    run(Plan(model, store, Limits(per_second=rate)), host=host, port=port, replicas=replicas)
+    plan = Plan(model, store, Limits(per_second=rate), keep_days=keep_days)
+    run(plan, host=host, port=port, replicas=replicas)

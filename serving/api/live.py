@@ -17,11 +17,14 @@ from cachetools import LRUCache
 
 from recsys import registry
 from recsys.errors import RecsysError
+from recsys.events import DAY_US
+from serving.api.fairness import taking_turns
 from serving.columns import items_table
-from serving.loading import Bundle, load_bundle, read_sentences, with_items
+from serving.loading import Bundle, load_bundle, read_items, read_sentences, with_items
 from serving.lookup import Lookup
 from serving.recommender import RecommendOptions
-from serving.store.store import ItemChange, Store, StoreError
+from serving.store.retention import prune
+from serving.store.store import ItemChange, Store
 
 log = logging.getLogger("recsys.live")
 
@@ -29,6 +32,8 @@ CACHED = 256
 """Sentences and filters that are cached for a snapshot."""
 CHANGES_EVERY_S = 0.5
 """Seconds between two looks at the store's item changes."""
+PRUNE_EVERY_S = 3600.0
+"""Seconds between two deletions of what is older than it may be."""
 ALIAS_EVERY_S = 2.0
 """Seconds between two looks at the alias."""
 LONGEST_WAIT_S = 300.0
@@ -74,13 +79,13 @@ class Snapshot:
 class ModelHolder:
     """Holds the current `snapshot` and replaces it when the alias moves or the store's items change."""
 
-    def __init__(self, model: str, store: Store) -> None:
-        """Load `model`: a bundle folder, a version, or an alias.
+    def __init__(self, model: str, store: Store, keep_days: int | None = None) -> None:
+        """Load `model`: a bundle folder, a version, or an alias. `watch` deletes what is older than `keep_days`.
 
         Raises:
             RecsysError: the model cannot be loaded, or cannot rank.
         """
-        self._requested, self._store = model, store
+        self._requested, self._store, self._keep_days = model, store, keep_days
         self._changing, self._loading = threading.Lock(), threading.Lock()
         self._stopped = threading.Event()
         self._threads: list[threading.Thread] = []
@@ -100,7 +105,8 @@ class ModelHolder:
             if name == self.snapshot.name and not force:
                 return self.snapshot
             try:
-                loaded = self._load(name)
+                with taking_turns():
+                    loaded = self._load(name)
             except Exception as error:
                 failure = _Failure(_first_line(error), self._failures[name].times + 1 if name in self._failures else 1)
                 self._failures[name] = failure
@@ -120,12 +126,20 @@ class ModelHolder:
         with self._changing:
             changes = self._store.item_changes(self.snapshot.change)
             if changes:
-                self.snapshot = _with_changes(self.snapshot, changes)
+                with taking_turns():
+                    self.snapshot = _with_changes(self.snapshot, changes)
             return self.snapshot
 
     def watch(self) -> None:
-        """Follow the store and the alias in background threads until `stop` is called."""
-        for every_s, step in ((CHANGES_EVERY_S, self.take_changes), (ALIAS_EVERY_S, self._follow_alias)):
+        """Follow the store and the alias in background threads until `stop` is called, and delete what is too old."""
+        steps: list[tuple[float, Callable[[], object]]] = [
+            (CHANGES_EVERY_S, self._follow_store),
+            (ALIAS_EVERY_S, self._follow_alias),
+        ]
+        if self._keep_days is not None:
+            self._prune()
+            steps.append((PRUNE_EVERY_S, self._prune))
+        for every_s, step in steps:
             thread = threading.Thread(target=self._repeat, args=(every_s, step), daemon=True)
             thread.start()
             self._threads.append(thread)
@@ -146,14 +160,26 @@ class ModelHolder:
         if failure is None or time.monotonic() >= failure.retry_at:
             self.reload()
 
+    def _follow_store(self) -> None:
+        self._store.ping()  # says in the log why `/readyz` is 503
+        self.take_changes()
+
+    def _prune(self) -> None:
+        assert self._keep_days is not None
+        before = time.time_ns() // 1000 - self._keep_days * DAY_US
+        pruned = prune(self._store, before, read_items(registry.bundle_folder(self.snapshot.name)))
+        if pruned.total:
+            log.info("deleted %s older than %d days", pruned, self._keep_days)
+
     def _repeat(self, every_s: float, step: Callable[[], object]) -> None:
+        trouble = ""
         while not self._stopped.wait(every_s):
             try:
                 step()
-            except StoreError as error:
-                log.warning("%s", error)
-            except Exception as error:  # whatever is wrong with another model, this one goes on serving
-                log.warning("looking for changes: %s", _first_line(error))
+                trouble = ""
+            except Exception as error:  # whatever is wrong with the store or another model, this one goes on serving
+                if trouble != (trouble := _first_line(error)):  # once, not every half second
+                    log.warning("%s", trouble)
 
     def _load(self, name: str) -> Snapshot:
         snapshot = Snapshot(name, Lookup(load_bundle(registry.bundle_folder(name))), change=0)

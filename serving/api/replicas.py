@@ -48,6 +48,7 @@ class Plan:
     limits: Limits
     local: bool = True
     batch: int = BATCH
+    keep_days: int | None = None
 
 
 @serve.ingress()
@@ -57,7 +58,7 @@ class Replica:
     def __init__(self, plan: Plan) -> None:
         log_to_stderr()
         store = Store(plan.store)
-        holder = open_model(plan.model, store)
+        holder = open_model(plan.model, store, plan.keep_days)
         self._app = create_app(holder, store, limits=plan.limits, local=plan.local, batch=plan.batch)
         self._app.add_middleware(WithoutRequestId)
 

@@ -20,9 +20,9 @@ from serving.api.observe import JsonLines
 from serving.store.store import Store
 
 
-def open_model(model: str, store: Store) -> ModelHolder:
-    """Load `model`, and freeze all loaded objects so that garbage collection skips them."""
-    holder = ModelHolder(model, store)
+def open_model(model: str, store: Store, keep_days: int | None = None) -> ModelHolder:
+    """Load `model`, and freeze all loaded objects so that garbage collection skips them; see `ModelHolder`."""
+    holder = ModelHolder(model, store, keep_days)
     # Collecting through a whole model would pause requests for 0.3 s now and then.
     gc.collect()
     gc.freeze()

@@ -15,7 +15,7 @@ from sqlalchemy.engine import Connection
 from serving.store.database import BUSY_TIMEOUT_S, StoreError, describe
 from serving.store.tables import about, metadata
 
-REVISION = "0002"
+REVISION = "0003"
 """The latest revision; `tables.py` describes the tables at this revision."""
 FIRST_REVISION = "0001"
 """The tables as they were before migrations: `about.version` was 1, and no revision was recorded."""
@@ -47,6 +47,20 @@ def migrate(connection: Connection) -> None:
         recorded = connection.execute(sa.select(_recorded.c.version_num)).scalar_one()
     if recorded != REVISION:
         _upgrade(connection, recorded or _unrecorded_revision(connection, existing))
+
+
+def require_revision(connection: Connection) -> None:
+    """Return if the tables are those that this program knows.
+
+    Raises:
+        StoreError: a newer version of this program has migrated them since the store was opened.
+    """
+    recorded = connection.scalar(sa.select(_recorded.c.version_num))
+    if recorded != REVISION:
+        raise StoreError(
+            f"{describe(connection.engine.url)}: its tables were migrated to revision {recorded}, and this program writes "
+            f"{REVISION}; send requests to the newer servers"
+        )
 
 
 def _unrecorded_revision(connection: Connection, existing: set[str]) -> str | None:

@@ -26,6 +26,8 @@ class ItemChange:
     number: int
     item_id: str
     body: dict[str, Any] | None
+    at: int | None = None
+    """When it was changed; None for changes from before this was kept."""
 
 
 @dataclass(frozen=True)

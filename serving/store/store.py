@@ -15,9 +15,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 
 from serving.store.database import StoreError, create_engine, describe, identity, parse_url
-from serving.store.migrate import migrate
+from serving.store.migrate import migrate, require_revision
 from serving.store.rows import ImpressionList, ItemChange, StoredEvent, StoredKey
-from serving.store.tables import events, forgotten, item_changes, keys, lists
+from serving.store.tables import about, events, forgotten, item_changes, keys, lists
 
 __all__ = [
     "ImpressionList",
@@ -58,7 +58,7 @@ class Store:
             index_elements=["user_id"], set_={"at": add_forgotten.excluded.at}
         )
         self._identity = identity(self.url)
-        with self._writing() as connection:
+        with self._explained(), self._engine.begin() as connection:
             migrate(connection)
 
     def close(self) -> None:
@@ -66,9 +66,10 @@ class Store:
         self._engine.dispose()
 
     def ping(self) -> None:
-        """Raise StoreError if the store does not answer."""
-        with self._reading() as connection:
-            connection.execute(sa.select(1))
+        """Raise StoreError if the store does not answer, is read-only, or was migrated by a newer version of this program."""
+        with self._writing() as connection:
+            connection.execute(about.update().values(version=about.c.version))
+            connection.rollback()
 
     def add_events(self, added: Sequence[StoredEvent]) -> int:
         """Insert the events whose `event_id` is new; return how many there were."""
@@ -102,10 +103,10 @@ class Store:
             if self.url.get_backend_name() == "postgresql":
                 # A lower number must not become visible after a higher one, or readers would miss it.
                 connection.execute(sa.text("LOCK TABLE item_changes IN SHARE ROW EXCLUSIVE MODE"))
-            number = 0
+            number, now = 0, time.time_ns() // 1000
             for item_id, body in changes:
                 connection.execute(item_changes.delete().where(item_changes.c.item_id == item_id))
-                inserted = connection.execute(item_changes.insert(), {"item_id": item_id, "body": body})
+                inserted = connection.execute(item_changes.insert(), {"item_id": item_id, "body": body, "at": now})
                 number = int(inserted.inserted_primary_key[0])  # type: ignore[index]
             return number
 
@@ -169,13 +170,33 @@ class Store:
         return {"user_id": user_id, "forgotten_at": self.forgotten_at(user_id), **kept}
 
     def prune(self, before: int) -> tuple[int, int]:
-        """Delete events and lists older than the time `before`; return how many of each."""
+        """Delete events and lists older than the time `before`; return how many of each.
+
+        Some thousand rows at a time, so that nothing that is written meanwhile waits for long.
+        """
+        with self._reading() as connection:
+            first, last = connection.execute(
+                sa.select(sa.func.min(events.c.number), sa.func.max(events.c.number))
+            ).one()
+        old = events.delete().where(events.c.timestamp < before)
+        pruned_events = sum(
+            self._delete(old.where(events.c.number.between(start, start + PAGE_ROWS - 1)))
+            for start in range(first or 0, (last or -1) + 1, PAGE_ROWS)
+        )
+        some = sa.select(lists.c.request_id).where(lists.c.timestamp < before).limit(PAGE_ROWS)
+        pruned_lists = 0
+        while deleted := self._delete(lists.delete().where(lists.c.request_id.in_(some))):
+            pruned_lists += deleted
+        return pruned_events, pruned_lists
+
+    def prune_item_changes(self, numbers: Sequence[int]) -> int:
+        """Delete the item changes with these numbers, but for those of items that changed since; return how many."""
+        parts = (numbers[start : start + INSERT_ROWS] for start in range(0, len(numbers), INSERT_ROWS))
+        return sum(self._delete(item_changes.delete().where(item_changes.c.number.in_(part))) for part in parts)
+
+    def _delete(self, statement: sa.Delete) -> int:
         with self._writing() as connection:
-            pruned_events, pruned_lists = (
-                connection.execute(table.delete().where(table.c.timestamp < before)).rowcount
-                for table in (events, lists)
-            )
-            return pruned_events, pruned_lists
+            return connection.execute(statement).rowcount
 
     def add_key(self, key: StoredKey) -> None:
         """Insert a key."""
@@ -215,6 +236,7 @@ class Store:
     def _writing(self) -> Iterator[Connection]:
         self._require_same_file()
         with self._explained(), self._engine.begin() as connection:
+            require_revision(connection)
             yield connection
 
     @contextmanager

@@ -33,6 +33,7 @@ item_changes = sa.Table(
     sa.Column("number", Number, primary_key=True, autoincrement=True),
     sa.Column("item_id", sa.Text, nullable=False, index=True),
     sa.Column("body", sa.JSON(none_as_null=True)),
+    sa.Column("at", sa.BigInteger),  # NULL in rows from before it was kept
     sqlite_autoincrement=True,  # a number is never used again, even after its row was deleted
 )
 lists = sa.Table(

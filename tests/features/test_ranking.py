@@ -128,7 +128,7 @@ def test_new_items_have_facts_of_their_own_and_leave_the_others_alone() -> None:
     """Brands that only new items have stay unknown, as the ranker never saw them."""
     facts = fit_facts(ITEMS, LOG, ())
     new = catalogue(["new", "newer"], brand=["A", "Z"], price=[3.0, None]).with_columns(item_id=np.array(["n1", "n2"]))
-    grown = extend_facts(facts, ITEMS.vstack(new), np.arange(ITEMS.height, ITEMS.height + new.height), ())
+    grown = extend_facts(facts, ITEMS, ITEMS.vstack(new), np.arange(ITEMS.height, ITEMS.height + new.height), ())
     for name in ("price", "purchases", "brand", "created", "text_length"):
         np.testing.assert_array_equal(getattr(grown, name)[:6], getattr(facts, name), err_msg=name)
     assert grown.brand[6:].tolist() == [facts.brand[0], 0]

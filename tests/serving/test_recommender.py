@@ -1,6 +1,7 @@
 """What a list may contain: allowed items, typed sentences, items that changed since the fit."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -8,6 +9,7 @@ import pytest
 
 from features.histories import EventLog, Histories
 from serving.batch import histories_of
+from serving.encoding import encode_items
 from serving.loading import read_sentences, with_items
 from serving.recommender import ItemFilter, Recommender, RecommendOptions
 from tests.worlds import DAY, catalogue, tiny_recommender
@@ -100,6 +102,29 @@ def test_a_changed_item_keeps_its_row_and_takes_its_new_text(parts: tuple[Recomm
     assert facts.price[-1] == pytest.approx(np.median(recommender.retriever.features.facts.price))
     histories = histories_of(changed, log, [0, 1, -1], NOW)
     assert {3, 40} <= set(changed.recommend(histories, RecommendOptions(41)).items[0].tolist())
+
+
+def test_an_item_whose_price_alone_changes_is_not_encoded_again(
+    parts: tuple[Recommender, EventLog, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It keeps its vector, and its brand also where no other item has it."""
+    recommender, _, tokenizer = parts
+    encoded: list[int] = []
+
+    def encode(model: Any, tokenizer: Any, items: pl.DataFrame, *rest: Any) -> Any:
+        encoded.append(items.height)
+        return encode_items(model, tokenizer, items, *rest)
+
+    monkeypatch.setattr("serving.loading.encode_items", encode)
+    items = recommender.retriever.items
+    changed = with_items(recommender, tokenizer, items.with_columns(price=pl.lit(7.0)))
+    assert encoded == [0]
+    facts, before = changed.retriever.features.facts, recommender.retriever.features.facts
+    np.testing.assert_array_equal(changed.retriever.vectors, recommender.retriever.vectors)
+    np.testing.assert_array_equal(facts.brand, before.brand)
+    assert facts.price == pytest.approx(np.full(items.height, np.log(8)))
+    with_items(recommender, tokenizer, items[:3].with_columns(title=pl.Series(["a red lamp", *items["title"][1:3]])))
+    assert encoded == [0, 1]
 
 
 def test_a_batch_of_histories_of_any_length_equals_each_alone(

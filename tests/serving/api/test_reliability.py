@@ -201,8 +201,9 @@ def test_a_read_only_store_is_503_until_it_can_be_written(
         assert [answer.status_code for answer in refused] == [503] * 3
         assert all("read" in answer.json()["detail"] and answer.headers["Retry-After"] == "1" for answer in refused)
         assert client.post("/v1/recommend", json={"user_id": "u"}).status_code == 200
-        assert client.get("/readyz").status_code == 200
+        assert client.get("/readyz").status_code == 503
         freeze(store, False)
+        assert client.get("/readyz").status_code == 200
         assert send(client).json() == {"accepted": 1, "duplicates": 0, "unknown_items": []}
         assert len(list(store.every_event())) == 2 and not store.item_changes()
         assert lists_kept(store, 1)

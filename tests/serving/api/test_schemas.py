@@ -147,8 +147,8 @@ def test_limits_are_those_of_the_documentation(count: int, k: int) -> None:
 @pytest.mark.parametrize("title", ["", "  ", "<br>", "&nbsp;", "<style>p {}</style>"])
 def test_a_title_without_anything_to_see_is_refused(title: str) -> None:
     """The check of datasets refuses it, too, so that what is exported can be trained on."""
-    with pytest.raises(ValidationError):
-        schemas.Item(item_id="i", title=title)
+    with pytest.raises(ValidationError, match="title"):
+        schemas.ItemsRequest(items=[schemas.Item(item_id="i", title=title)])
 
 
 @given(st.text(max_size=260))

@@ -86,7 +86,8 @@ def test_a_store_of_version_1_goes_on_after_its_migration(version_1: str) -> Non
         assert store.revoke_key("1a2b3c4d") and not store.revoke_key("5e6f7a8b")
     with closing(Store(version_1)) as store:
         assert [event.event_id for event in store.every_event()] == ["e1", "e2", "ø3", "e4", "new"]
-        assert store.item_changes(4) == [ItemChange(5, "lamp", None)]
+        [deleted] = store.item_changes(4)
+        assert (deleted.number, deleted.item_id, deleted.body) == (5, "lamp", None) and deleted.at
 
 
 def test_migrations_agree_with_the_tables(url: str) -> None:

@@ -132,12 +132,30 @@ def test_everything_of_a_user_is_shown(store: Store) -> None:
     assert store.everything_of("nobody") == {"user_id": "nobody", "forgotten_at": None, "events": [], "lists": []}
 
 
-def test_pruning_deletes_older_events_and_lists(store: Store) -> None:
-    """Strictly before the given time."""
-    store.add_events([event(number) for number in range(5)])
+@pytest.mark.parametrize("rows_at_once", [2, 3, 10_000])
+def test_pruning_deletes_older_events_and_lists(
+    store: Store, rows_at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Strictly before the given time, in whatever order they came, and however many at a time."""
+    monkeypatch.setattr("serving.store.store.PAGE_ROWS", rows_at_once)
+    assert store.prune(3) == (0, 0)
+    store.add_events([event(number) for number in (4, 0, 3, 1, 2)])
     store.add_lists([listed(number) for number in range(5)])
     assert store.prune(3) == (3, 3)
-    assert [kept.timestamp for kept in store.every_event()] == [3, 4]
+    assert [kept.timestamp for kept in store.every_event()] == [4, 3]
+    assert [kept.timestamp for kept in store.every_list()] == [3, 4]
+
+
+def test_nothing_is_written_into_tables_that_a_newer_program_has_migrated(store: Store) -> None:
+    """What was kept can be read, and the probe says why nothing is written."""
+    store.add_events([event(1)])
+    store.ping()
+    with store._engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE store_revision SET version_num = '9000'")
+    for write in (store.ping, lambda: store.add_events([event(2)]), lambda: store.forget_user("u")):
+        with pytest.raises(StoreError, match="migrated to revision 9000"):
+            write()
+    assert [kept.event_id for kept in store.history("u", 5)] == ["e1"]
 
 
 def test_a_revoked_key_stays_revoked(store: Store) -> None:

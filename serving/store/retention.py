@@ -1,0 +1,57 @@
+"""What a store drops in time: events and lists by age, and item changes that the model has learnt.
+
+In: a store, the moment before which is old, and the items of a bundle. Out: how much was deleted.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from serving.columns import items_table
+from serving.loading import changed_catalogue, offered_items, same_rows
+from serving.store.rows import ItemChange
+from serving.store.store import Store
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """How many rows were deleted."""
+
+    events: int
+    lists: int
+    item_changes: int
+
+    def __str__(self) -> str:
+        return f"{self.events:,} events, {self.lists:,} lists and {self.item_changes:,} item changes"
+
+    @property
+    def total(self) -> int:
+        """All rows."""
+        return self.events + self.lists + self.item_changes
+
+
+def prune(store: Store, before: int, items: pl.DataFrame | None = None) -> Pruned:
+    """Delete what is older than the time `before`: events, lists, and changes that the bundle with `items` knows.
+
+    Other item changes stay, however old: without them the items would be gone.
+    """
+    events, lists = store.prune(before)
+    old = [change for change in store.item_changes() if (change.at or 0) < before] if items is not None else []
+    learnt = learnt_changes(items, old) if items is not None and old else []
+    return Pruned(events, lists, store.prune_item_changes(learnt))
+
+
+def learnt_changes(items: pl.DataFrame, changes: list[ItemChange]) -> list[int]:
+    """Return the numbers of those `changes` that would leave `items`, the bundle's as of its fit, as they are."""
+    offered = set(items.filter(pl.Series(offered_items(items)))["item_id"])
+    deleted = [change.number for change in changes if change.body is None and change.item_id not in offered]
+    kept = [change for change in changes if change.body is not None]
+    if not kept:
+        return deleted
+    table = items_table([{"item_id": change.item_id, **(change.body or {})} for change in kept], items.schema)
+    after = changed_catalogue(items, table)
+    rows = pl.DataFrame({"item_id": after["item_id"], "row": np.arange(after.height)})
+    order = table.select("item_id").join(rows, on="item_id", how="left", maintain_order="left")["row"].to_numpy()
+    same = same_rows(items, after, order, items.columns)
+    return deleted + [change.number for change, known in zip(kept, same, strict=True) if known]
