@@ -1,13 +1,23 @@
 """`recsys serve`: the HTTP API, in one process or in several."""
 
 import os
+import re
 import socket
 from pathlib import Path
+from typing import Any
 
 import click
 
 from recsys.cli.common import MODEL, STORE
 from recsys.errors import RecsysError, UsageError
+
+
+def _origins(ctx: click.Context, option: click.Parameter, origins: tuple[str, ...]) -> tuple[str, ...]:
+    """Refuse what browsers would never send as an `Origin`, since nothing would be allowed by it."""
+    for origin in origins:
+        if not re.fullmatch(r"https?://[a-z0-9.-]+(:\d+)?", origin):
+            raise click.BadParameter(f"{origin} is no origin; write it as https://shop.example, without a path")
+    return origins
 
 
 @click.command()
@@ -17,6 +27,14 @@ from recsys.errors import RecsysError, UsageError
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535), help="Port to listen on.")
 @click.option(
     "--rate", default=1000, show_default=True, type=click.IntRange(1), help="Requests per second, per key and process."
+)
+@click.option(
+    "--allow-origin",
+    "origins",
+    multiple=True,
+    callback=_origins,
+    metavar="ORIGIN",
+    help="Site whose pages may call the API from a browser, such as https://shop.example; can be repeated.",
 )
 @click.option(
     "--keep-days",
@@ -34,6 +52,7 @@ def serve(
     host: str,
     port: int,
     rate: int,
+    origins: tuple[str, ...],
     keep_days: int | None,
     ray: bool,
     replicas: int | None,
@@ -47,23 +66,28 @@ def serve(
     Examples:
       recsys serve --port 8000
       recsys keys add shop --scope read --scope write
-      recsys serve --host 0.0.0.0 --store postgresql://recsys@db/recsys
+      recsys serve --host 0.0.0.0 --store postgresql://recsys@db/recsys --keep-days 365
+      recsys serve --allow-origin https://shop.example
       recsys serve --ray --replicas 4 --store postgresql://recsys@db/recsys
     """
+    allowed: dict[str, Any] = {"per_second": rate, "origins": origins}
     if ray:
-        _serve_replicas(model, store, host=host, port=port, rate=rate, keep_days=keep_days, replicas=replicas or 2)
+        _serve_replicas(model, store, allowed, host=host, port=port, keep_days=keep_days, replicas=replicas or 2)
     elif replicas:
         raise UsageError(f"--replicas {replicas}: several processes need --ray")
     else:
-        _serve_alone(model, store, host=host, port=port, rate=rate, keep_days=keep_days)
+        _serve_alone(model, store, allowed, host=host, port=port, keep_days=keep_days)
 
 
-def _serve_alone(model: str, store: str, *, host: str, port: int, rate: int, keep_days: int | None) -> None:
+def _serve_alone(
+    model: str, store: str, allowed: dict[str, Any], *, host: str, port: int, keep_days: int | None
+) -> None:
     # Requests run in parallel; threads within each would only wait for one another.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     bound = _bind(host, port)  # a port that is taken is refused before anything is loaded
     from recsys.progress import stage
     from recsys.registry import bundle_folder, resolve
+    from serving.api.access.limits import Limits
     from serving.api.server import open_model, run
     from serving.store.store import Store
 
@@ -71,7 +95,7 @@ def _serve_alone(model: str, store: str, *, host: str, port: int, rate: int, kee
         bundle_folder(resolve(model))  # a wrong name is refused before a store is made
         opened = Store(store)
         holder = open_model(model, opened, keep_days)
-    run(holder, opened, bound, host=host, rate=rate)
+    run(holder, opened, bound, host=host, limits=Limits(**allowed))
 
 
 def _bind(host: str, port: int) -> socket.socket:
@@ -91,7 +115,7 @@ def _bind(host: str, port: int) -> socket.socket:
 
 
 def _serve_replicas(
-    model: str, store: str, *, host: str, port: int, rate: int, keep_days: int | None, replicas: int
+    model: str, store: str, allowed: dict[str, Any], *, host: str, port: int, keep_days: int | None, replicas: int
 ) -> None:
     from recsys.registry import bundle_folder, resolve
     from serving.api.access.limits import Limits
@@ -100,5 +124,5 @@ def _serve_replicas(
     bundle_folder(resolve(model))  # a wrong name is refused before Ray starts
     if ":/" not in model:
         model = str(Path(model).absolute())
-    plan = Plan(model, store, Limits(per_second=rate), keep_days=keep_days)
+    plan = Plan(model, store, Limits(**allowed), keep_days=keep_days)
     run(plan, host=host, port=port, replicas=replicas)

@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI, Security
 from fastapi.security import HTTPBearer
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 
 from recsys import __version__
 from serving.api.access.callers import IdentifyCaller
@@ -30,6 +31,8 @@ from serving.api.workers import BATCH, Workers
 from serving.store.impressions import ImpressionLog
 from serving.store.store import Store
 
+METHODS, HEADERS = ("GET", "POST", "PUT", "DELETE"), ("Authorization", "Content-Type", "X-Request-ID")
+"""What pages of other sites may send, where any may."""
 KEY = HTTPBearer(auto_error=False, description="A key made by `recsys keys add`.")
 """Documents the header; `IdentifyCaller` checks it."""
 
@@ -61,8 +64,9 @@ def create_app(
         dependencies=[Security(KEY)],
         exception_handlers=HANDLERS,
         middleware=[  # the first is the outermost
+            *([Middleware(CORSMiddleware, limits.origins, METHODS, HEADERS)] if limits.origins else []),
             Middleware(ObserveRequests, metrics),
-            Middleware(IdentifyCaller, keys=KeyRing(store), local=local),
+            Middleware(IdentifyCaller, keys=KeyRing(store), local=local, origins=limits.origins),
             Middleware(RequestLimits, limits),
             Middleware(BodyLimits, limits),
         ],

@@ -29,15 +29,15 @@ def open_model(model: str, store: Store, keep_days: int | None = None) -> ModelH
     return holder
 
 
-def run(holder: ModelHolder, store: Store, bound: socket.socket, *, host: str, rate: int) -> None:
-    """Serve on the socket `bound` to `host` until the process is stopped; a key may send `rate` requests per second.
+def run(holder: ModelHolder, store: Store, bound: socket.socket, *, host: str, limits: Limits) -> None:
+    """Serve on the socket `bound` to `host` until the process is stopped.
 
     Raises:
         RecsysError: other machines could reach the server, and there is no key.
     """
     local = is_local(host, store)
     log_to_stderr()
-    app = create_app(holder, store, limits=Limits(per_second=rate), local=local)
+    app = create_app(holder, store, limits=limits, local=local)
     server = Server(
         uvicorn.Config(app, http=HeaderLimits, log_level="warning", access_log=False, timeout_keep_alive=30),
         notice(host, bound.getsockname()[1], store),

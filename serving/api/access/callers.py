@@ -1,8 +1,11 @@
 """Who sends a request: the owner of a key or, where no key is needed, a program on this machine."""
 
+import base64
+import binascii
 import logging
 from dataclasses import dataclass
 
+from fastapi.security.utils import get_authorization_scheme_param
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
@@ -17,6 +20,8 @@ log = logging.getLogger("recsys.access")
 
 OPEN_PATHS = ("/healthz", "/readyz")
 """Paths that need no key and have no limits, so that probes always get through."""
+DOCUMENTATION = ("/docs", "/redoc", "/openapi.json")
+"""Paths at which a browser is asked for a name and a password, any name and the key: it can send no other header by itself."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +48,10 @@ class IdentifyCaller:
     No key is needed while none was ever created and only this machine can reach the server.
     """
 
-    def __init__(self, app: ASGIApp, *, keys: KeyRing, local: bool) -> None:
-        """`local` says that only this machine can reach the server."""
+    def __init__(self, app: ASGIApp, *, keys: KeyRing, local: bool, origins: tuple[str, ...] = ()) -> None:
+        """`local` says that only this machine can reach the server; see `Limits` for `origins`."""
         self.app, self.keys, self.local = app, keys, local
-        self._loopback = LoopbackHosts(app)
+        self._loopback = LoopbackHosts(app, origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request.
@@ -62,7 +67,9 @@ class IdentifyCaller:
             scope["caller"] = Caller(str((scope.get("client") or ("local",))[0]), ("admin",))
             await self._loopback(scope, receive, send)
         else:
-            scope["caller"] = self._key_owner(Headers(scope=scope).get("authorization", ""))
+            scope["caller"] = self._key_owner(
+                Headers(scope=scope).get("authorization", ""), documentation=scope["path"] in DOCUMENTATION
+            )
             await self.app(scope, receive, send)
 
     async def _refresh_keys(self) -> None:
@@ -73,10 +80,21 @@ class IdentifyCaller:
                 log.warning("keys cannot be read: %s", error)  # the answer names no path to whom nobody knows
                 raise HTTPException(503, "the store does not answer", RETRY_AFTER) from error
 
-    def _key_owner(self, authorization: str) -> Caller:
-        scheme, _, text = authorization.partition(" ")
+    def _key_owner(self, authorization: str, documentation: bool) -> Caller:
+        scheme, text = get_authorization_scheme_param(authorization)
+        if documentation and scheme.lower() == "basic":
+            scheme, text = "bearer", _password(text)
         key = self.keys.find(text.strip()) if scheme.lower() == "bearer" else None
         if key is None:
             hint = "create one with `recsys keys add`" if self.keys.empty else "send `Authorization: Bearer KEY`"
-            raise HTTPException(401, f"a key is needed: {hint}", {"WWW-Authenticate": "Bearer"})
+            challenge = 'Basic realm="any name, and a key as the password"' if documentation else "Bearer"
+            raise HTTPException(401, f"a key is needed: {hint}", {"WWW-Authenticate": challenge})
         return Caller(key.key_id, tuple(key.scopes.split(",")))
+
+
+def _password(credentials: str) -> str:
+    """Return the password of the credentials of HTTP Basic (RFC 7617); nothing where they are none."""
+    try:
+        return base64.b64decode(credentials, validate=True).decode().partition(":")[2]
+    except (binascii.Error, UnicodeDecodeError):
+        return ""

@@ -30,8 +30,9 @@ class LoopbackHosts:
     a JSON `detail`, as for every other request that is not allowed.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
+    def __init__(self, app: ASGIApp, origins: tuple[str, ...] = ()) -> None:
+        """Pages of the sites `origins` may change something, too."""
+        self.app, self.origins = app, origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request.
@@ -45,7 +46,7 @@ class LoopbackHosts:
                 403,
                 "without keys only programs on this machine are served, and no proxies; `recsys keys add` creates a key",
             )
-        if scope["method"] not in SAFE_METHODS and _is_of_a_foreign_page(headers):
+        if scope["method"] not in SAFE_METHODS and _is_of_a_foreign_page(headers, self.origins):
             raise HTTPException(403, "a web page of another origin sent this; `recsys keys add` creates a key")
 
         async def trusted(scope: Scope, receive: Receive, _: Send) -> None:
@@ -64,8 +65,10 @@ def _is_loopback(client: tuple[str, int] | None) -> bool:
     return client is None or ip_address(client[0]).is_loopback
 
 
-def _is_of_a_foreign_page(headers: Headers) -> bool:
+def _is_of_a_foreign_page(headers: Headers, allowed: tuple[str, ...]) -> bool:
     """Return whether a browser sent the request for a page of another origin; programs send neither header."""
     origin = headers.get("origin")
+    if origin in allowed:
+        return False
     same = origin is None or origin.partition("://")[2] == headers.get("host")
     return not same or headers.get("sec-fetch-site", "none") not in ("same-origin", "none")

@@ -31,6 +31,8 @@ class Limits:
     """Requests that are in progress, waiting or worked on."""
     waiting_of_one: int = 32
     """The same of one key, so that no key can keep all others out."""
+    origins: tuple[str, ...] = ()
+    """Origins of other sites, such as `https://shop.example`, whose pages may send requests from a browser."""
 
 
 class RequestLimits:

@@ -343,6 +343,46 @@ def test_without_keys_neither_a_foreign_page_nor_a_proxy_changes_anything(
     assert client_of(create_app(holder, store)).post("/v1/events", json=EVENT, headers=headers | key).status_code == 200
 
 
+SHOP = {"Origin": "https://shop.example"}
+
+
+def test_no_page_of_another_site_reads_answers_unless_its_origin_is_allowed(holder: ModelHolder, store: Store) -> None:
+    """Preflights are answered without a key, errors can be read too, and cookies or passwords are never asked for."""
+    preflight = SHOP | {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
+    closed = client_of(create_app(holder, store))
+    assert "access-control-allow-origin" not in closed.post("/v1/recommend", json={}, headers=SHOP).headers
+    assert closed.options("/v1/recommend", headers=preflight).status_code != 200
+    open_to_shop = client_of(create_app(holder, store, limits=Limits(origins=("https://shop.example",))))
+    assert (
+        open_to_shop.post("/v1/events", json=EVENT, headers=SHOP | {"Sec-Fetch-Site": "cross-site"}).status_code == 200
+    )
+    key = create_key(store, "shop", ("read",))
+    with_keys = client_of(create_app(holder, store, limits=Limits(origins=("https://shop.example",))))
+    allowed = with_keys.options("/v1/recommend", headers=preflight)
+    assert allowed.status_code == 200 and "authorization" in allowed.headers["access-control-allow-headers"].lower()
+    for headers, status in ((SHOP, 401), (SHOP | {"Authorization": f"Bearer {key}"}, 200)):
+        answer = with_keys.post("/v1/recommend", json={}, headers=headers)
+        assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (status, SHOP["Origin"])
+        assert "access-control-allow-credentials" not in answer.headers
+    foreign = with_keys.options("/v1/recommend", headers=preflight | {"Origin": "https://evil.example"})
+    assert foreign.status_code == 400 and "access-control-allow-origin" not in foreign.headers
+
+
+def test_a_browser_reads_the_documentation_with_a_key_as_the_password(holder: ModelHolder, store: Store) -> None:
+    """There alone: a browser would send the password by itself wherever a page of another site leads it."""
+    client, key = client_of(create_app(holder, store)), create_key(store, "reader", ("read",))
+    writer = create_key(store, "writer", ("write",))
+    for path in ("/docs", "/openapi.json"):
+        refused = client.get(path)
+        assert refused.status_code == 401 and refused.headers["WWW-Authenticate"].startswith("Basic ")
+        assert client.get(path, auth=("anyone", key)).status_code == 200
+        assert client.get(path, auth=("anyone", "rk_00000000_wrong")).status_code == 401
+        assert client.get(path, auth=("anyone", writer)).status_code == 403
+        for malformed in ("Basic", "Basic ???", "Basic /w=="):
+            assert client.get(path, headers={"Authorization": malformed}).status_code == 401
+    assert client.get("/v1/model", auth=("anyone", key)).headers["WWW-Authenticate"] == "Bearer"
+
+
 @pytest.mark.parametrize("headers", [{}, {"Origin": "http://localhost", "Sec-Fetch-Site": "same-origin"}], ids=str)
 def test_without_keys_a_program_and_the_own_documentation_may_write(
     holder: ModelHolder, store: Store, headers: dict[str, str]
