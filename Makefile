@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 EXTRA ?= cpu
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo benchmark-suite benchmark-peers benchmark-ablations benchmark-rankers benchmark-heads benchmark-speed benchmark-serving benchmark-batch benchmark-ann benchmark-encode benchmark-soak test test-fast check docs audit format constraints clean
+.PHONY: help install demo benchmark-suite benchmark-peers benchmark-ablations benchmark-rankers benchmark-heads benchmark-speed benchmark-serving benchmark-batch benchmark-ann benchmark-encode benchmark-chaos test test-fast check docs audit format constraints clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -62,8 +62,8 @@ benchmark-batch: install ## lists of 100 for up to 100,000 users among 100,000 i
 benchmark-ann: install ## recall and speed of the index at 1,000,000 items (some 5 minutes)
 	$(BIN)/python -m benchmarks.ann_speed
 
-benchmark-soak: install ## ten minutes of load on a server, with model reloads and a restart of the store
-	$(BIN)/python -m benchmarks.soak
+benchmark-chaos: install ## ten minutes of load on two servers while everything around them goes wrong; draws docs/chaos.png
+	$(BIN)/python -m benchmarks.chaos
 
 benchmark-encode: install ## encoding new items against sentence-transformers, and the similarity of the vectors
 	$(BIN)/python -m benchmarks.encode_speed

@@ -47,6 +47,8 @@ class Bundle:
     manifest: dict[str, Any]
     users: pl.DataFrame
     """user_id, items (indexes), types, times: the last events of each user as of the fit."""
+    items: pl.DataFrame
+    """The catalogue as of the fit; that of the recommender may have changed since."""
 
 
 def save_bundle(folder: Path, recommender: Recommender, tokenizer: Any, log: EventLog, about: dict[str, Any]) -> None:
@@ -91,9 +93,10 @@ def load_bundle(folder: Path, catalogue: pl.DataFrame | None = None, encoded: En
     model, tokenizer = _load_model(folder, config)
     retriever = _load_retriever(folder, config, model)
     recommender = Recommender(retriever, RANKERS[config.ranker.kind].load(folder), Reranker(config.lists))
+    fitted = retriever.items
     if catalogue is not None:
         recommender = for_catalogue(recommender, tokenizer, catalogue, encoded)
-    return Bundle(recommender, tokenizer, manifest, pl.read_parquet(folder / "users.parquet"))
+    return Bundle(recommender, tokenizer, manifest, pl.read_parquet(folder / "users.parquet"), fitted)
 
 
 def _load_retriever(folder: Path, config: Config, model: InterestModel) -> Retriever:

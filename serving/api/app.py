@@ -8,6 +8,7 @@ answered.
 """
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -33,6 +34,8 @@ from serving.store.store import Store
 
 METHODS, HEADERS = ("GET", "POST", "PUT", "DELETE"), ("Authorization", "Content-Type", "X-Request-ID")
 """What pages of other sites may send, where any may."""
+TRACED = {"OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"}
+"""Variables by which OpenTelemetry's collector is named, where requests are to be traced."""
 KEY = HTTPBearer(auto_error=False, description="A key made by `recsys keys add`.")
 """Documents the header; `IdentifyCaller` checks it."""
 
@@ -71,6 +74,10 @@ def create_app(
             Middleware(BodyLimits, limits),
         ],
     )
+    if TRACED & os.environ.keys():
+        from serving.api.traces import exporting_provider, instrument
+
+        instrument(app, store, exporting_provider())
     app.state.workers = Workers(service, batch)
     app.router.route_class = ReadRoute
     protect_documentation(app)

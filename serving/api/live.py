@@ -20,7 +20,7 @@ from recsys.errors import RecsysError
 from recsys.events import DAY_US
 from serving.api.fairness import taking_turns
 from serving.columns import items_table
-from serving.loading import Bundle, load_bundle, read_items, read_sentences, with_items
+from serving.loading import Bundle, load_bundle, read_sentences, with_items
 from serving.lookup import Lookup
 from serving.recommender import RecommendOptions
 from serving.store.retention import prune
@@ -167,7 +167,7 @@ class ModelHolder:
     def _prune(self) -> None:
         assert self._keep_days is not None
         before = time.time_ns() // 1000 - self._keep_days * DAY_US
-        pruned = prune(self._store, before, read_items(registry.bundle_folder(self.snapshot.name)))
+        pruned = prune(self._store, before, self.snapshot.bundle.items)
         if pruned.total:
             log.info("deleted %s older than %d days", pruned, self._keep_days)
 

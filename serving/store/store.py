@@ -47,9 +47,9 @@ class Store:
             StoreError: it cannot be opened, or a newer version of this program migrated it.
         """
         self.url = parse_url(url)
-        self._engine = create_engine(self.url)
+        self.engine = create_engine(self.url)
         # Reads see what is committed and take no lock.
-        self._reader = self._engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._reader = self.engine.execution_options(isolation_level="AUTOCOMMIT")
         insert = postgresql.insert if self.url.get_backend_name() == "postgresql" else sqlite.insert
         self._add_event = insert(events).on_conflict_do_nothing(index_elements=["event_id"])
         self._add_list = insert(lists).on_conflict_do_nothing(index_elements=["request_id"])
@@ -58,12 +58,12 @@ class Store:
             index_elements=["user_id"], set_={"at": add_forgotten.excluded.at}
         )
         self._identity = identity(self.url)
-        with self._explained(), self._engine.begin() as connection:
+        with self._explained(), self.engine.begin() as connection:
             migrate(connection)
 
     def close(self) -> None:
         """Close every connection."""
-        self._engine.dispose()
+        self.engine.dispose()
 
     def ping(self) -> None:
         """Raise StoreError if the store does not answer, is read-only, or was migrated by a newer version of this program."""
@@ -235,7 +235,7 @@ class Store:
     @contextmanager
     def _writing(self) -> Iterator[Connection]:
         self._require_same_file()
-        with self._explained(), self._engine.begin() as connection:
+        with self._explained(), self.engine.begin() as connection:
             require_revision(connection)
             yield connection
 

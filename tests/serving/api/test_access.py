@@ -226,12 +226,12 @@ def test_secrets_are_in_neither_log_nor_store(
 def test_keys_that_cannot_be_read_are_503(holder: ModelHolder, store: Store) -> None:
     """While it is not known whether there are keys, nobody is served; afterwards the API answers again."""
     client = client_of(create_app(holder, store))
-    with store._engine.begin() as connection:
+    with store.engine.begin() as connection:
         connection.exec_driver_sql("ALTER TABLE keys RENAME TO moved")
     answer = client.get("/v1/model")
     assert answer.status_code == 503 and answer.headers["Retry-After"] == "1"
     assert answer.json()["detail"] == "the store does not answer" and answer.headers["X-Request-ID"]
-    with store._engine.begin() as connection:
+    with store.engine.begin() as connection:
         connection.exec_driver_sql("ALTER TABLE moved RENAME TO keys")
     assert client.get("/v1/model").status_code == 200
 

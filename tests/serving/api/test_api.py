@@ -408,7 +408,7 @@ def test_a_store_that_fails_is_503_until_it_works_again(client: TestClient, stor
         raise sa.exc.OperationalError("statement", {}, Exception("disk I/O error"))
 
     with monkeypatch.context() as patch:
-        patch.setattr(store._engine, "begin", broken)
+        patch.setattr(store.engine, "begin", broken)
         answer = send(client, "u", "i1")
         assert answer.status_code == 503 and answer.headers["Retry-After"] == "1"
         assert "disk I/O error" in answer.json()["detail"]

@@ -152,7 +152,7 @@ def test_a_full_disk_is_503_until_there_is_space(tiny: Path, small_disk: Path) -
         assert send(client).json()["accepted"] == 1
         assert len(list(store.every_event())) == 2 + 50 * (len(answers) - 1)
         assert lists_kept(store, 1)
-    with store._engine.connect() as connection:
+    with store.engine.connect() as connection:
         assert connection.exec_driver_sql("PRAGMA integrity_check").scalar() == "ok"
     store.close()
 
@@ -166,8 +166,8 @@ def freeze(url: str) -> Iterator[Callable[[Store, bool], None]]:
         connection.execute(f"PRAGMA query_only={int(frozen[0])}")
 
     def freeze_sqlite(store: Store, on: bool) -> None:
-        if not sa.event.contains(store._engine, "checkout", set_mode):
-            sa.event.listen(store._engine, "checkout", set_mode)
+        if not sa.event.contains(store.engine, "checkout", set_mode):
+            sa.event.listen(store.engine, "checkout", set_mode)
         frozen[0] = on
 
     def freeze_postgres(store: Store, on: bool) -> None:

@@ -72,7 +72,7 @@ def test_the_command_says_what_it_deleted_and_what_stays(
 ) -> None:
     """Item changes go with a model only."""
     store.change_items([bodies(read_items(tiny)[:1])[0]])
-    with store._engine.begin() as connection:
+    with store.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE item_changes SET at = NULL")
     command = ("data", "prune", "--days", "1", "--store", str(store.url))
     _, printed, _ = run(capsys, *command)

@@ -150,7 +150,7 @@ def test_nothing_is_written_into_tables_that_a_newer_program_has_migrated(store:
     """What was kept can be read, and the probe says why nothing is written."""
     store.add_events([event(1)])
     store.ping()
-    with store._engine.begin() as connection:
+    with store.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE store_revision SET version_num = '9000'")
     for write in (store.ping, lambda: store.add_events([event(2)]), lambda: store.forget_user("u")):
         with pytest.raises(StoreError, match="migrated to revision 9000"):
@@ -235,10 +235,10 @@ def test_a_full_disk_is_an_error_and_harms_nothing(tmp_path: Path) -> None:
     """Once there is space again, the same store works again."""
     store = Store(f"sqlite:///{tmp_path}/store.db")
     store.add_events([event(1)])
-    with store._engine.connect() as connection:
+    with store.engine.connect() as connection:
         pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
 
-    @sa.event.listens_for(store._engine, "begin")
+    @sa.event.listens_for(store.engine, "begin")
     def fill(connection: sa.engine.Connection) -> None:
         connection.exec_driver_sql(f"PRAGMA max_page_count={limit}")
 
@@ -274,7 +274,7 @@ def test_an_error_without_a_text_is_reported_by_its_class(tmp_path: Path) -> Non
     """A driver may raise one if a connection breaks."""
     store = Store(f"sqlite:///{tmp_path}/store.db")
 
-    @sa.event.listens_for(store._engine, "begin", insert=True)
+    @sa.event.listens_for(store.engine, "begin", insert=True)
     def broken(connection: sa.engine.Connection) -> None:
         raise sa.exc.OperationalError("statement", {}, Exception(""))
 

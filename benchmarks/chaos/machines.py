@@ -1,0 +1,178 @@
+"""What a chaos run starts: PostgreSQL on a small disk, servers, models in MLflow.
+
+In: a scratch folder. Out: processes that can be killed, stopped and started again.
+"""
+
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import click
+import httpx
+import psutil
+
+ROOT = Path(__file__).parents[2]
+ITEMS, USERS = 5000, 2000
+DISK_MIB = 700
+FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
+"""From Debian's package `faketime`; without it no clock jumps."""
+
+
+class Postgres:
+    """A PostgreSQL server in a folder of its own: a disk of `DISK_MIB`, where this user may mount one."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir()
+        size = f"size={DISK_MIB}m"
+        mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", folder], capture_output=True)
+        self.small_disk = mounted.returncode == 0
+        made = subprocess.run([ROOT / ".ci" / "postgres", folder], stdout=subprocess.PIPE, text=True, check=True)
+        self.folder, self.url, self._data = folder, made.stdout.strip(), folder / "data"
+        started = shlex.split((self._data / "postmaster.opts").read_text())
+        self._bin, self._options = Path(started[0]).parent, shlex.join(started[3:])
+
+    def start(self) -> None:
+        """Start it again, on the port that it had, unless it runs."""
+        if self._control("status"):
+            self._control("-w", "-l", str(self.folder / "log"), "-o", self._options, "start")
+
+    def stop(self) -> None:
+        """Stop it; connections are closed."""
+        self._control("-m", "fast", "stop")
+
+    def fill_disk(self) -> None:
+        """Leave no free byte on its disk."""
+        with (self.folder / "filler").open("wb", buffering=0) as filler:
+            try:
+                while filler.write(bytes(1 << 20)):
+                    pass
+            except OSError:
+                return
+
+    def free_disk(self) -> None:
+        """Undo `fill_disk`; start the server again if it gave up meanwhile."""
+        (self.folder / "filler").unlink()
+        time.sleep(2)
+        self.start()
+
+    def remove(self) -> None:
+        """Stop it and give back its disk."""
+        self.stop()
+        if self.small_disk:
+            subprocess.run(["umount", "--lazy", self.folder], check=True)
+
+    def _control(self, *arguments: str) -> int:
+        owner = ["runuser", "-u", "postgres", "--"] if os.getuid() == 0 else []
+        command = [*owner, str(self._bin / "pg_ctl"), "-D", str(self._data), *arguments]
+        return subprocess.run(command, stdout=subprocess.DEVNULL, cwd=self.folder).returncode
+
+
+@dataclass
+class Server:
+    """A process of `recsys serve` on a port that it keeps."""
+
+    name: str
+    folder: Path
+    store: str
+    port: int = 0
+    mib: list[tuple[float, float]] = field(default_factory=list)
+    """Time and resident memory."""
+    _process: subprocess.Popen[bytes] | None = None
+
+    def __post_init__(self) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self._clock = self.folder / f"clock-{self.name}"
+        self.set_clock("+0")
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Start it and return when it is ready."""
+        command = [sys.executable, "-m", "recsys", "serve", "--store", self.store, "--port", str(self.port)]
+        faked = {"LD_PRELOAD": str(FAKETIME), "FAKETIME_TIMESTAMP_FILE": str(self._clock)} if FAKETIME.exists() else {}
+        settings = {"FAKETIME_CACHE_DURATION": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1", "PYTHONPATH": str(ROOT)}
+        with (self.folder / f"server-{self.name}.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                command, stdout=log, stderr=log, cwd=self.folder, env=os.environ | settings | faked
+            )
+        until = time.monotonic() + 120
+        while not self._ready():
+            if self._process.poll() is not None or time.monotonic() > until:
+                raise click.ClickException(f"server {self.name} did not start; see its log in {self.folder}")
+            time.sleep(0.2)
+
+    def kill(self) -> None:
+        """End it as `kill -9` does."""
+        self._signal(signal.SIGKILL)
+
+    def stop(self) -> int:
+        """End it in order and return its exit status."""
+        return self._signal(signal.SIGTERM)
+
+    def set_clock(self, offset: str) -> None:
+        """Let its clock differ from the machine's by `offset`, such as `+3600`."""
+        self._clock.write_text(f"{offset}\n")
+
+    def note_memory(self) -> None:
+        """Add its memory of now to `mib`."""
+        if self._process is not None and self._process.poll() is None:
+            self.mib.append((time.time(), psutil.Process(self._process.pid).memory_info().rss / 2**20))
+
+    def _signal(self, number: signal.Signals) -> int:
+        if self._process is None:
+            return 0
+        self._process.send_signal(number)
+        return self._process.wait(timeout=60)
+
+    def _ready(self) -> bool:
+        try:
+            return httpx.get(f"{self.url}/readyz", timeout=5).status_code == 200
+        except httpx.TransportError:
+            return False
+
+
+class Models:
+    """Two working versions of a model and a broken one, in an MLflow store of the folder."""
+
+    def __init__(self, folder: Path) -> None:
+        os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder / 'mlflow.db'}"
+        os.chdir(folder)
+        from benchmarks.serving_world import bundle_of
+        from recsys.registry import MODEL_NAME, bundle_folder
+        from training.tracking import register, start_run
+
+        bundles = {}
+        for name, items in (("a", ITEMS), ("b", ITEMS + 500)):
+            # MLflow keeps a bundle under the name of its folder.
+            bundles[name] = bundle_of(folder / name, items, USERS).rename(folder / name / "bundle")
+        self.first, self.second, self.broken = (
+            register(start_run(None, {}, {}), bundles[name]) for name in ("a", "b", "a")
+        )
+        vectors = bundle_folder(f"models:/{MODEL_NAME}/{self.broken}") / "vectors.safetensors"
+        vectors.write_bytes(vectors.read_bytes()[:1000])
+        self.move(self.first)
+
+    def move(self, version: str) -> None:
+        """Let the alias name `version`."""
+        from recsys.registry import CHAMPION, MODEL_NAME, mlflow_client
+
+        with mlflow_client() as client:
+            client.set_registered_model_alias(MODEL_NAME, CHAMPION, version)
+
+    @staticmethod
+    def name(version: str) -> str:
+        """Return what `/v1/model` calls a version."""
+        from recsys.registry import MODEL_NAME
+
+        return f"models:/{MODEL_NAME}/{version}"
