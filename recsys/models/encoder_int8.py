@@ -14,13 +14,14 @@ Why this is not left to NNCF: docs/decisions/008-int8-encoder.md.
 Shapes: N texts, U of them at a time, T tokens, H hidden width of the encoder, O × I a layer's outputs × inputs.
 """
 
+import hashlib
 import importlib.util
 import logging
 import sys
 import warnings
 from functools import cache
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import numpy as np
 import torch
@@ -75,7 +76,7 @@ def int8_encoder(encoder: TextEncoder, precision: str) -> Int8Encoder | None:
 
     `precision` is `encoder.precision` of the configuration; only `auto` allows int8. None also where
     int8 would not be faster, and where OpenVINO cannot read the model. The int8 encoder is made at
-    the first call, kept, and made anew after the weights have changed.
+    the first call, kept, and made anew after the weights have changed; encoders with the same weights share it.
     """
     if precision != "auto" or not native(encoder):
         return None
@@ -88,11 +89,22 @@ def int8_encoder(encoder: TextEncoder, precision: str) -> Int8Encoder | None:
 
 _cache: WeakKeyDictionary[TextEncoder, tuple[int, Int8Encoder | None]] = WeakKeyDictionary()
 """The int8 encoder of each encoder, and the version of the weights that it was made from."""
+_shared: WeakValueDictionary[bytes, Int8Encoder] = WeakValueDictionary()
+"""The int8 encoders in use by a digest of the model: a server that loads a new version of a model often has its encoder already."""
+
+
+def _digest(encoder: TextEncoder) -> bytes:
+    digest = hashlib.sha256(repr(encoder).encode())
+    for name, weights in encoder.state_dict().items():
+        digest.update(name.encode())
+        digest.update(weights.detach().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.digest()
 
 
 def _int8_or_none(encoder: TextEncoder) -> Int8Encoder | None:
+    digest = _digest(encoder)
     try:
-        return Int8Encoder(encoder)
+        return _shared.get(digest) or _shared.setdefault(digest, Int8Encoder(encoder))
     except Exception as error:  # OpenVINO raises many kinds; bf16 or fp32 serves as well
         log.warning("texts are not encoded in int8: %s", (str(error).splitlines() or [repr(error)])[0])
         return None
