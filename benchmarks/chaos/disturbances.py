@@ -47,15 +47,15 @@ class Chaos:
         steps = [
             ("the alias moves", lambda: self._follow(self.models.second), False),
             (f"server {first.name} is killed", lambda: self._kill(first), True),
+            ("the alias moves back", lambda: self._follow(self.models.first), False),
             ("the store restarts", self._restart_store, True),
             (f"{SLOW_CLIENTS} slow clients", self._slow_clients, False),
             ("a broken bundle", self._break_model, False),
-            ("the alias moves back", lambda: self._follow(self.models.first), False),
         ]
         if self.store.small_disk:
-            steps.insert(4, ("the disk is full", self._fill_disk, True))
+            steps.insert(5, ("the disk is full", self._fill_disk, True))
         if FAKETIME.exists():
-            steps.insert(5, (f"the clock of {second.name} jumps", lambda: self._jump(second), False))
+            steps.insert(6, (f"the clock of {second.name} jumps", lambda: self._jump(second), False))
         return steps
 
     def carry_out(self, name: str, step: Callable[[], bool], excuses: bool) -> Disturbance:
@@ -138,7 +138,7 @@ class Chaos:
         for _ in range(8):
             for connection in connections:
                 try:
-                    connection.sendall(b" ")
+                    connection.sendall(b"a")
                 except OSError:  # refused by now
                     continue
             time.sleep(1)
