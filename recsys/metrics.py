@@ -87,7 +87,9 @@ def list_ranks(lists: NDArray[np.integer], targets: NDArray[np.integer], offsets
     return np.where(hits.any(1), hits.argmax(1) + 1.0, np.inf) if lists.shape[1] else np.full(len(targets), np.inf)
 
 
-def bootstrap_interval(values: Floats, groups: Ints, samples: int = 1000, seed: int = 0) -> Interval:
+def bootstrap_interval(
+    values: Floats, groups: Ints, samples: int = 1000, seed: int = 0, confidence: float = CONFIDENCE
+) -> Interval:
     """Return the mean of `values` `[R]` with its interval over groups (users), drawn with replacement.
 
     Requests of a user are not independent, so whole users are drawn (cluster bootstrap).
@@ -104,7 +106,7 @@ def bootstrap_interval(values: Floats, groups: Ints, samples: int = 1000, seed: 
     for sample in range(samples):
         drawn = np.bincount(rng.integers(len(sums), size=len(sums)), minlength=len(sums))
         means[sample] = (drawn @ sums) / (drawn @ counts)
-    tail = (1 - CONFIDENCE) / 2
+    tail = (1 - confidence) / 2
     return Interval(float(values.mean()), float(np.quantile(means, tail)), float(np.quantile(means, 1 - tail)))
 
 

@@ -399,6 +399,7 @@ def _register(run_id: str, recommender: Recommender, prepared: Prepared, fit_on:
                 flat |= {f"test_{metric}_low": interval.low, f"test_{metric}_high": interval.high}
         tracking.log_metrics(run_id, flat)
         tracking.log_text(run_id, json.dumps(report.as_dict(), indent=1), "evaluation.json")
+        tracking.log_requests(run_id, report.requests)
     with stage("registering the model"):
         folder = WORK / "runs" / run_id / "bundle"
         shutil.rmtree(folder, ignore_errors=True)

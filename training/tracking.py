@@ -5,6 +5,9 @@ In: parameters, metrics and bundle folders. Out: run ids and versions.
 Every function raises `RecsysError` where MLflow's store is unreachable or refuses the request.
 """
 
+import tempfile
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from importlib import metadata
 from importlib.resources import files
 from pathlib import Path
@@ -12,12 +15,14 @@ from typing import Any
 
 import mlflow
 import pandas as pd
+import polars as pl
 from mlflow.entities import Metric, Param, Run
 from mlflow.models import ModelSignature
 from mlflow.types.schema import Array, ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from packaging.requirements import Requirement
 from packaging.version import Version
 
+from recsys.errors import RecsysError
 from recsys.packages import DISTRIBUTION, installed
 from recsys.registry import CHAMPION, EXPERIMENT, MODEL_NAME, OWN_ARTIFACTS, OWN_STORE, mlflow_client
 
@@ -26,6 +31,9 @@ HARDWARE_EXTRAS = ("cpu", "gpu")
 CODE = ("recsys", "features", "serving")
 """Our packages that `training.pyfunc_model` imports."""
 CUDA_FBGEMM = "fbgemm-gpu"
+REQUESTS = "requests.parquet"
+LEAST_ID = 4
+"""Characters of a run's id that are enough to name it."""
 
 SIGNATURE = ModelSignature(
     inputs=Schema(
@@ -97,6 +105,102 @@ def log_text(run_id: str, text: str, name: str) -> None:
     """Log `text` as an artifact of the run, in the file `name`."""
     with mlflow_client() as client:
         client.log_text(run_id, text, name)
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """A training that ended, as MLflow knows it."""
+
+    id: str
+    name: str
+    started: datetime
+    status: str
+    dataset: str
+    fingerprint: str
+    parameters: dict[str, str]
+    metrics: dict[str, float]
+    versions: tuple[str, ...]
+    """Of the registered model."""
+    aliases: tuple[str, ...]
+    """Of these versions."""
+
+    @property
+    def label(self) -> str:
+        """How messages call it: `version 3 (champion)`, or the beginning of its id."""
+        if not self.versions:
+            return f"run {self.id[:8]}"
+        return f"version {self.versions[-1]}" + (f" ({', '.join(self.aliases)})" if self.aliases else "")
+
+
+def log_requests(run_id: str, requests: pl.DataFrame) -> None:
+    """Keep the results by request with the run, so that runs can be compared request by request."""
+    with mlflow_client() as client, tempfile.TemporaryDirectory() as folder:
+        requests.write_parquet(Path(folder) / REQUESTS)
+        client.log_artifact(run_id, str(Path(folder) / REQUESTS))
+
+
+def read_requests(run: RunInfo) -> pl.DataFrame:
+    """Return what `log_requests` kept.
+
+    Raises:
+        RecsysError: the run kept nothing, since it measured nothing or was made by a release before 2026-11-28.
+    """
+    hint = "runs without a test split, and those of releases before 2026-11-28, kept no results by request; train again"
+    with mlflow_client(run.label, hint), tempfile.TemporaryDirectory() as folder:
+        return pl.read_parquet(
+            mlflow.artifacts.download_artifacts(run_id=run.id, artifact_path=REQUESTS, dst_path=folder)
+        )
+
+
+def runs(limit: int = 1000) -> list[RunInfo]:
+    """Return the trainings, newest first, at most `limit` of them."""
+    with mlflow_client() as client:
+        experiment = client.get_experiment_by_name(EXPERIMENT)
+        if experiment is None:
+            return []
+        found = client.search_runs([experiment.experiment_id], max_results=limit)
+        made: dict[str, list[str]] = {}
+        for version in sorted(client.search_model_versions(f"name = '{MODEL_NAME}'"), key=lambda one: int(one.version)):
+            made.setdefault(version.run_id, []).append(str(version.version))
+        aliases = aliases_of(client)
+    return [_run_info(run, tuple(made.get(run.info.run_id, ())), aliases) for run in found]
+
+
+def _run_info(run: Run, versions: tuple[str, ...], aliases: dict[str, str]) -> RunInfo:
+    return RunInfo(
+        id=run.info.run_id,
+        name=run.info.run_name,
+        started=datetime.fromtimestamp(run.info.start_time / 1000, UTC),
+        status=run.info.status.lower(),
+        dataset=run.data.params.get("dataset", ""),
+        fingerprint=run.data.tags.get("dataset.fingerprint", ""),
+        parameters={**run.data.params, "fit_on": run.data.tags.get("fit_on", "")},
+        metrics={name.removeprefix("test_").replace("_at_", "@"): value for name, value in run.data.metrics.items()},
+        versions=versions,
+        aliases=tuple(alias for alias, version in aliases.items() if version in versions),
+    )
+
+
+def aliases_of(client: mlflow.MlflowClient) -> dict[str, str]:
+    """Return the aliases of the registered model, and the version of each."""
+    registered = client.search_registered_models(f"name = '{MODEL_NAME}'")
+    return {alias: str(version) for alias, version in registered[0].aliases.items()} if registered else {}
+
+
+def find(name: str) -> RunInfo:
+    """Return the training that `name` means: a version's number, an alias, or the beginning of a run's id.
+
+    Raises:
+        RecsysError: nothing has that name, or several runs have.
+    """
+    name = name.removeprefix(f"models:/{MODEL_NAME}/").removeprefix(f"models:/{MODEL_NAME}@")
+    every = runs()
+    named = [run for run in every if name in run.versions or name in run.aliases or name == run.name]
+    named = named or [run for run in every if len(name) >= LEAST_ID and run.id.startswith(name)]
+    if len(named) != 1:
+        problem = "nothing has that name" if not named else f"{len(named)} runs have that name"
+        raise RecsysError(f"{name}: {problem}; `recsys runs list` shows runs and versions")
+    return named[0]
 
 
 def register(run_id: str, bundle: Path) -> str:

@@ -166,9 +166,9 @@ def draw(path: Path, folder: Path, servers: tuple[Server, Server], disturbances:
     ok = answers.statuses == 200
     for server, drawn in zip(range(2), servers, strict=True):
         points: list[tuple[float, Any]] = [
-            (window * WINDOW_S / 60, np.percentile(answers.ms[rows], 99))
-            for window in np.unique(windows)
-            if (rows := (windows == window) & ok & (answers.servers == server)).any()
+            (window * WINDOW_S / 60, np.percentile(answers.ms[rows], 99) if rows.any() else np.nan)
+            for window in range(windows.max() + 1)
+            for rows in [(windows == window) & ok & (answers.servers == server)]
         ]
         above.plot(*zip(*points, strict=True), label=f"p99 of {drawn.name}", linewidth=1.2)
         below.plot([(at - start) / 60 for at, _ in drawn.mib], [mib for _, mib in drawn.mib], label=drawn.name)

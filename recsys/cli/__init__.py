@@ -10,7 +10,7 @@ from typing import NoReturn
 import click
 
 from recsys import __version__
-from recsys.cli import data, keys, models, serve, train, users
+from recsys.cli import data, keys, models, runs, serve, train, users, versions
 from recsys.cli.common import Commands
 from recsys.errors import RecsysError
 from recsys.packages import require_complete
@@ -34,7 +34,17 @@ def cli() -> None:
     require_complete()
 
 
-for command in (data.data, train.train, models.evaluate, models.recommend, serve.serve, keys.keys, users.users):
+for command in (
+    data.data,
+    train.train,
+    models.evaluate,
+    runs.runs,
+    versions.models,
+    models.recommend,
+    serve.serve,
+    keys.keys,
+    users.users,
+):
     cli.add_command(command)
 
 

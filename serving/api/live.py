@@ -16,13 +16,12 @@ import numpy as np
 from cachetools import LRUCache
 
 from recsys import registry
-from recsys.errors import RecsysError
 from recsys.events import DAY_US
 from serving.api.fairness import taking_turns
 from serving.columns import items_table
-from serving.loading import Bundle, load_bundle, read_sentences, with_items
+from serving.first_list import require_first_list
+from serving.loading import Bundle, load_bundle, with_items
 from serving.lookup import Lookup
-from serving.recommender import RecommendOptions
 from serving.store.retention import prune
 from serving.store.store import ItemChange, Store
 
@@ -184,29 +183,12 @@ class ModelHolder:
     def _load(self, name: str) -> Snapshot:
         snapshot = Snapshot(name, Lookup(load_bundle(registry.bundle_folder(name))), change=0)
         snapshot = _with_changes(snapshot, self._store.item_changes())
-        _warm_up(snapshot)
+        require_first_list(name, snapshot.lookup)
         return snapshot
 
 
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [repr(error)])[0]
-
-
-def _warm_up(snapshot: Snapshot) -> None:
-    """Rank once and encode one sentence, so that no user waits for slow first calls.
-
-    Raises:
-        RecsysError: the ranking has no items or no finite scores.
-    """
-    lookup = snapshot.lookup
-    for history in ([], lookup.ids[:1]):
-        options = RecommendOptions(min(5, len(lookup.ids)))
-        ranking = lookup.recommender.recommend(lookup.histories([(None, history)]), options)
-        listed = ranking.items >= 0
-        if not listed.any() or not np.isfinite(ranking.score[listed]).all():
-            raise RecsysError(f"{snapshot.name}: its first list has no items or no scores; train it again")
-    # The int8 encoder is built when the first sentence is encoded.
-    read_sentences(lookup.retriever, snapshot.bundle.tokenizer, lookup.titles[:1])
 
 
 def _with_changes(snapshot: Snapshot, changes: list[ItemChange]) -> Snapshot:

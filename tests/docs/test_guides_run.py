@@ -18,9 +18,11 @@ import polars as pl
 import pytest
 
 from features.data.dataset import Dataset, load_dataset
+from recsys.registry import bundle_folder
 from tests.command_line import run
 from tests.conftest import Shop
 from tests.docs.pages import PAGES, Page, words
+from training import tracking
 
 pytestmark = pytest.mark.slow
 
@@ -69,7 +71,6 @@ class Terminal:
 
     def run_python(self, block: str) -> None:
         """Run a block of Python in a process of its own."""
-        block = block.replace('"champion", "3"', f'"champion", "{self.model.rsplit("/")[-1]}"')
         subprocess.run([sys.executable, "-c", block], cwd=self.folder, check=True)
 
     def _here(self, line: str) -> str:
@@ -118,8 +119,19 @@ def terminal(shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[T
     terminal = Terminal(folder, shop.model)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        register_again(shop.trained.run_id)
         yield terminal
         terminal.close()
+
+
+def register_again(run_id: str) -> None:
+    """Register the model a second time, as a second training would."""
+    first = tracking.find(run_id)
+    tags = {"dataset.fingerprint": first.fingerprint, "fit_on": first.parameters["fit_on"]}
+    again = tracking.start_run(None, first.parameters, tags)
+    tracking.log_requests(again, tracking.read_requests(first))
+    tracking.register(again, bundle_folder(f"models:/recsys/{first.versions[0]}"))
+    tracking.end_run(again, finished=True)
 
 
 def write_shop_export(dataset: Dataset, folder: Path) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from features.histories import TEST, VALID, EventLog, Histories, Requests
@@ -144,6 +145,21 @@ def evaluate(
         sources=source_recall(ranking.proposals, retriever.config.sources.model_dump(), evaluation),
         new_items=new_items(ranking.items, ranks, evaluation.requests, counts, evaluation.since),
         differences={name: paired_difference(ours, row["ndcg@10"], users) for name, row in rows.items()},
+        requests=_by_request(evaluation, values, counts),
+    )
+
+
+def _by_request(evaluation: Evaluation, values: Values, counts: Ints) -> pl.DataFrame:
+    requests = evaluation.requests
+    new = np.add.reduceat(counts[requests.targets] == 0, requests.offsets[:-1]) > 0
+    return pl.DataFrame(
+        {
+            "user": requests.users,
+            "time": requests.times,
+            "history": (evaluation.histories.items >= 0).sum(1),
+            "new_item": new,
+            **values,
+        }
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -51,6 +52,8 @@ class Report:
     """Baselines that could not be fitted, and why."""
     left_out: dict[str, int] = field(default_factory=dict)
     """Requests that are not measured, by reason."""
+    requests: pl.DataFrame = field(default_factory=pl.DataFrame)
+    """user (a number), time, history (events before), new_item (a target had no event) and the metrics of each request."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report as plain values, the form of `--json`."""
