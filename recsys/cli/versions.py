@@ -54,6 +54,9 @@ def promote(version: str, alias: str, force: str | None) -> None:
     from training.promotion import promote as move
     from training.tracking import find
 
+    if alias in find(version).aliases:
+        click.echo(f"{alias} is {version} already")
+        return
     gate = check(version, alias)
     if gate.comparison:
         print_comparison(find(alias), gate.comparison)

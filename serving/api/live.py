@@ -136,7 +136,6 @@ class ModelHolder:
             (ALIAS_EVERY_S, self._follow_alias),
         ]
         if self._keep_days is not None:
-            self._prune()
             steps.append((PRUNE_EVERY_S, self._prune))
         for every_s, step in steps:
             thread = threading.Thread(target=self._repeat, args=(every_s, step), daemon=True)
@@ -160,8 +159,8 @@ class ModelHolder:
             self.reload()
 
     def _follow_store(self) -> None:
-        self._store.ping()  # says in the log why `/readyz` is 503
         self.take_changes()
+        self._store.ping()  # says in the log why `/readyz` is 503
 
     def _prune(self) -> None:
         assert self._keep_days is not None
@@ -172,13 +171,15 @@ class ModelHolder:
 
     def _repeat(self, every_s: float, step: Callable[[], object]) -> None:
         trouble = ""
-        while not self._stopped.wait(every_s):
+        while True:
             try:
                 step()
                 trouble = ""
             except Exception as error:  # whatever is wrong with the store or another model, this one goes on serving
                 if trouble != (trouble := _first_line(error)):  # once, not every half second
                     log.warning("%s", trouble)
+            if self._stopped.wait(every_s):
+                return
 
     def _load(self, name: str) -> Snapshot:
         snapshot = Snapshot(name, Lookup(load_bundle(registry.bundle_folder(name))), change=0)

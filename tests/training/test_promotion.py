@@ -43,6 +43,7 @@ def test_versions_are_promoted_refused_and_brought_back(
     assert "no change is known" in run(capsys, "models", "rollback")[2]
     code, printed, _ = run(capsys, "models", "promote", "2")
     assert code == 0 and "no difference is real" in printed and "champion is version 2 now, after 1" in printed
+    assert "already" in run(capsys, "models", "promote", "2")[1]
     for version, why in (("3", "worse than version 2 in ndcg@10"), ("4", "does not work"), ("5", "different data")):
         code, _, error = run(capsys, "models", "promote", version)
         assert code == 1 and why in error and "--force" in error
