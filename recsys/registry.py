@@ -93,8 +93,13 @@ def resolve(model: str) -> str:
         return f"models:/{name}/{client.get_model_version_by_alias(name, alias).version}"
 
 
+def has_store() -> bool:
+    """Return whether there is anything to read: a command that only reads makes no store."""
+    return not OWN_STORE or OWN_DATABASE.exists()
+
+
 def _client_for(model: str) -> AbstractContextManager[MlflowClient]:
-    if OWN_STORE and not OWN_DATABASE.exists():
+    if not has_store():
         raise RecsysError(
             f"--model {model}: no {OWN_DATABASE} in {Path.cwd()}; go to the folder where it was trained, train a model with "
             "`recsys train DATASET`, or set MLFLOW_TRACKING_URI"

@@ -19,7 +19,7 @@ from features.data.dataset import load_dataset
 from features.histories import EARLY, LATE, TEST, VALID, read_log
 from features.simulator.shop import simulate
 from recsys.errors import RecsysError
-from recsys.registry import bundle_folder
+from recsys.registry import MODEL_NAME, bundle_folder, mlflow_client
 from serving.api.app import create_app
 from serving.api.live import ModelHolder
 from serving.batch import histories_of, recommend_lists
@@ -127,6 +127,21 @@ def test_the_registered_version_knows_the_newest_events(inside: Shop) -> None:
     only_new = next(user for user in range(len(log.user_ids)) if newest[log.user_rows == user].all())
     past = Lookup(bundle).past(log.user_ids[only_new])
     assert [event.timestamp for event in past] == log.times[log.user_rows == only_new].tolist()
+
+
+def test_the_registry_and_the_run_say_what_was_trained_on_what(inside: Shop) -> None:
+    """The version has its figures and what differs from the defaults; the run names its dataset with counts."""
+    with mlflow_client() as client:
+        version = client.get_model_version(MODEL_NAME, inside.trained.version)
+        run = client.get_run(inside.trained.run_id)
+    assert inside.trained.report is not None
+    figure = f"{inside.trained.report.metrics['ndcg@10'].value:.4f}"
+    assert f"ndcg@10 {figure} [" in version.description and "encoder.max_tokens=" in version.description
+    assert version.tags["ndcg_at_10"] == figure and version.tags["fit_on"] == "train+valid"
+    [used] = run.inputs.dataset_inputs
+    counts = json.loads(used.dataset.profile)
+    assert used.dataset.name == "simulated-shop" and counts["items"] == 250
+    assert counts["first event"] < counts["last event"]
 
 
 def test_an_unseen_item_is_recommended_from_its_text(inside: Shop, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import json
 import shutil
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -370,7 +371,9 @@ def _open_run(prepared: Prepared, name: str | None, fit_on: FitOn, resume: str |
     if resume is None:
         sections = prepared.config.model_dump(mode="json")
         params = {f"{part}.{key}": value for part, body in sections.items() for key, value in body.items()}
-        return tracking.start_run(name, params | {"dataset": prepared.dataset.info.name, "seed": prepared.seed}, tags)
+        run_id = tracking.start_run(name, params | {"dataset": prepared.dataset.info.name, "seed": prepared.seed}, tags)
+        _log_dataset(run_id, prepared)
+        return run_id
     before = tracking.find_run(resume).data.tags
     differing = [key for key, value in tags.items() if before.get(key) != value]
     if differing:
@@ -380,6 +383,22 @@ def _open_run(prepared: Prepared, name: str | None, fit_on: FitOn, resume: str |
         )
     tracking.reopen_run(resume)
     return resume
+
+
+def _log_dataset(run_id: str, prepared: Prepared) -> None:
+    dataset, log = prepared.dataset, prepared.log
+    counts: dict[str, int | str] = {
+        "items": dataset.items.height,
+        "users": len(log.user_ids),
+        "events": len(log.times),
+        "requests of test": len(log.requests(TEST)),
+    }
+    if dataset.has_clock and len(log.times):
+        first, last = (
+            datetime.fromtimestamp(time / 1e6, UTC).isoformat() for time in (log.times.min(), log.times.max())
+        )
+        counts |= {"first event": first, "last event": last}
+    tracking.log_dataset(run_id, dataset.info.name, dataset.fingerprint, dataset.folder, counts)
 
 
 def _register(run_id: str, recommender: Recommender, prepared: Prepared, fit_on: FitOn, report: Report | None) -> str:
@@ -405,4 +424,25 @@ def _register(run_id: str, recommender: Recommender, prepared: Prepared, fit_on:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         save_bundle(folder, recommender, prepared.tokenizer, prepared.segments(PLANS["all"].refit), about)
-        return tracking.register(run_id, folder)
+        return tracking.register(run_id, folder, *_of_version(prepared, fit_on, report))
+
+
+def _of_version(prepared: Prepared, fit_on: FitOn, report: Report | None) -> tuple[str, dict[str, str]]:
+    """Return what the registry says of a version: a description with what differs from the defaults, and tags."""
+    data, defaults = prepared.dataset.info.name, Config().model_dump()
+    changed = [
+        f"{part}.{key}={value}"
+        for part, body in prepared.config.model_dump().items()
+        for key, value in body.items()
+        if value != defaults[part][key]
+    ]
+    tags = {"dataset": data, "fingerprint": prepared.dataset.fingerprint, "fit_on": fit_on, "seed": str(prepared.seed)}
+    measured = "not measured"
+    if report:
+        gain = report.metrics["ndcg@10"]
+        measured = f"ndcg@10 {gain.value:.4f} [{gain.low:.4f}, {gain.high:.4f}] on test, {report.n:,} requests"
+        tags |= {"ndcg_at_10": f"{gain.value:.4f}", "hr_at_10": f"{report.metrics['hr@10'].value:.4f}"}
+    return (
+        f"{data}, --fit-on {fit_on}, seed {prepared.seed}: {measured}; {', '.join(changed) or 'default configuration'}",
+        tags,
+    )

@@ -14,7 +14,7 @@ import numpy as np
 from recsys.bundle import verify
 from recsys.errors import RecsysError
 from recsys.progress import stage
-from recsys.registry import MODEL_NAME, bundle_folder, mlflow_client
+from recsys.registry import MODEL_NAME, bundle_folder, has_store, mlflow_client
 from serving.first_list import require_first_list
 from serving.loading import load_bundle
 from serving.lookup import Lookup
@@ -107,6 +107,8 @@ def roll_back(alias: str) -> Change:
 
 def history() -> list[Change]:
     """Return every change of an alias by these functions, oldest first."""
+    if not has_store():
+        return []
     with mlflow_client() as client:
         registered = client.search_registered_models(f"name = '{MODEL_NAME}'")
     tags = registered[0].tags if registered else {}

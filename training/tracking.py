@@ -5,6 +5,7 @@ In: parameters, metrics and bundle folders. Out: run ids and versions.
 Every function raises `RecsysError` where MLflow's store is unreachable or refuses the request.
 """
 
+import json
 import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,7 +17,7 @@ from typing import Any
 import mlflow
 import pandas as pd
 import polars as pl
-from mlflow.entities import Metric, Param, Run
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run
 from mlflow.models import ModelSignature
 from mlflow.types.schema import Array, ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from packaging.requirements import Requirement
@@ -24,7 +25,7 @@ from packaging.version import Version
 
 from recsys.errors import RecsysError
 from recsys.packages import DISTRIBUTION, installed
-from recsys.registry import CHAMPION, EXPERIMENT, MODEL_NAME, OWN_ARTIFACTS, OWN_STORE, mlflow_client
+from recsys.registry import CHAMPION, EXPERIMENT, MODEL_NAME, OWN_ARTIFACTS, OWN_STORE, has_store, mlflow_client
 
 HARDWARE_EXTRAS = ("cpu", "gpu")
 """The extras of which one is installed; the other extras are not needed to recommend."""
@@ -154,6 +155,8 @@ def read_requests(run: RunInfo) -> pl.DataFrame:
 
 def runs(limit: int = 1000) -> list[RunInfo]:
     """Return the trainings, newest first, at most `limit` of them."""
+    if not has_store():
+        return []
     with mlflow_client() as client:
         experiment = client.get_experiment_by_name(EXPERIMENT)
         if experiment is None:
@@ -203,8 +206,16 @@ def find(name: str) -> RunInfo:
     return named[0]
 
 
-def register(run_id: str, bundle: Path) -> str:
-    """Log the bundle as a pyfunc model, register it and return its version.
+def log_dataset(run_id: str, name: str, fingerprint: str, folder: Path, counts: dict[str, int | str]) -> None:
+    """Name the dataset of a run, with its `counts`, as MLflow shows it in its list of runs."""
+    source = json.dumps({"uri": folder.resolve().as_uri()})
+    dataset = Dataset(name, fingerprint[:36], "local", source, profile=json.dumps(counts))
+    with mlflow_client() as client:
+        client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
+
+
+def register(run_id: str, bundle: Path, description: str = "", tags: dict[str, str] | None = None) -> str:
+    """Log the bundle as a pyfunc model, register it with a `description` and `tags`, and return its version.
 
     The model carries the code of this release and names the packages that it needs, so that it loads where
     recsys-text is not installed. The first version ever registered becomes `champion`; later ones have to be promoted.
@@ -221,7 +232,9 @@ def register(run_id: str, bundle: Path) -> str:
             )
         if not client.search_registered_models(f"name = '{MODEL_NAME}'"):
             client.create_registered_model(MODEL_NAME)
-        created = client.create_model_version(MODEL_NAME, logged.model_uri, run_id, model_id=logged.model_id)
+        created = client.create_model_version(
+            MODEL_NAME, logged.model_uri, run_id, tags=tags, description=description, model_id=logged.model_id
+        )
         if CHAMPION not in client.get_registered_model(MODEL_NAME).aliases:
             client.set_registered_model_alias(MODEL_NAME, CHAMPION, created.version)
     return str(created.version)

@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Security
 from fastapi.security import HTTPBearer
+from fastapi_offline import FastAPIOffline
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
@@ -58,7 +59,7 @@ def create_app(
     """
     metrics = Metrics(lambda: holder.snapshot.name, lambda: holder.failed)
     service = Service(holder, store, metrics, ImpressionLog(store, metrics.dropped.inc), clock, seed)
-    app = FastAPI(
+    app = FastAPIOffline(
         title="recsys",
         version=__version__,
         description="Personalised recommendations from item texts and user events.",

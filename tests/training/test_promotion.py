@@ -79,8 +79,10 @@ def test_runs_are_listed_shown_and_compared(versions: list[str], capsys: pytest.
 def test_a_store_without_runs_says_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """And nothing fails."""
+    """And none is made."""
     monkeypatch.chdir(tmp_path)
     assert "recsys train" in run(capsys, "runs", "list")[1]
     assert "recsys train" in run(capsys, "models", "list")[1]
     assert run(capsys, "models", "history")[0] == 0
+    assert "nothing has that name" in run(capsys, "models", "promote", "1")[2]
+    assert not list(tmp_path.iterdir())

@@ -20,8 +20,8 @@ log = logging.getLogger("recsys.access")
 
 OPEN_PATHS = ("/healthz", "/readyz")
 """Paths that need no key and have no limits, so that probes always get through."""
-DOCUMENTATION = ("/docs", "/redoc", "/openapi.json")
-"""Paths at which a browser is asked for a name and a password, any name and the key: it can send no other header by itself."""
+DOCUMENTATION = ("/docs", "/redoc", "/openapi.json", "/static-offline-docs/")
+"""Beginnings of paths at which a browser is asked for a name and a password, any name and the key: it can send no other header by itself."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class IdentifyCaller:
             await self._loopback(scope, receive, send)
         else:
             scope["caller"] = self._key_owner(
-                Headers(scope=scope).get("authorization", ""), documentation=scope["path"] in DOCUMENTATION
+                Headers(scope=scope).get("authorization", ""), documentation=scope["path"].startswith(DOCUMENTATION)
             )
             await self.app(scope, receive, send)
 

@@ -6,7 +6,7 @@ A dependency of FastAPI would be too late, since FastAPI reads the body before i
 from typing import ClassVar
 
 from fastapi import FastAPI
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serving.api.json_body import JsonRoute
@@ -40,10 +40,10 @@ class AdminRoute(ReadRoute):
 
 
 def protect_documentation(app: FastAPI) -> None:
-    """Let `/docs`, `/openapi.json` and their like, which FastAPI adds by itself, need the scope `read`."""
+    """Let `/docs`, `/openapi.json` and their like, which are all that `app` has so far, need the scope `read`."""
     for route in app.routes:
-        if type(route) is Route:
-            route.app = _for_readers(route.app)
+        assert isinstance(route, Route | Mount)
+        route.app = _for_readers(route.app)
 
 
 def _for_readers(app: ASGIApp) -> ASGIApp:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import re
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -341,6 +342,19 @@ def test_without_keys_neither_a_foreign_page_nor_a_proxy_changes_anything(
     assert list(store.every_event()) == []
     key = {"Authorization": f"Bearer {create_key(store, 'shop', ('write',))}"}
     assert client_of(create_app(holder, store)).post("/v1/events", json=EVENT, headers=headers | key).status_code == 200
+
+
+def test_the_documentation_fetches_nothing_from_elsewhere(holder: ModelHolder, store: Store) -> None:
+    """Neither page names another host, and what they name is here."""
+    client = client_of(create_app(holder, store))
+    for path in ("/docs", "/redoc"):
+        page = client.get(path).text
+        assets = re.findall(r'(?:src|href)="([^"]+)"', page)
+        assert any(asset.endswith(".js") for asset in assets)
+        assert all(client.get(asset).status_code == 200 for asset in assets if asset.startswith("/"))
+        assert not [asset for asset in assets if not asset.startswith("/")]
+    create_key(store, "shop", ("read",))
+    assert client_of(create_app(holder, store)).get("/static-offline-docs/swagger-ui.css").status_code == 401
 
 
 SHOP = {"Origin": "https://shop.example"}
