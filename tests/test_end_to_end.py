@@ -176,9 +176,13 @@ def test_fitted_splits_are_not_measured(inside: Shop) -> None:
 
 
 def test_the_json_report_has_the_documented_form(inside: Shop, capsys: pytest.CaptureFixture[str]) -> None:
-    """dataset, split, n, metrics with intervals, segments, baselines."""
-    run(capsys, "evaluate", str(inside.dataset), "--json", "report.json", "--baselines")
+    """dataset, split, n, metrics with intervals, segments, baselines; the run of the model keeps the same."""
+    _, printed, _ = run(capsys, "evaluate", str(inside.dataset), "--json", "report.json", "--baselines")
     report = json.loads(Path("report.json").read_text())
+    name = "evaluation-simulated-shop-test.json"
+    assert f"kept with run {inside.trained.run_id} as {name}" in printed
+    with mlflow_client() as client:
+        assert json.loads(Path(client.download_artifacts(inside.trained.run_id, name)).read_text()) == report
     assert {"dataset", "split", "n", "metrics", "segments", "baselines"} <= set(report)
     assert set(report["metrics"]["ndcg@10"]) == {"value", "low", "high"}
     assert report["baselines"]["popularity"]["ndcg@10"]["value"] > 0

@@ -1,5 +1,7 @@
 """`recsys evaluate` and `recsys recommend`: measure a model, and write its lists."""
 
+import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +11,7 @@ from recsys.cli.common import MODEL, File, Folder, in_a_folder, require_dataset
 
 if TYPE_CHECKING:
     from serving.lists import Extra, Format
+    from training.evaluation.report import Report
 
 
 @click.command()
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
 @click.option("--yardsticks", "baselines", is_flag=True, hidden=True)  # the name until 0.1
 def evaluate(dataset: Path, model: str, split: str, json_file: Path | None, baselines: bool) -> None:
     """Evaluate a model's lists on DATASET, with 95 % confidence intervals.
+
+    The report of a registered model is kept with its MLflow run, too.
 
     \b
     Example:
@@ -37,6 +42,22 @@ def evaluate(dataset: Path, model: str, split: str, json_file: Path | None, base
     render(report, Console())
     if json_file:
         report.write(json_file)
+    if model.startswith("models:/"):
+        _keep(report, model, split)
+
+
+def _keep(report: "Report", model: str, split: str) -> None:
+    """Keep `report` with the run of `model`; where that cannot be done, say so: it has been printed."""
+    from recsys.errors import RecsysError
+    from training.tracking import find, log_text
+
+    name = f"evaluation-{re.sub(r'[^a-zA-Z0-9_.-]', '-', report.dataset)}-{split}.json"
+    try:
+        run = find(model)
+        log_text(run.id, json.dumps(report.as_dict(), indent=1), name)
+        click.echo(f"kept with run {run.id} as {name}")
+    except RecsysError as error:
+        click.echo(f"not kept with a run: {error}", err=True)
 
 
 @click.command()

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.docs.pages import ROOT
+
 PROGRAM = """
 import json, sys, threading
 from pathlib import Path
@@ -44,7 +46,7 @@ def test_a_request_is_traced_from_http_to_sources_ranker_and_store(tiny: Path, t
     """Requests that are answered together are linked; no span has a user's id."""
     environment = os.environ | {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318"}
     command = [sys.executable, "-c", PROGRAM, str(tiny), str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     spans = json.loads(done.stdout)
     by_id = {span["id"]: span for span in spans}

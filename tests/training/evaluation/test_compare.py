@@ -16,7 +16,7 @@ RUN = RunInfo(
 )
 
 
-def requests(quality: float, seed: int, count: int = 3000, noise: float = 1.0) -> pl.DataFrame:
+def requests(quality: float, seed: int, count: int = 1200, noise: float = 1.0) -> pl.DataFrame:
     """Return the results of a model that finds a share `quality` of the targets, by its seed some others than its twin."""
     truth, rng = np.random.default_rng(0), np.random.default_rng(seed)
     users = np.sort(truth.integers(count // 3, size=count))
