@@ -68,7 +68,7 @@ benchmark-chaos: install ## ten minutes of load on two servers while everything 
 benchmark-encode: install ## encoding new items against sentence-transformers, and the similarity of the vectors
 	$(BIN)/python -m benchmarks.encode_speed
 
-test: install ## all tests (some 15 minutes on 2 cores)
+test: install ## all tests (some 20 minutes on 2 cores)
 	$(BIN)/python -m pytest
 
 test-fast: install ## the tests that take seconds

@@ -36,7 +36,7 @@ def requests(quality: float, seed: int, count: int = 1200, noise: float = 1.0) -
 
 
 def test_of_twins_none_is_called_better() -> None:
-    """In at least 18 of 20 repeats, over all metrics and segments that are looked at; of 100 such repeats 4 had a false call."""
+    """In at least 18 of 20 repeats, over all metrics and segments that are looked at; of 100 such repeats, with 3,000 requests, 4 had a false call."""
     called = 0
     for seed in range(20):
         [one] = compare(Evaluated(RUN, requests(0.2, 1000 + seed)), [Evaluated(RUN, requests(0.2, 5000 + seed))])
