@@ -8,6 +8,7 @@ answered.
 """
 
 import asyncio
+import logging
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -35,6 +36,8 @@ from serving.store.store import Store
 
 METHODS, HEADERS = ("GET", "POST", "PUT", "DELETE"), ("Authorization", "Content-Type", "X-Request-ID")
 """What pages of other sites may send, where any may."""
+log = logging.getLogger("recsys.app")
+
 TRACED = {"OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"}
 """Variables by which OpenTelemetry's collector is named, where requests are to be traced."""
 KEY = HTTPBearer(auto_error=False, description="A key made by `recsys keys add`.")
@@ -76,15 +79,23 @@ def create_app(
         ],
     )
     if TRACED & os.environ.keys():
-        from serving.api.traces import exporting_provider, instrument
-
-        instrument(app, store, exporting_provider())
+        _trace(app, store)
     app.state.workers = Workers(service, batch)
     app.router.route_class = ReadRoute
     protect_documentation(app)
     for router in ROUTERS:
         app.include_router(router)
     return app
+
+
+def _trace(app: FastAPI, store: Store) -> None:
+    """Have requests traced; a collector that is named for all programs of a machine must not keep this one from serving."""
+    try:
+        from serving.api.traces import exporting_provider, instrument
+    except ModuleNotFoundError as error:
+        log.warning('requests are not traced: %s; `pip install "recsys-text[traces]"` brings what is missing', error)
+        return
+    instrument(app, store, exporting_provider())
 
 
 @asynccontextmanager

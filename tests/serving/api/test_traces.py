@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from serving.api.app import create_app
+from serving.store.store import Store
 from tests.docs.pages import ROOT
+from tests.worlds import client_of, holder_of
 
 PROGRAM = """
 import json, sys, threading
@@ -74,3 +77,15 @@ def test_without_a_collector_nothing_of_it_is_imported() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout == "[]\n", done.stderr
+
+
+def test_a_server_without_the_packages_goes_on_untraced_and_says_so(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The variable may be meant for other programs on the machine."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318")
+    monkeypatch.setitem(sys.modules, "serving.api.traces", None)
+    store = Store(f"sqlite:///{tmp_path}/store.db")
+    with client_of(create_app(holder_of(tiny, store), store)) as client:
+        assert client.get("/v1/model").status_code == 200
+    assert "requests are not traced" in caplog.text and "recsys-text[traces]" in caplog.text
