@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, wait
 from typing import Any, TypeVar
 
-from recsys.errors import RecsysError
+from recsys.errors import RecsysError, first_line
 
 T = TypeVar("T")
 
@@ -37,7 +37,7 @@ def start_ray() -> None:
     try:
         ray.init(**quiet)
     except Exception as error:  # of many kinds, plain ones among them
-        reason = (str(error).splitlines() or [repr(error)])[0]
+        reason = first_line(error)
         raise RecsysError(f"Ray did not start: {reason}; try again, or see /tmp/ray/session_latest/logs") from error
     for name in ("ray", "ray.train", "ray.data"):
         logging.getLogger(name).setLevel(logging.ERROR)

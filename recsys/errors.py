@@ -46,6 +46,11 @@ class Problems:
             raise RecsysError("\n  ".join([f"{len(self._lines)} problems:", *self._lines]))
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or what it is where it has none."""
+    return (str(error).splitlines() or [repr(error)])[0]
+
+
 def suggest(unknown: str, known: list[str]) -> str:
     """Return `; did you mean 'x'?` for the known word nearest to `unknown`, or the whole list."""
     from difflib import get_close_matches

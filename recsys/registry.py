@@ -27,7 +27,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
-from recsys.errors import RecsysError
+from recsys.errors import RecsysError, first_line
 
 MODEL_NAME = "recsys"
 CHAMPION = "champion"
@@ -56,7 +56,7 @@ def mlflow_client(subject: str = "", hint: str = STORE_HINT) -> Iterator[MlflowC
     try:
         yield _connect()
     except (MlflowException, SQLAlchemyError, OSError) as error:
-        message = (str(error).splitlines() or [repr(error)])[0]
+        message = first_line(error)
         where = f"{subject}: " if subject else ""
         raise RecsysError(f"{where}MLflow at {mlflow.get_tracking_uri()} answers: {message}; {hint}") from error
 

@@ -29,7 +29,7 @@ from recsys.arrays import Bools
 from recsys.atomic import atomic_file
 from recsys.bundle import read_config, verify
 from recsys.cluster import start_ray
-from recsys.errors import RecsysError
+from recsys.errors import RecsysError, first_line
 from recsys.progress import Update, stage
 from recsys.registry import bundle_folder, resolve
 from serving.encoding import EncodedItems
@@ -382,7 +382,7 @@ def _write(job: Job, catalogue: pl.DataFrame, parts: list[Path], folder: Path, f
     try:
         write_files(parts, folder, files, job.model, catalogue)
     except (OSError, pl.exceptions.PolarsError) as error:
-        reason = (str(error).splitlines() or [repr(error)])[0]
+        reason = first_line(error)
         raise RecsysError(
             f"{folder}: {reason}; the lists are made, free the disk and write them with --resume"
         ) from error

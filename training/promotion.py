@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 import numpy as np
 
 from recsys.bundle import verify
-from recsys.errors import RecsysError
+from recsys.errors import RecsysError, first_line
 from recsys.progress import stage
 from recsys.registry import MODEL_NAME, bundle_folder, has_store, mlflow_client
 from serving.first_list import require_first_list
@@ -68,7 +68,7 @@ def check(name: str, alias: str) -> Gate:
     try:
         figures = _try_out(run.versions[-1])
     except Exception as error:  # whatever is wrong with the bundle, it must not serve
-        problems.append(f"it does not work: {(str(error).splitlines() or [repr(error)])[0]}")
+        problems.append(f"it does not work: {first_line(error)}")
     with mlflow_client() as client:
         present = aliases_of(client).get(alias)
     if present is None or present in run.versions:

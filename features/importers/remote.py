@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from recsys.errors import RecsysError
+from recsys.errors import RecsysError, first_line
 
 SCHEMES = ("s3", "gs")
 
@@ -47,5 +47,5 @@ def _copy(address: str, folder: Path) -> None:
         folder.mkdir()
         fs.copy_files(path, str(folder), source_filesystem=storage, destination_filesystem=fs.LocalFileSystem())
     except OSError as error:
-        reason = (str(error).splitlines() or [repr(error)])[0]
+        reason = first_line(error)
         raise RecsysError(f"{address}: {reason}; check the address, the credentials and AWS_ENDPOINT_URL") from error

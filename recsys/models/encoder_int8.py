@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from recsys.errors import first_line
 from recsys.models.encoder import TextEncoder, Tokens
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ def _int8_or_none(encoder: TextEncoder) -> Int8Encoder | None:
     try:
         return _shared.get(digest) or _shared.setdefault(digest, Int8Encoder(encoder))
     except Exception as error:  # OpenVINO raises many kinds; bf16 or fp32 serves as well
-        log.warning("texts are not encoded in int8: %s", (str(error).splitlines() or [repr(error)])[0])
+        log.warning("texts are not encoded in int8: %s", first_line(error))
         return None
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from cachetools import LRUCache
 
 from recsys import registry
+from recsys.errors import first_line
 from recsys.events import DAY_US
 from serving.api.fairness import taking_turns
 from serving.columns import items_table
@@ -107,7 +108,7 @@ class ModelHolder:
                 with taking_turns():
                     loaded = self._load(name)
             except Exception as error:
-                failure = _Failure(_first_line(error), self._failures[name].times + 1 if name in self._failures else 1)
+                failure = _Failure(first_line(error), self._failures[name].times + 1 if name in self._failures else 1)
                 self._failures[name] = failure
                 log.error(
                     "%s could not be loaded: %s; %s stays in use, the next attempt is in %.0f s",
@@ -176,7 +177,7 @@ class ModelHolder:
                 step()
                 trouble = ""
             except Exception as error:  # whatever is wrong with the store or another model, this one goes on serving
-                if trouble != (trouble := _first_line(error)):  # once, not every half second
+                if trouble != (trouble := first_line(error)):  # once, not every half second
                     log.warning("%s", trouble)
             if self._stopped.wait(every_s):
                 return
@@ -186,10 +187,6 @@ class ModelHolder:
         snapshot = _with_changes(snapshot, self._store.item_changes())
         require_first_list(name, snapshot.lookup)
         return snapshot
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [repr(error)])[0]
 
 
 def _with_changes(snapshot: Snapshot, changes: list[ItemChange]) -> Snapshot:
