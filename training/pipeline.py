@@ -9,7 +9,6 @@ anew, for as many epochs, on everything that `--fit-on` allows. Each stage leave
 run's folder, so that `--resume` goes on where a run was stopped.
 """
 
-import json
 import shutil
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -417,7 +416,7 @@ def _register(run_id: str, recommender: Recommender, prepared: Prepared, fit_on:
             if interval.low != interval.high:
                 flat |= {f"test_{metric}_low": interval.low, f"test_{metric}_high": interval.high}
         tracking.log_metrics(run_id, flat)
-        tracking.log_text(run_id, json.dumps(report.as_dict(), indent=1), "evaluation.json")
+        tracking.log_text(run_id, report.as_json(), "evaluation.json")
         tracking.log_requests(run_id, report.requests)
     with stage("registering the model"):
         folder = WORK / "runs" / run_id / "bundle"

@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from recsys.bundle import verify
 from recsys.errors import RecsysError, first_line
 from recsys.progress import stage
 from recsys.registry import MODEL_NAME, bundle_folder, has_store, mlflow_client
@@ -46,24 +45,25 @@ class Gate:
     """What was found of a version before it is promoted."""
 
     run: RunInfo
+    before: RunInfo | None
+    """That of the version that the alias names now; None where it names none, or another run cannot be compared."""
     comparison: Comparison | None
-    """Against the version that the alias names now; None where it names none."""
+    """Against `before`."""
     figures: dict[str, float]
     problems: list[str]
 
 
-def check(name: str, alias: str) -> Gate:
-    """Return whether the version `name` may take the place of the one that `alias` names.
+def check(run: RunInfo, alias: str) -> Gate:
+    """Return whether the version of `run` may take the place of the one that `alias` names.
 
     The bundle is verified, loaded, and makes lists; on the same requests it must not be worse than the present version, overall or
     in a segment, beyond the interval of the difference.
 
     Raises:
-        RecsysError: there is no such version.
+        RecsysError: the run has no version.
     """
-    run = find(name)
     if not run.versions:
-        raise RecsysError(f"{name}: {run.label} has no registered version; `recsys runs list` shows which have")
+        raise RecsysError(f"{run.label} has no registered version; `recsys runs list` shows which have")
     problems, figures = [], {}
     try:
         figures = _try_out(run.versions[-1])
@@ -72,16 +72,16 @@ def check(name: str, alias: str) -> Gate:
     with mlflow_client() as client:
         present = aliases_of(client).get(alias)
     if present is None or present in run.versions:
-        return Gate(run, None, figures, problems)
+        return Gate(run, None, None, figures, problems)
     try:
         before = find(present)
         [comparison] = compare(Evaluated(before, read_requests(before)), [Evaluated(run, read_requests(run))])
     except RecsysError as error:
-        return Gate(run, None, figures, [*problems, f"it cannot be compared: {error}"])
+        return Gate(run, None, None, figures, [*problems, f"it cannot be compared: {error}"])
     difference = comparison.metrics[MAIN].interval
     figures |= {f"{MAIN} above version {present}": difference.value}
     worse = [f"it is worse than version {present} in {part}" for part in comparison.worse]
-    return Gate(run, comparison, figures, problems + worse)
+    return Gate(run, before, comparison, figures, problems + worse)
 
 
 def promote(gate: Gate, alias: str, why: str) -> Change:
@@ -135,8 +135,7 @@ def _try_out(version: str) -> dict[str, float]:
     name = f"models:/{MODEL_NAME}/{version}"
     with stage(f"trying out version {version}"):
         folder = bundle_folder(name)
-        verify(folder)
-        lookup = Lookup(load_bundle(folder))
+        lookup = Lookup(load_bundle(folder))  # which verifies it
         require_first_list(name, lookup)
         taken = []
         for user in list(lookup.users)[:LISTS_TIMED]:

@@ -1,6 +1,5 @@
 """`recsys evaluate` and `recsys recommend`: measure a model, and write its lists."""
 
-import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,7 +53,7 @@ def _keep(report: "Report", model: str, split: str) -> None:
     name = f"evaluation-{re.sub(r'[^a-zA-Z0-9_.-]', '-', report.dataset)}-{split}.json"
     try:
         run = find(model)
-        log_text(run.id, json.dumps(report.as_dict(), indent=1), name)
+        log_text(run.id, report.as_json(), name)
         click.echo(f"kept with run {run.id} as {name}")
     except RecsysError as error:
         click.echo(f"not kept with a run: {error}", err=True)

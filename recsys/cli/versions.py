@@ -54,12 +54,13 @@ def promote(version: str, alias: str, force: str | None) -> None:
     from training.promotion import promote as move
     from training.tracking import find
 
-    if alias in find(version).aliases:
+    run = find(version)
+    if alias in run.aliases:
         click.echo(f"{alias} is {version} already")
         return
-    gate = check(version, alias)
-    if gate.comparison:
-        print_comparison(find(alias), gate.comparison)
+    gate = check(run, alias)
+    if gate.before and gate.comparison:
+        print_comparison(gate.before, gate.comparison)
     for name, figure in gate.figures.items():
         click.echo(f"  {name}: {figure:.4g}")
     if gate.problems and not force:

@@ -37,9 +37,10 @@ def prune(store: Store, before: int, items: pl.DataFrame | None = None) -> Prune
     Other item changes stay, however old: without them the items would be gone.
     """
     events, lists = store.prune(before)
-    old = [change for change in store.item_changes() if (change.at or 0) < before] if items is not None else []
-    learnt = learnt_changes(items, old) if items is not None and old else []
-    return Pruned(events, lists, store.prune_item_changes(learnt))
+    if items is None:
+        return Pruned(events, lists, 0)
+    old = [change for change in store.item_changes() if (change.at or 0) < before]
+    return Pruned(events, lists, store.prune_item_changes(learnt_changes(items, old)))
 
 
 def learnt_changes(items: pl.DataFrame, changes: list[ItemChange]) -> list[int]:
@@ -51,7 +52,6 @@ def learnt_changes(items: pl.DataFrame, changes: list[ItemChange]) -> list[int]:
         return deleted
     table = items_table([{"item_id": change.item_id, **(change.body or {})} for change in kept], items.schema)
     after = changed_catalogue(items, table)
-    rows = pl.DataFrame({"item_id": after["item_id"], "row": np.arange(after.height)})
-    order = table.select("item_id").join(rows, on="item_id", how="left", maintain_order="left")["row"].to_numpy()
-    same = same_rows(items, after, order, items.columns)
-    return deleted + [change.number for change, known in zip(kept, same, strict=True) if known]
+    rows = np.flatnonzero(after["item_id"].is_in(table["item_id"].implode()).to_numpy())
+    learnt = set(after["item_id"][rows[same_rows(items, after, rows, items.columns)]])
+    return deleted + [change.number for change in kept if change.item_id in learnt]

@@ -27,7 +27,7 @@ def versions(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
     for frame, fingerprint in ((good, "f"), (requests(0.5, 2), "f"), (worse, "f"), (good, "f"), (good, "g")):
         tags = {"dataset.fingerprint": fingerprint * 16, "fit_on": "train"}
         run_id = tracking.start_run(None, {"dataset": "shop", "seed": len(made)}, tags)
-        tracking.log_metrics(run_id, {"test_ndcg@10": float(frame[MAIN].mean() or 0)})  # type: ignore[arg-type]
+        tracking.log_metrics(run_id, {"test_ndcg@10": frame.select(pl.mean(MAIN)).item()})
         tracking.log_requests(run_id, frame)
         made.append(tracking.register(run_id, tiny))
         tracking.end_run(run_id, finished=True)

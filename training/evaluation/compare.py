@@ -14,19 +14,14 @@ import polars as pl
 
 from recsys.errors import RecsysError
 from recsys.metrics import CONFIDENCE, Interval, bootstrap_interval
+from training.evaluation.report import HISTORY_BINS
 from training.tracking import RunInfo
 
 METRICS = ("ndcg@10", "hr@10", "recall@50", "mrr@100")
 MAIN = METRICS[0]
 SAMPLES = 4000
-SEGMENTS = {
-    "no history": pl.col("history") == 0,
-    "history 1-2": pl.col("history").is_between(1, 2),
-    "history 3-9": pl.col("history").is_between(3, 9),
-    "history 10+": pl.col("history") >= 10,
-    "new items": pl.col("new_item"),
-    "known items": ~pl.col("new_item"),
-}
+SEGMENTS = {name: pl.col("history").is_between(fewest, most) for fewest, most, name in HISTORY_BINS}
+SEGMENTS |= {"new items": pl.col("new_item"), "known items": ~pl.col("new_item")}
 """Requests by the events of the user before, and by whether a target had none."""
 FEW = 30
 """Requests below which a segment is not compared."""

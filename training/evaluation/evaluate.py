@@ -46,14 +46,13 @@ from serving.recommender import Ranking, Recommender, RecommendOptions
 from serving.retrieval.retriever import BLOCK, Retriever
 from training.evaluation.baselines import Baseline, exclude
 from training.evaluation.new_items import new_items
-from training.evaluation.report import Report, SourceRecall
+from training.evaluation.report import HISTORY_BINS, Report, SourceRecall
 from training.ranker.data import impression_data
 
 LIST_LENGTH = 100
 """Items of a list that are looked at; a target further down counts as missed."""
 
 SPLIT_SEGMENTS = {"valid": VALID, "test": TEST}
-HISTORY_BINS = ((0, 0, "no history"), (1, 2, "history 1-2"), (3, 9, "history 3-9"), (10, 1 << 30, "history 10+"))
 
 Values = dict[str, NDArray[np.float64]]
 """Each metric's values `[R]`."""

@@ -17,6 +17,9 @@ from recsys.atomic import atomic_file
 from recsys.metrics import Interval
 from training.evaluation.new_items import ALL, NewItems
 
+HISTORY_BINS = ((0, 0, "no history"), (1, 2, "history 1-2"), (3, 9, "history 3-9"), (10, 1 << 30, "history 10+"))
+"""The fewest and the most events before a request, and what requests between them are called."""
+
 
 @dataclass(frozen=True)
 class SourceRecall:
@@ -73,10 +76,14 @@ class Report:
             "left_out": self.left_out,
         }
 
+    def as_json(self) -> str:
+        """Return the report as JSON."""
+        return json.dumps(self.as_dict(), indent=1)
+
     def write(self, path: Path) -> None:
         """Write the report as JSON, whole or not at all."""
         with atomic_file(path) as temporary:
-            temporary.write_text(json.dumps(self.as_dict(), indent=1) + "\n", encoding="utf-8")
+            temporary.write_text(self.as_json() + "\n", encoding="utf-8")
 
 
 def render(report: Report, console: Console) -> None:
