@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 EXTRA ?= cpu
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo benchmark-suite benchmark-peers benchmark-ablations benchmark-rankers benchmark-heads benchmark-speed benchmark-serving benchmark-batch benchmark-ann benchmark-encode benchmark-chaos test test-fast check docs audit format constraints clean
+.PHONY: help install demo benchmark-suite benchmark-peers benchmark-ablations benchmark-rankers benchmark-heads benchmark-speed benchmark-serving benchmark-batch benchmark-ann benchmark-encode benchmark-chaos test test-fast check docs notebook audit format constraints clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -79,6 +79,10 @@ check: install ## linters: ruff, mypy, import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+notebook: install ## run docs/notebook.ipynb anew, in the folder that `make demo` makes
+	VIRTUAL_ENV=$(VENV) UV_FIND_LINKS="$$PIP_FIND_LINKS" $(BIN)/uv run --no-project --active --with ipykernel --with nbconvert \
+		jupyter nbconvert --to notebook --execute --inplace docs/notebook.ipynb
 
 docs: install ## build the documentation site in site/; a broken link or docstring is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

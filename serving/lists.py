@@ -67,7 +67,7 @@ class FileOptions:
     """Columns beyond those of the lists."""
 
 
-def lists_table(users: list[str], ranking: Ranking, ids: np.ndarray) -> pl.DataFrame:
+def lists_table(users: Sequence[str | None], ranking: Ranking, ids: np.ndarray) -> pl.DataFrame:
     """Return a row per position of the lists of `users`; `ids` `[N]` names the items."""
     present = ranking.items >= 0
     rows, positions = np.nonzero(present)

@@ -7,11 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import polars as pl
 
+from features.data.markup import plain
 from features.histories import Histories
-from recsys.arrays import Ints
+from recsys.arrays import Bools, Ints
 from recsys.events import EVENT_TYPES, TYPE_CODE
 from serving.loading import Bundle
+from serving.retrieval.sources import Sentences
+
+MATCHES = 200
+"""Items at least among which a search looks for an exact title."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +109,13 @@ class Lookup:
         """Return the item ids of `history` that the catalogue lacks."""
         ids = [event if isinstance(event, str) else event.item_id for event in history]
         return [item for item in ids if item not in self.rows]
+
+    def found(self, query: str, sentences: Sentences, k: int, allowed: Bools | None) -> Ints:
+        """Return the k items that match `query`, which is read as `sentences`: those of exactly this title first, then the best."""
+        matches = self.retriever.matching(sentences, max(k, MATCHES), allowed)
+        title = plain(pl.Series([query])).item().strip().casefold()
+        others = np.array([self.titles[item].strip().casefold() != title for item in matches.tolist()], bool)
+        return matches[np.argsort(others, kind="stable")[:k]]
 
     def item_ids(self, items: Ints) -> list[list[str]]:
         """Return the ids of lists `[R, K]`, without padding."""

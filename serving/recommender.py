@@ -80,6 +80,10 @@ class Ranking:
         """Return some positions of every list."""
         return replace(self, **{name: getattr(self, name)[:, positions] for name in self._columns})
 
+    def in_order_of(self, items: Ints) -> "Ranking":
+        """Return a ranking of one list in the order of `items` `[K]`, which are those of the list."""
+        return self.positions(np.argsort(self.items[0])[np.argsort(np.argsort(items))])
+
     @property
     def _columns(self) -> list[str]:
         names = [column.name for column in fields(self) if column.name != "proposals"]

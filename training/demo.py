@@ -48,10 +48,9 @@ def main(folder: Path) -> None:
     with stage("simulating a shop"):
         simulate(shop, USERS, ITEMS, SEED)
     trained = train(shop, load_config(None, SETTINGS), RUN, seed=0, fit_on="train+valid")
-    model = f"models:/recsys/{trained.version}"
-    report = evaluate_model(shop, model, "test", with_baselines=True)
+    report = evaluate_model(shop, trained.model, "test", with_baselines=True)
     report.write(Path("evaluation.json"))
-    written = recommend_lists(shop, model, 20, Path("lists"))
+    written = recommend_lists(shop, trained.model, 20, Path("lists"))
     render(report, out)
     _show_users(shop, out)
     out.print(f"\nlists for {written.lists:,} users in {folder / 'lists'}; all in {time.monotonic() - start:.0f} s")

@@ -36,6 +36,7 @@ from recsys.models.interest import InterestModel
 from recsys.models.rankers import Ranker
 from recsys.models.taste import SegmentVectors, TasteModel
 from recsys.progress import console, stage
+from recsys.registry import MODEL_NAME
 from serving.encoding import project, segment_vectors, taste_vectors
 from serving.loading import feature_sources, save_bundle
 from serving.recommender import Recommender
@@ -106,6 +107,11 @@ class Trained:
     run_id: str
     version: str
     report: Report | None
+
+    @property
+    def model(self) -> str:
+        """The registered version, as other commands name it."""
+        return f"models:/{MODEL_NAME}/{self.version}"
 
 
 def train(

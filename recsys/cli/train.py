@@ -59,8 +59,8 @@ def train(
         )
         click.echo("the same models over the counts, candidate sources and histories of all events")
     click.echo(f"run {trained.run_id}")
-    click.echo(f"registered models:/recsys/{trained.version}")
-    model = f"--model models:/recsys/{trained.version}"
+    click.echo(f"registered {trained.model}")
+    model = f"--model {trained.model}"
     if trained.report:
         click.echo(f"next: recsys evaluate {dataset} {model} --baselines")
     else:

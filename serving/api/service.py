@@ -10,9 +10,7 @@ from datetime import UTC, datetime
 from typing import TypeVar
 
 import numpy as np
-import polars as pl
 
-from features.data.markup import plain
 from features.data.values import EARLIEST
 from recsys.arrays import Ints
 from recsys.errors import RecsysError
@@ -32,9 +30,6 @@ from serving.store.impressions import ImpressionLog
 from serving.store.store import ImpressionList, Store, StoredEvent
 
 T = TypeVar("T")
-
-MATCHES = schemas.MAX_K
-"""Items among which a search looks for an exact title."""
 
 AHEAD_US = 5 * 60 * 1_000_000
 """How far an event's time may lie ahead of this machine's clock."""
@@ -91,15 +86,11 @@ class Service:
         pending = self._pending_list(self.holder.snapshot, typed)
         lookup, filters, sentences = pending.snapshot.lookup, pending.batch_key.filter, pending.sentences
         assert sentences is not None  # the query's
-        matches = lookup.retriever.matching(sentences, MATCHES, filters.allowed if filters else None)
-        if not len(matches):
+        found = lookup.found(request.query, sentences, request.k, filters.allowed if filters else None)
+        if not len(found):
             return self._respond(pending, None)
-        title = plain(pl.Series([request.query])).item().strip().casefold()
-        others = np.array([lookup.titles[item].strip().casefold() != title for item in matches.tolist()])
-        found = matches[np.argsort(others, kind="stable")[: request.k]]
         ranking = lookup.recommender.rank(pending.histories, found[None], sentences=sentences)
-        by_value = {item: position for position, item in enumerate(ranking.items[0].tolist())}
-        return self._respond(pending, ranking.positions(np.array([by_value[item] for item in found.tolist()])))
+        return self._respond(pending, ranking.in_order_of(found))
 
     def similar(self, item_id: str, k: int) -> schemas.SimilarResponse:
         """Return the items nearest to one by their vectors.

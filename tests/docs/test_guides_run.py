@@ -4,9 +4,9 @@ What does not run here stands in `NOT_RUN` with its reason; `test_commands.py` p
 """
 
 import contextlib
+import json
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import urllib.request
@@ -19,14 +19,23 @@ import pytest
 
 from features.data.dataset import Dataset, load_dataset
 from recsys.registry import bundle_folder
-from tests.command_line import run
+from tests.command_line import free_port, run
 from tests.conftest import Shop
-from tests.docs.pages import PAGES, Page, words
+from tests.docs.pages import PAGES, ROOT, Page, words
 from training import tracking
 
 pytestmark = pytest.mark.slow
 
-READ = ("README.md", "docs/own-data.md", "docs/data.md", "docs/evaluation.md", "docs/batch.md", "docs/serving.md")
+READ = (
+    "README.md",
+    "docs/own-data.md",
+    "docs/data.md",
+    "docs/evaluation.md",
+    "docs/batch.md",
+    "docs/serving.md",
+    "docs/python.md",
+)
+NOTEBOOK = ROOT / "docs/notebook.ipynb"
 GUIDES = [page for page in PAGES if str(page) in READ]
 
 NOT_RUN = {
@@ -37,6 +46,8 @@ NOT_RUN = {
     r"recsys evaluate shop --split test ": "the README's line, which runs, is the same but for the default split",
     r"recsys serve --ray ": "tests/serving/api/test_replicas.py starts replicas",
     r"mlflow ui ": "a server that is MLflow's own",
+    r"mlflow models serve ": "tests/training/test_tracking.py starts it",
+    r"curl localhost:5001/": "asks that server",
 }
 """Lines that are left out, by a pattern, and why."""
 
@@ -84,9 +95,7 @@ class Terminal:
         """Start the server, once for all pages, and wait until it is ready."""
         if self.server:
             return
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         arguments = [str(self.port) if argument == "8000" else argument for argument in arguments]
         self.server = subprocess.Popen([sys.executable, "-c", "from recsys.cli import main; main()", *arguments])
         end = monotonic() + STARTED_WITHIN_S
@@ -179,6 +188,16 @@ def test_the_code_blocks_of_a_guide_run(page: Page, terminal: Terminal, capsys: 
             terminal.type(line, capsys)
     for block in page.blocks("python"):
         terminal.run_python(block)
+
+
+def test_the_notebook_runs_and_shows_what_it_did(terminal: Terminal) -> None:
+    """Every cell of code, in the folder of the shop; what is kept of its last run has no error and no path of a machine."""
+    text = NOTEBOOK.read_text()
+    cells = [cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
+    terminal.run_python("\n".join("".join(cell["source"]) for cell in cells).replace('os.chdir("../demo")', ""))
+    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
+    assert not [out for cell in cells for out in cell["outputs"] if out["output_type"] == "error"]
+    assert "site-packages" not in text
 
 
 def test_nothing_is_left_out_without_need() -> None:

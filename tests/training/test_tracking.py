@@ -1,21 +1,29 @@
 """MLflow: one store for all runs, versions that have to be promoted, a model that loads without this repository."""
 
+import contextlib
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from time import sleep
 
+import httpx
+import mlflow
 import pandas as pd
 import pytest
+from mlflow.pyfunc import PyFuncModel
 from packaging.requirements import Requirement
 
 from recsys.errors import RecsysError
 from recsys.registry import CHAMPION, MODEL_NAME, bundle_folder, mlflow_client, resolve
+from tests.command_line import free_port
 from training import tracking
 from training.demo import refuse_to_delete_others
 
@@ -185,3 +193,66 @@ def test_a_registered_model_carries_code_and_no_more_than_its_bundle(inside: Reg
     assert 0 < code < 10_000_000
     kept = {path.relative_to(model / "artifacts" / "bundle") for path in (model / "artifacts" / "bundle").rglob("*")}
     assert kept == {path.relative_to(tiny) for path in tiny.rglob("*")}
+
+
+@pytest.fixture
+def pyfunc(inside: Registered) -> PyFuncModel:
+    """Return the registered model behind MLflow's interface."""
+    return mlflow.pyfunc.load_model("models:/recsys/1")
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        pd.DataFrame({"user_id": ["u0", None, "nobody"]}, index=[7, 3, 5]),
+        pd.DataFrame({"history": [["i1"], [], None]}),
+        pd.DataFrame({"user_id": ["u0", "u1"], "history": [None, ["i1", "i2"]]}),
+        pd.DataFrame({"user_id": pd.Series([], dtype=str)}),
+    ],
+)
+def test_rows_out_are_rows_in(pyfunc: PyFuncModel, rows: pd.DataFrame) -> None:
+    """Under the same index, with a list for everybody."""
+    answer = pyfunc.predict(rows, params={"k": 3})
+    assert answer.index.equals(rows.index)
+    assert [len(items) for items in answer["items"]] == [3] * len(rows)
+
+
+def test_a_wrong_column_or_length_is_one_clear_line(pyfunc: PyFuncModel) -> None:
+    """Instead of an answer without rows."""
+    with pytest.raises(RecsysError, match="neither user_id nor history"):
+        pyfunc.predict(pd.DataFrame({"user": ["u0"]}))
+    for k in (0, 1001):
+        with pytest.raises(RecsysError, match=f"params k={k}: lists have 1 to 1,000 items"):
+            pyfunc.predict(pd.DataFrame({"user_id": ["u0"]}), params={"k": k})
+
+
+def test_mlflow_serves_the_registered_model(inside: Registered) -> None:
+    """`mlflow models serve` answers like the model in this process."""
+    port = free_port()
+    command = ["mlflow", "models", "serve", "-m", "models:/recsys/1", "-p", str(port), "--env-manager", "local"]
+    programs = Path(sys.executable).parent  # where MLflow looks for uvicorn
+    store = {"MLFLOW_TRACKING_URI": f"sqlite:///{inside.folder}/mlflow.db"}
+    environment = os.environ | store | {"PATH": f"{programs}:{os.environ['PATH']}"}
+    body = {"dataframe_records": [{"user_id": "u0"}, {"user_id": "nobody"}], "params": {"k": 5}}
+    with subprocess.Popen(command, executable=programs / command[0], env=environment, start_new_session=True) as server:
+        try:
+            answer = _invoked(server, f"http://127.0.0.1:{port}", body)
+        finally:
+            os.killpg(server.pid, signal.SIGTERM)
+    here = tracking.predict("models:/recsys/1", pd.DataFrame({"user_id": ["u0", "nobody"]}), k=5)
+    assert [row["items"] for row in answer["predictions"]] == here["items"].to_list()
+
+
+def _invoked(
+    server: subprocess.Popen[bytes], address: str, body: Mapping[str, object]
+) -> dict[str, list[dict[str, object]]]:
+    """Return what the `server` at `address` answers to `body`, once it is there."""
+    while server.poll() is None:
+        with contextlib.suppress(httpx.TransportError):
+            httpx.get(f"{address}/ping").raise_for_status()
+            break
+        sleep(0.5)
+    answer = httpx.post(f"{address}/invocations", json=body, timeout=60)
+    answer.raise_for_status()
+    told: dict[str, list[dict[str, object]]] = answer.json()
+    return told

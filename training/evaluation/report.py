@@ -76,6 +76,19 @@ class Report:
             "left_out": self.left_out,
         }
 
+    @property
+    def frame(self) -> pl.DataFrame:
+        """The model and the baselines as a table: what, metric, value, low, high (of the 95 % interval)."""
+        rows = {"this model": self.metrics | self.lists} | self.baselines
+        return pl.DataFrame(
+            [
+                {"what": what, "metric": metric, **interval.as_dict()}
+                for what, metrics in rows.items()
+                for metric, interval in metrics.items()
+            ],
+            schema={"what": pl.String, "metric": pl.String, "value": pl.Float64, "low": pl.Float64, "high": pl.Float64},
+        )
+
     def as_json(self) -> str:
         """Return the report as JSON."""
         return json.dumps(self.as_dict(), indent=1)

@@ -72,7 +72,9 @@ class TorchRecRanker(nn.Module, Ranker):
         feature = KeyedJaggedTensor.from_lengths_sync(
             list(self.sizes), values, torch.ones_like(values, dtype=torch.int32)
         )
-        embedded: Tensor = self.embeddings(feature).values().view(*shape[:2], -1)
+        embedded: Tensor = (
+            self.embeddings(feature).values().view(*shape[:2], len(self.sizes) * self.config.embedding_width)
+        )
         return embedded
 
     def _logits(self, scaled: Tensor, embedded: Tensor) -> Tensor:

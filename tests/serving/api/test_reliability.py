@@ -3,7 +3,6 @@
 import contextlib
 import multiprocessing
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -20,6 +19,7 @@ from fastapi.testclient import TestClient
 
 from serving.api.app import create_app
 from serving.store.store import Store
+from tests.command_line import free_port
 from tests.worlds import client_of, holder_of
 
 KILLS = 20
@@ -42,9 +42,7 @@ def serve(bundle: Path, store: str, port: int, log: Path) -> None:
 @contextlib.contextmanager
 def running_server(bundle: Path, store: str, log: Path) -> Iterator[str]:
     """Yield the URL of a server process that answers; then kill it as `kill -9` does."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     process = forks.Process(target=serve, args=(bundle, store, port, log), daemon=True)
     process.start()
     url, until = f"http://127.0.0.1:{port}", time.monotonic() + 300

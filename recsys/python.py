@@ -1,0 +1,63 @@
+"""The functions for notebooks: `recsys.load`, `recsys.train` and `recsys.evaluate`.
+
+They do what the commands of the same name do. What they need is imported when they are called, so that `import recsys` is quick.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from serving.model import Model
+    from training.evaluation.report import Report
+    from training.pipeline import Trained
+
+CHAMPION = "models:/recsys@champion"
+
+
+def load(model: str = CHAMPION) -> "Model":
+    """Load a registered model or a bundle folder, to ask it for lists.
+
+    Raises:
+        RecsysError: no such model, or its bundle is damaged.
+    """
+    from serving.model import Model
+
+    return Model(model)
+
+
+def train(
+    dataset: str | Path,
+    settings: Mapping[str, Any] | None = None,
+    *,
+    config: str | Path | None = None,
+    name: str | None = None,
+    seed: int = 0,
+    fit_on: Literal["train", "train+valid", "all"] = "train+valid",
+) -> "Trained":
+    """Train on the dataset folder and register the model.
+
+    `settings` are configuration keys, `{"interest.epochs": 4}`, and take precedence over those of the TOML file `config`.
+
+    Raises:
+        RecsysError: the data or a setting is invalid.
+    """
+    from recsys.config import load_config
+    from training.pipeline import train
+
+    sets = tuple(f"{key}={json.dumps(value)}" for key, value in (settings or {}).items())
+    return train(Path(dataset), load_config(Path(config) if config else None, sets), name, seed, fit_on)
+
+
+def evaluate(
+    dataset: str | Path, model: str = CHAMPION, *, split: Literal["valid", "test"] = "test", baselines: bool = False
+) -> "Report":
+    """Measure a model on a split of the dataset folder, by full ranking; `frame` of the report is a table.
+
+    Raises:
+        RecsysError: the model or the dataset cannot be read, or the split is empty or was fitted.
+    """
+    from training.evaluation.registered import evaluate_model
+
+    return evaluate_model(Path(dataset), model, split, baselines)
