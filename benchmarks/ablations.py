@@ -113,8 +113,9 @@ def two_seeds(trainer: InterestTrainer, prepared: Prepared) -> None:
         other.start_tuning()
     fit_epoch, valid_scores = trainer.fit_epoch, trainer.valid_scores
 
-    def fit_both(epoch: int) -> float:
-        return (fit_epoch(epoch) + other.fit_epoch(epoch)) / 2
+    def fit_both(epoch: int) -> dict[str, float]:
+        other.fit_epoch(epoch)
+        return fit_epoch(epoch)
 
     trainer.fit_epoch = fit_both  # type: ignore[method-assign,assignment]
     trainer.valid_scores = lambda: map(np.add, valid_scores(), other.valid_scores())  # type: ignore[method-assign]

@@ -22,6 +22,19 @@ SILENCE_S = 60.0
 """Seconds without a terminal after which a stage says that it goes on."""
 
 
+_collecting: list[dict[str, float]] = []
+
+
+@contextmanager
+def timed() -> Iterator[dict[str, float]]:
+    """Give the seconds of each stage that the body runs, by its title; the dictionary fills as they end."""
+    _collecting.append({})
+    try:
+        yield _collecting[-1]
+    finally:
+        _collecting.pop()
+
+
 @contextmanager
 def stage(title: str) -> Iterator[Update]:
     """Show `title` with a bar while the body runs; the body moves the bar by calling the function it receives."""
@@ -50,6 +63,8 @@ def stage(title: str) -> Iterator[Update]:
 
         with _each_minute(lambda: line(f"{share:.0%}")):
             yield update
+    for seconds in _collecting:
+        seconds[title] = seconds.get(title, 0.0) + time.monotonic() - start
     line("")
 
 

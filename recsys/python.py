@@ -8,23 +8,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from recsys import names
+
 if TYPE_CHECKING:
     from serving.model import Model
     from training.evaluation.report import Report
     from training.pipeline import Trained
 
-CHAMPION = "models:/recsys@champion"
 
-
-def load(model: str = CHAMPION) -> "Model":
-    """Load a registered model or a bundle folder, to ask it for lists.
+def load(model: str | None = None) -> "Model":
+    """Load a registered model or a bundle folder, the champion by default, to ask it for lists.
 
     Raises:
         RecsysError: no such model, or its bundle is damaged.
     """
     from serving.model import Model
 
-    return Model(model)
+    return Model(model or names.default_model())
 
 
 def train(
@@ -51,13 +51,13 @@ def train(
 
 
 def evaluate(
-    dataset: str | Path, model: str = CHAMPION, *, split: Literal["valid", "test"] = "test", baselines: bool = False
+    dataset: str | Path, model: str | None = None, *, split: Literal["valid", "test"] = "test", baselines: bool = False
 ) -> "Report":
-    """Measure a model on a split of the dataset folder, by full ranking; `frame` of the report is a table.
+    """Measure a model, the champion by default, on a split of the dataset folder, by full ranking; `frame` of the report is a table.
 
     Raises:
         RecsysError: the model or the dataset cannot be read, or the split is empty or was fitted.
     """
     from training.evaluation.registered import evaluate_model
 
-    return evaluate_model(Path(dataset), model, split, baselines)
+    return evaluate_model(Path(dataset), model or names.default_model(), split, baselines)

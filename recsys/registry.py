@@ -27,11 +27,9 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
+from recsys import names
 from recsys.errors import RecsysError, first_line
 
-MODEL_NAME = "recsys"
-CHAMPION = "champion"
-EXPERIMENT = "recsys"
 OWN_DATABASE, OWN_ARTIFACTS = Path("mlflow.db"), Path("mlartifacts")
 LOCATIONS = (
     ("experiments", "artifact_location"),
@@ -41,8 +39,6 @@ LOCATIONS = (
     ("model_versions", "storage_location"),
 )
 """Tables and columns in which MLflow keeps absolute addresses of artefacts."""
-DEFAULT_MODEL = f"models:/{MODEL_NAME}@{CHAMPION}"
-
 STORE_HINT = "check that it is reachable (MLFLOW_TRACKING_URI) and that its disk has room"
 
 
@@ -73,7 +69,7 @@ def bundle_folder(model: str) -> Path:
         folder = Path(model)
         if not folder.is_dir():
             raise RecsysError(
-                f"--model {model}: no such folder; name a bundle folder or a registered model, such as {DEFAULT_MODEL}"
+                f"--model {model}: no such folder; name a bundle folder or a registered model, such as {names.default_model()}"
             )
         return folder
     with _client_for(model):
@@ -131,7 +127,9 @@ def _follow_a_move() -> None:
     experiments = sa.table("experiments", sa.column("name"), sa.column("artifact_location"))
     engine = sa.create_engine(f"sqlite:///{OWN_DATABASE}")
     with engine.begin() as store:
-        before = store.scalar(sa.select(experiments.c.artifact_location).where(experiments.c.name == EXPERIMENT))
+        before = store.scalar(
+            sa.select(experiments.c.artifact_location).where(experiments.c.name == names.experiment())
+        )
         if before and before != here and before.endswith(f"/{OWN_ARTIFACTS}") and OWN_ARTIFACTS.is_dir():
             for table, address in LOCATIONS:
                 column: sa.ColumnClause[str] = sa.column(address)

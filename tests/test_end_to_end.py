@@ -19,7 +19,7 @@ from features.data.dataset import load_dataset
 from features.histories import EARLY, LATE, TEST, VALID, read_log
 from features.simulator.shop import simulate
 from recsys.errors import RecsysError
-from recsys.registry import MODEL_NAME, bundle_folder, mlflow_client
+from recsys.registry import bundle_folder, mlflow_client
 from serving.api.app import create_app
 from serving.api.live import ModelHolder
 from serving.batch import histories_of, recommend_lists
@@ -62,8 +62,14 @@ def test_what_training_reported_is_what_evaluation_measures(inside: Shop) -> Non
     logged = tracking.find_run(inside.trained.run_id).data
     assert logged.metrics["test_ndcg_at_10"] == pytest.approx(again.metrics["ndcg@10"].value)
     assert logged.metrics["test_ndcg_at_10_low"] <= logged.metrics["test_ndcg_at_10"]
-    assert {"choose_loss", "choose_ndcg_at_10", "refit_loss"} <= set(logged.metrics)
-    assert len(logged.metrics) < 60
+    losses = {"choose/loss_frozen_encoder", "choose/loss_fine_tuned_encoder", "refit/loss_frozen_encoder"}
+    figures = {"valid_ndcg_at_10", "learning_rate", "gradient_norm", "sequences_per_s"}
+    assert losses | {f"choose/{name}" for name in figures} <= set(logged.metrics)
+    assert logged.metrics["seconds/fitting_the_ranker"] > 0 and logged.metrics["memory/peak_gib"] > 0.1
+    assert logged.metrics["seconds/all_stages"] > logged.metrics["seconds/choosing_the_interest_model"]
+    assert "system/cpu_utilization_percentage" in logged.metrics
+    assert "test_coverage_at_10_low" not in logged.metrics  # nothing was drawn, so there is no interval
+    assert int(logged.tags["machine.cores"]) > 0 and logged.params["fit_on"] == "train+valid"
     assert logged.params["interest.epochs"] == "2" and logged.tags["dataset.fingerprint"]
 
 
@@ -132,7 +138,7 @@ def test_the_registered_version_knows_the_newest_events(inside: Shop) -> None:
 def test_the_registry_and_the_run_say_what_was_trained_on_what(inside: Shop) -> None:
     """The version has its figures and what differs from the defaults; the run names its dataset with counts."""
     with mlflow_client() as client:
-        version = client.get_model_version(MODEL_NAME, inside.trained.version)
+        version = client.get_model_version("recsys", inside.trained.version)
         run = client.get_run(inside.trained.run_id)
     assert inside.trained.report is not None
     figure = f"{inside.trained.report.metrics['ndcg@10'].value:.4f}"

@@ -10,10 +10,11 @@ run's folder, so that `--resume` goes on where a run was stopped.
 """
 
 import shutil
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from features.histories import TEST, VALID, EventLog, Requests, read_log, type_w
 from features.leakage import refuse_leakage
 from features.ranking import RankingFeatures
 from features.tokens import item_tokens
+from recsys import names
 from recsys.arrays import Bools, Ints
 from recsys.config import WORK, Config
 from recsys.errors import RecsysError
@@ -35,8 +37,7 @@ from recsys.models.encoder import Tokens, load_encoder
 from recsys.models.interest import InterestModel
 from recsys.models.rankers import Ranker
 from recsys.models.taste import SegmentVectors, TasteModel
-from recsys.progress import console, stage
-from recsys.registry import MODEL_NAME
+from recsys.progress import console, stage, timed
 from serving.encoding import project, segment_vectors, taste_vectors
 from serving.loading import feature_sources, save_bundle
 from serving.recommender import Recommender
@@ -47,10 +48,11 @@ from training import tracking
 from training.evaluation.evaluate import evaluate
 from training.evaluation.report import Report
 from training.interest.data import InterestData
-from training.interest.ray_fit import InterestFit, choose_epochs, refit
+from training.interest.ray_fit import Epochs, InterestFit, OnEpochs, choose_epochs, refit
 from training.interest.sequences import at_most, prepare
 from training.interest.text_vectors import catalogue_text_vectors
 from training.interest.trainer import load_trained
+from training.machine import machine, peak_memory_gib
 from training.plan import PLANS, FitOn, FitPlan, Segments, item_counts
 from training.ranker import fit_ranker
 from training.ranker.calibration import latest_rows
@@ -111,7 +113,7 @@ class Trained:
     @property
     def model(self) -> str:
         """The registered version, as other commands name it."""
-        return f"models:/{MODEL_NAME}/{self.version}"
+        return names.version_name(self.version)
 
 
 def train(
@@ -127,12 +129,20 @@ def train(
         prepared = prepare_dataset(dataset, config, seed)
     run_id = _open_run(prepared, name, fit_on, resume)
     console.print(f"MLflow run {run_id}; resume it with --resume {run_id}", soft_wrap=True)
+    log_epochs = tracking.EpochLog(run_id)
+
+    def log_meanwhile(title: str, epochs: Epochs) -> None:
+        with suppress(RecsysError):  # they are logged when the fit has ended
+            log_epochs(title, epochs)
+
     try:
-        recommender, fits = fit(prepared, fit_on, WORK / "runs" / run_id)
-        for prefix, result in fits.items():
-            tracking.log_epochs(run_id, prefix, result.history)
-        report = _report(recommender, prepared, fit_on)
-        version = _register(run_id, up_to_date(prepared, recommender), prepared, fit_on, report)
+        with timed() as seconds, tracking.system_metrics(run_id):
+            recommender, fits = fit(prepared, fit_on, WORK / "runs" / run_id, log_meanwhile)
+            for title, result in fits.items():
+                log_epochs(title, result.history)
+            report = _report(recommender, prepared, fit_on)
+            version = _register(run_id, up_to_date(prepared, recommender), prepared, fit_on, report)
+        tracking.log_metrics(run_id, _costs(seconds))
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt):
             console.print(f"`recsys train {folder} --resume {run_id}` continues this run", soft_wrap=True)
@@ -167,16 +177,25 @@ def prepare_dataset(dataset: Dataset, config: Config, seed: int) -> Prepared:
     return Prepared(dataset, log, tokens, tokenizer, config, seed)
 
 
-def fit(prepared: Prepared, fit_on: FitOn, folder: Path) -> tuple[Recommender, dict[str, InterestFit]]:
-    """Fit everything in the stage folder `folder`; return the recommender and how the fits went."""
+def fit(
+    prepared: Prepared,
+    fit_on: FitOn,
+    folder: Path,
+    on_epochs: Callable[[str, Epochs], None] = lambda title, epochs: None,
+) -> tuple[Recommender, dict[str, InterestFit]]:
+    """Fit everything in the stage folder `folder`; return the recommender and how the fits went.
+
+    `on_epochs` is called now and then with a fit's title, `choose` or `refit`, and its epochs so far.
+    """
     plan = PLANS[fit_on]
-    chosen, texts, early = _choose(prepared, plan, folder)
+    chosen, texts, early = _choose(prepared, plan, folder, partial(on_epochs, "choose"))
     requests = ranker_requests(prepared, plan)
     if prepared.dataset.info.split == "time" and prepared.dataset.has_clock:
         fitted = prepared.segments(plan.choose)
         refuse_leakage(early.features, prepared.dataset.items, fitted, prepared.log, requests)
     ranker = _fit_ranker(prepared, early, requests)
-    final = _fit_interest(prepared, plan.refit, folder / "refit", "fitting the interest model", chosen)
+    log = partial(on_epochs, "refit")
+    final = _fit_interest(prepared, plan.refit, folder / "refit", "fitting the interest model", log, chosen)
     model = _load(prepared, plan.refit, final)
     late = assemble(prepared, plan.refit, model, texts, early.exclude_seen)  # both fits share the text encoder
     return Recommender(late, ranker, Reranker(prepared.config.lists)), {"choose": chosen, "refit": final}
@@ -189,14 +208,16 @@ def late_ranking_data(prepared: Prepared, fit_on: FitOn, folder: Path) -> tuple[
     return ranking_data(early, prepared.log, ranker_requests(prepared, plan), _rehearsed(prepared)), early
 
 
-def _choose(prepared: Prepared, plan: FitPlan, folder: Path) -> tuple[InterestFit, CatalogueTexts, Retriever]:
+def _choose(
+    prepared: Prepared, plan: FitPlan, folder: Path, on_epochs: OnEpochs = lambda epochs: None
+) -> tuple[InterestFit, CatalogueTexts, Retriever]:
     """Fit the interest model whose epochs are chosen on `valid`.
 
     Return the fit, the catalogue's texts as vectors, and the retriever of what was fitted.
     """
     requests = ranker_requests(prepared, plan)
     _check_enough(prepared, plan, requests)
-    chosen = _fit_interest(prepared, plan.choose, folder / "choose", "choosing the interest model")
+    chosen = _fit_interest(prepared, plan.choose, folder / "choose", "choosing the interest model", on_epochs)
     model = _load(prepared, plan.choose, chosen)
     precision = prepared.config.encoder.precision
     whole = torch.from_numpy(catalogue_text_vectors(chosen, model.encoder, prepared.tokens, precision))
@@ -298,11 +319,17 @@ def _fit_taste(prepared: Prepared, segments: Segments, texts: SegmentVectors, ca
 
 
 def _fit_interest(
-    prepared: Prepared, segments: Segments, folder: Path, title: str, chosen: InterestFit | None = None
+    prepared: Prepared,
+    segments: Segments,
+    folder: Path,
+    title: str,
+    on_epochs: OnEpochs,
+    chosen: InterestFit | None = None,
 ) -> InterestFit:
     data = interest_data(prepared, segments)
     with stage(title) as update:
-        options: dict[str, Any] = {"config": prepared.config, "seed": prepared.seed, "folder": folder, "update": update}
+        options: dict[str, Any] = {"config": prepared.config, "seed": prepared.seed, "folder": folder}
+        options |= {"update": update, "on_epochs": on_epochs}
         result = refit(data, chosen, **options) if chosen else choose_epochs(data, **options)
         metric = "" if result.metric is None else f", ndcg@10 on valid {result.metric:.4f}"
         tuning = f"; {result.tuning}" if result.tuning else ""
@@ -376,7 +403,8 @@ def _open_run(prepared: Prepared, name: str | None, fit_on: FitOn, resume: str |
     if resume is None:
         sections = prepared.config.model_dump(mode="json")
         params = {f"{part}.{key}": value for part, body in sections.items() for key, value in body.items()}
-        run_id = tracking.start_run(name, params | {"dataset": prepared.dataset.info.name, "seed": prepared.seed}, tags)
+        params |= {"dataset": prepared.dataset.info.name, "seed": prepared.seed, "fit_on": fit_on}
+        run_id = tracking.start_run(name, params, tags | machine())
         _log_dataset(run_id, prepared)
         return run_id
     before = tracking.find_run(resume).data.tags
@@ -430,6 +458,12 @@ def _register(run_id: str, recommender: Recommender, prepared: Prepared, fit_on:
         folder.mkdir(parents=True)
         save_bundle(folder, recommender, prepared.tokenizer, prepared.segments(PLANS["all"].refit), about)
         return tracking.register(run_id, folder, *_of_version(prepared, fit_on, report))
+
+
+def _costs(seconds: dict[str, float]) -> dict[str, float]:
+    """Return what a training took: seconds by stage, and the most memory of this process."""
+    stages = {f"seconds/{title.replace(' ', '_')}": taken for title, taken in seconds.items()}
+    return stages | {"seconds/all_stages": sum(seconds.values()), "memory/peak_gib": peak_memory_gib()}
 
 
 def _of_version(prepared: Prepared, fit_on: FitOn, report: Report | None) -> tuple[str, dict[str, str]]:

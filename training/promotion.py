@@ -3,7 +3,6 @@
 In: names of versions. Out: the aliases of the registered model, and its tags `change.00001` and so on, one a change, as JSON.
 """
 
-import getpass
 import json
 import time
 from dataclasses import asdict, dataclass, field
@@ -11,15 +10,16 @@ from datetime import UTC, datetime
 
 import numpy as np
 
+from recsys import names
 from recsys.errors import RecsysError, first_line
 from recsys.progress import stage
-from recsys.registry import MODEL_NAME, bundle_folder, has_store, mlflow_client
+from recsys.registry import bundle_folder, has_store, mlflow_client
 from serving.first_list import require_first_list
 from serving.loading import load_bundle
 from serving.lookup import Lookup
 from serving.recommender import RecommendOptions
 from training.evaluation.compare import MAIN, Comparison, Evaluated, compare
-from training.tracking import RunInfo, aliases_of, find, read_requests
+from training.tracking import RunInfo, aliases_of, author, find, read_requests
 
 LISTS_TIMED = 50
 CHANGE = "change."
@@ -110,7 +110,7 @@ def history() -> list[Change]:
     if not has_store():
         return []
     with mlflow_client() as client:
-        registered = client.search_registered_models(f"name = '{MODEL_NAME}'")
+        registered = client.search_registered_models(f"name = '{names.model_name()}'")
     tags = registered[0].tags if registered else {}
     return [Change(**json.loads(tags[key])) for key in sorted(tags) if key.startswith(CHANGE)]
 
@@ -120,9 +120,9 @@ def _move(alias: str, version: str, why: str, figures: dict[str, float]) -> Chan
     with mlflow_client() as client:
         before = aliases_of(client).get(alias)
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        change = Change(alias, before, version, now, getpass.getuser(), why, figures)
-        client.set_registered_model_tag(MODEL_NAME, f"{CHANGE}{number:05}", json.dumps(asdict(change)))
-        client.set_registered_model_alias(MODEL_NAME, alias, version)
+        change = Change(alias, before, version, now, author(), why, figures)
+        client.set_registered_model_tag(names.model_name(), f"{CHANGE}{number:05}", json.dumps(asdict(change)))
+        client.set_registered_model_alias(names.model_name(), alias, version)
     return change
 
 
@@ -132,7 +132,7 @@ def _try_out(version: str) -> dict[str, float]:
     Raises:
         RecsysError: it is damaged, or cannot rank.
     """
-    name = f"models:/{MODEL_NAME}/{version}"
+    name = names.version_name(version)
     with stage(f"trying out version {version}"):
         folder = bundle_folder(name)
         lookup = Lookup(load_bundle(folder))  # which verifies it

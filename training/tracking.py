@@ -5,8 +5,13 @@ In: parameters, metrics and bundle folders. Out: run ids and versions.
 Every function raises `RecsysError` where MLflow's store is unreachable or refuses the request.
 """
 
+import getpass
 import json
+import os
 import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -19,13 +24,15 @@ import pandas as pd
 import polars as pl
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run
 from mlflow.models import ModelSignature
+from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.types.schema import Array, ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from packaging.requirements import Requirement
 from packaging.version import Version
 
+from recsys import names
 from recsys.errors import RecsysError
 from recsys.packages import DISTRIBUTION, installed
-from recsys.registry import CHAMPION, EXPERIMENT, MODEL_NAME, OWN_ARTIFACTS, OWN_STORE, has_store, mlflow_client
+from recsys.registry import OWN_ARTIFACTS, OWN_STORE, has_store, mlflow_client
 
 HARDWARE_EXTRAS = ("cpu", "gpu")
 """The extras of which one is installed; the other extras are not needed to recommend."""
@@ -33,6 +40,8 @@ CODE = ("recsys", "features", "serving")
 """Our packages that `training.pyfunc_model` imports."""
 CUDA_FBGEMM = "fbgemm-gpu"
 REQUESTS = "requests.parquet"
+KIND = "mlflow.experimentKind"
+"""The experiment's tag by which MLflow's pages show runs and their metrics first, and not the traces of language models."""
 LEAST_ID = 4
 """Characters of a run's id that are enough to name it."""
 
@@ -51,13 +60,14 @@ SIGNATURE = ModelSignature(
 def start_run(name: str | None, params: dict[str, Any], tags: dict[str, str]) -> str:
     """Open a run and return its id; it stays open until `end_run`."""
     with mlflow_client() as client:
-        experiment = client.get_experiment_by_name(EXPERIMENT)
+        experiment = client.get_experiment_by_name(names.experiment())
         if experiment is None:
             location = OWN_ARTIFACTS.resolve().as_uri() if OWN_STORE else None
-            experiment_id = client.create_experiment(EXPERIMENT, artifact_location=location)
+            experiment_id = client.create_experiment(names.experiment(), location, {KIND: "custom_model_development"})
         else:
             experiment_id = experiment.experiment_id
-        run = client.create_run(experiment_id, run_name=name, tags=tags)
+        source = {"mlflow.source.name": "recsys train", "mlflow.source.type": "LOCAL", "mlflow.user": author()}
+        run = client.create_run(experiment_id, run_name=name, tags=source | tags)
         client.log_batch(run.info.run_id, params=[Param(key, str(value)[:500]) for key, value in params.items()])
     return str(run.info.run_id)
 
@@ -72,6 +82,25 @@ def find_run(run_id: str) -> Run:
         return client.get_run(run_id)
 
 
+@contextmanager
+def system_metrics(run_id: str) -> Iterator[None]:
+    """Log what processor, memory, disk, network and GPUs do while the body runs, as MLflow's system metrics."""
+    monitor = SystemMetricsMonitor(run_id, resume_logging=True)
+    monitor.start()
+    try:
+        yield
+    finally:
+        monitor.finish()
+
+
+def author() -> str:
+    """Return the name of whoever runs this, or the number where the machine has no name for it, as in some containers."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
+
+
 def end_run(run_id: str, finished: bool) -> None:
     """Mark a run as finished or failed."""
     with mlflow_client() as client:
@@ -84,16 +113,36 @@ def reopen_run(run_id: str) -> None:
         client.update_run(run_id, "RUNNING")
 
 
-def log_epochs(run_id: str, prefix: str, history: list[dict[str, float]]) -> None:
-    """Log a metric per epoch as `prefix_loss` and `prefix_ndcg_at_10`."""
-    metrics = [
-        Metric(f"{prefix}_{key.replace('@', '_at_')}", value, 0, int(epoch["epoch"]))
-        for epoch in history
-        for key, value in epoch.items()
-        if key != "epoch"
-    ]
-    with mlflow_client() as client:
-        client.log_batch(run_id, metrics=metrics)
+class EpochLog:
+    """Logs the epochs of a run's fits as they end, each once."""
+
+    def __init__(self, run_id: str) -> None:
+        self.run_id = run_id
+        self._logged: dict[str, int] = {}
+
+    def __call__(self, fit: str, epochs: list[dict[str, float]]) -> None:
+        """Log those of `epochs`, all of a fit so far, that are not logged yet, as `choose/learning_rate` and so on."""
+        if self._logged.get(fit) == len(epochs):
+            return
+        with mlflow_client() as client:
+            if fit not in self._logged:  # a run that is resumed has some
+                self._logged[fit] = len(client.get_metric_history(self.run_id, f"{fit}/learning_rate"))
+            now = int(time.time() * 1000)
+            metrics = [
+                Metric(f"{fit}/{_metric_of(key, epoch)}", value, now, step)
+                for step, epoch in enumerate(epochs, start=1)
+                if step > self._logged[fit]
+                for key, value in epoch.items()
+            ]
+            client.log_batch(self.run_id, metrics=metrics)
+            self._logged[fit] = len(epochs)
+
+
+def _metric_of(key: str, epoch: dict[str, float]) -> str:
+    """Return the name of an epoch's figure. The loss of fine-tuning has a part more, so that it has a name of its own."""
+    if key == "loss":
+        return "loss_fine_tuned_encoder" if epoch.get("tuned") else "loss_frozen_encoder"
+    return {"ndcg@10": "valid_ndcg_at_10", "epoch": "passes", "tuned": "encoder_is_tuned"}.get(key, key)
 
 
 def log_metrics(run_id: str, metrics: dict[str, float]) -> None:
@@ -158,12 +207,14 @@ def runs(limit: int = 1000) -> list[RunInfo]:
     if not has_store():
         return []
     with mlflow_client() as client:
-        experiment = client.get_experiment_by_name(EXPERIMENT)
+        experiment = client.get_experiment_by_name(names.experiment())
         if experiment is None:
             return []
         found = client.search_runs([experiment.experiment_id], max_results=limit)
         made: dict[str, list[str]] = {}
-        for version in sorted(client.search_model_versions(f"name = '{MODEL_NAME}'"), key=lambda one: int(one.version)):
+        for version in sorted(
+            client.search_model_versions(f"name = '{names.model_name()}'"), key=lambda one: int(one.version)
+        ):
             made.setdefault(version.run_id, []).append(str(version.version))
         aliases = aliases_of(client)
     return [_run_info(run, tuple(made.get(run.info.run_id, ())), aliases) for run in found]
@@ -177,7 +228,7 @@ def _run_info(run: Run, versions: tuple[str, ...], aliases: dict[str, str]) -> R
         status=run.info.status.lower(),
         dataset=run.data.params.get("dataset", ""),
         fingerprint=run.data.tags.get("dataset.fingerprint", ""),
-        parameters={**run.data.params, "fit_on": run.data.tags.get("fit_on", "")},
+        parameters={"fit_on": run.data.tags.get("fit_on", ""), **run.data.params},
         metrics={name.removeprefix("test_").replace("_at_", "@"): value for name, value in run.data.metrics.items()},
         versions=versions,
         aliases=tuple(alias for alias, version in aliases.items() if version in versions),
@@ -186,7 +237,7 @@ def _run_info(run: Run, versions: tuple[str, ...], aliases: dict[str, str]) -> R
 
 def aliases_of(client: mlflow.MlflowClient) -> dict[str, str]:
     """Return the aliases of the registered model, and the version of each."""
-    registered = client.search_registered_models(f"name = '{MODEL_NAME}'")
+    registered = client.search_registered_models(f"name = '{names.model_name()}'")
     return {alias: str(version) for alias, version in registered[0].aliases.items()} if registered else {}
 
 
@@ -196,7 +247,7 @@ def find(name: str) -> RunInfo:
     Raises:
         RecsysError: nothing has that name, or several runs have.
     """
-    name = name.removeprefix(f"models:/{MODEL_NAME}/").removeprefix(f"models:/{MODEL_NAME}@")
+    name = name.removeprefix(names.version_name("")).removeprefix(f"models:/{names.model_name()}@")
     every = runs()
     named = [run for run in every if name in run.versions or name in run.aliases or name == run.name]
     named = named or [run for run in every if len(name) >= LEAST_ID and run.id.startswith(name)]
@@ -230,13 +281,13 @@ def register(run_id: str, bundle: Path, description: str = "", tags: dict[str, s
                 code_paths=[str(path) for path in carried_code()],
                 pip_requirements=requirements(),
             )
-        if not client.search_registered_models(f"name = '{MODEL_NAME}'"):
-            client.create_registered_model(MODEL_NAME)
+        if not client.search_registered_models(f"name = '{names.model_name()}'"):
+            client.create_registered_model(names.model_name())
         created = client.create_model_version(
-            MODEL_NAME, logged.model_uri, run_id, tags=tags, description=description, model_id=logged.model_id
+            names.model_name(), logged.model_uri, run_id, tags=tags, description=description, model_id=logged.model_id
         )
-        if CHAMPION not in client.get_registered_model(MODEL_NAME).aliases:
-            client.set_registered_model_alias(MODEL_NAME, CHAMPION, created.version)
+        if names.CHAMPION not in client.get_registered_model(names.model_name()).aliases:
+            client.set_registered_model_alias(names.model_name(), names.CHAMPION, created.version)
     return str(created.version)
 
 

@@ -17,6 +17,8 @@ import click
 import httpx
 import psutil
 
+from recsys import names
+
 ROOT = Path(__file__).parents[2]
 ITEMS, USERS = 5000, 2000
 DISK_MIB = 700
@@ -149,7 +151,7 @@ class Models:
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder / 'mlflow.db'}"
         os.chdir(folder)
         from benchmarks.serving_world import bundle_of
-        from recsys.registry import MODEL_NAME, bundle_folder
+        from recsys.registry import bundle_folder
         from training.tracking import register, start_run
 
         bundles = {}
@@ -159,20 +161,18 @@ class Models:
         self.first, self.second, self.broken = (
             register(start_run(None, {}, {}), bundles[name]) for name in ("a", "b", "a")
         )
-        vectors = bundle_folder(f"models:/{MODEL_NAME}/{self.broken}") / "vectors.safetensors"
+        vectors = bundle_folder(names.version_name(self.broken)) / "vectors.safetensors"
         vectors.write_bytes(vectors.read_bytes()[:1000])
         self.move(self.first)
 
     def move(self, version: str) -> None:
         """Let the alias name `version`."""
-        from recsys.registry import CHAMPION, MODEL_NAME, mlflow_client
+        from recsys.registry import mlflow_client
 
         with mlflow_client() as client:
-            client.set_registered_model_alias(MODEL_NAME, CHAMPION, version)
+            client.set_registered_model_alias(names.model_name(), names.CHAMPION, version)
 
     @staticmethod
     def name(version: str) -> str:
         """Return what `/v1/model` calls a version."""
-        from recsys.registry import MODEL_NAME
-
-        return f"models:/{MODEL_NAME}/{version}"
+        return names.version_name(version)

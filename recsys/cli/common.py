@@ -1,14 +1,21 @@
 """Argument types and options that several commands share."""
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import click
+
+from recsys import names
 
 Folder = click.Path(path_type=Path, file_okay=False)
 File = click.Path(path_type=Path, dir_okay=False)
 
 MODEL = click.option(
-    "--model", default="models:/recsys@champion", show_default=True, help="Registered model or bundle folder."
+    "--model",
+    default=names.default_model,
+    show_default=names.default_model(),
+    help="Registered model or bundle folder.",
 )
 CONFIG = click.option("--config", type=File, help="TOML file with configuration keys (see docs/configuration.md).")
 SETS = click.option(
@@ -22,6 +29,34 @@ STORE = click.option(
     show_envvar=True,
     help="Database of events, items, lists and keys: sqlite:///FILE or postgresql://…",
 )
+
+
+def _named(variable: str) -> Callable[[click.Context, click.Parameter, str | None], None]:
+    """Return a callback that puts an option's value into the environment, where `recsys.names` looks."""
+
+    def keep(ctx: click.Context, option: click.Parameter, value: str | None) -> None:
+        if value:
+            os.environ[variable] = value
+
+    return keep
+
+
+def mlflow_names(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options `--experiment` and `--model-name`."""
+    for option, variable, what in (
+        ("--model-name", names.MODEL_VARIABLE, "Name of the registered model."),
+        ("--experiment", names.EXPERIMENT_VARIABLE, "Name of the MLflow experiment."),
+    ):
+        command = click.option(
+            option,
+            metavar="NAME",
+            envvar=variable,
+            show_envvar=True,
+            expose_value=False,
+            callback=_named(variable),
+            help=f"{what}  [default: {names.DEFAULT}]",
+        )(command)
+    return command
 
 
 class Commands(click.Group):

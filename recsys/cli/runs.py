@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from recsys.cli.common import Commands
+from recsys.cli.common import Commands, mlflow_names
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,6 +27,7 @@ def runs() -> None:
 @runs.command("list")
 @click.option("--limit", default=20, show_default=True, type=click.IntRange(1), help="Trainings to list.")
 @AS_JSON
+@mlflow_names
 def list_runs(limit: int, as_json: bool) -> None:
     """List trainings, newest first, with their versions and figures on test.
 
@@ -66,6 +67,7 @@ def print_runs(found: "list[RunInfo]") -> None:
 @runs.command()
 @click.argument("run")
 @AS_JSON
+@mlflow_names
 def show(run: str, as_json: bool) -> None:
     """Show everything that is kept of a training.
 
@@ -93,6 +95,7 @@ def show(run: str, as_json: bool) -> None:
 @runs.command()
 @click.argument("run", nargs=-1, required=True)
 @AS_JSON
+@mlflow_names
 def compare(run: tuple[str, ...], as_json: bool) -> None:
     """Say of each further RUN whether it is better than the first.
 

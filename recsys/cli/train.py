@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from recsys.cli.common import CONFIG, SETS, Folder, require_dataset
+from recsys.cli.common import CONFIG, SETS, Folder, mlflow_names, require_dataset
 
 
 @click.command()
@@ -21,6 +21,7 @@ from recsys.cli.common import CONFIG, SETS, Folder, require_dataset
     show_default=True,
     help="Splits that the registered model is fitted on. Epochs are always chosen on valid.",
 )
+@mlflow_names
 @click.option("--resume", metavar="RUN", help="Continue the stopped run with this id.")
 def train(
     dataset: Path,
@@ -41,6 +42,7 @@ def train(
       recsys train shop
       recsys train shop --set interest.epochs=4 --name short
       recsys train shop --fit-on all
+      recsys train books --experiment books --model-name books
     """
     from rich.console import Console
 

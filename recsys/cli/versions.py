@@ -2,7 +2,7 @@
 
 import click
 
-from recsys.cli.common import Commands
+from recsys.cli.common import Commands, mlflow_names
 
 ALIAS = click.option("--alias", default="champion", show_default=True, help="The name that servers and jobs follow.")
 
@@ -13,6 +13,7 @@ def models() -> None:
 
 
 @models.command("list")
+@mlflow_names
 def list_models() -> None:
     """List the registered versions, newest first, with their aliases and figures on test.
 
@@ -33,6 +34,7 @@ def list_models() -> None:
 @models.command()
 @click.argument("version")
 @ALIAS
+@mlflow_names
 @click.option(
     "--force", metavar="REASON", help="Promote it whatever the checks say; the reason is kept with the change."
 )
@@ -73,6 +75,7 @@ def promote(version: str, alias: str, force: str | None) -> None:
 
 @models.command()
 @ALIAS
+@mlflow_names
 def rollback(alias: str) -> None:
     """Let the alias name the version that it named before its last change.
 
@@ -87,6 +90,7 @@ def rollback(alias: str) -> None:
 
 
 @models.command()
+@mlflow_names
 def history() -> None:
     """Show every change of an alias: when, by whom, from which version to which, and why.
 

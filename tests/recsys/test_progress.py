@@ -24,3 +24,17 @@ def test_without_a_terminal_a_long_stage_says_that_it_goes_on(
     with progress.stage("reading"):
         pass
     assert capsys.readouterr().err == "reading: 0 s\n"
+
+
+def test_the_seconds_of_each_stage_are_collected() -> None:
+    """Under its title, those of a stage that comes twice together, and none from outside."""
+    with progress.stage("outside"):
+        pass
+    with progress.timed() as seconds:
+        for _ in range(2):
+            with progress.stage("reading"):
+                time.sleep(0.02)
+        with progress.timed() as inner, progress.stage("fitting"):
+            pass
+    assert seconds.keys() == {"reading", "fitting"} and inner.keys() == {"fitting"}
+    assert seconds["reading"] >= 0.04

@@ -8,7 +8,8 @@ from typing import Any
 import polars as pl
 import pytest
 
-from recsys.registry import MODEL_NAME, bundle_folder, resolve
+from recsys import names
+from recsys.registry import bundle_folder, resolve
 from tests.command_line import run
 from tests.training.evaluation.test_compare import requests
 from training import tracking
@@ -31,7 +32,7 @@ def versions(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
         tracking.log_requests(run_id, frame)
         made.append(tracking.register(run_id, tiny))
         tracking.end_run(run_id, finished=True)
-    vectors = bundle_folder(f"models:/{MODEL_NAME}/{made[3]}") / "vectors.safetensors"
+    vectors = bundle_folder(names.version_name(made[3])) / "vectors.safetensors"
     vectors.write_bytes(vectors.read_bytes()[:-1])
     yield made
 

@@ -22,7 +22,7 @@ from mlflow.pyfunc import PyFuncModel
 from packaging.requirements import Requirement
 
 from recsys.errors import RecsysError
-from recsys.registry import CHAMPION, MODEL_NAME, bundle_folder, mlflow_client, resolve
+from recsys.registry import bundle_folder, mlflow_client, resolve
 from tests.command_line import free_port
 from training import tracking
 from training.demo import refuse_to_delete_others
@@ -73,9 +73,9 @@ def test_the_first_version_is_champion_until_a_person_promotes_another(inside: R
         != bundle_folder("models:/recsys/2")
     )
     with mlflow_client() as client:
-        client.set_registered_model_alias(MODEL_NAME, CHAMPION, "2")
+        client.set_registered_model_alias("recsys", "champion", "2")
         assert resolve("models:/recsys@champion") == "models:/recsys/2"
-        client.set_registered_model_alias(MODEL_NAME, CHAMPION, "1")
+        client.set_registered_model_alias("recsys", "champion", "1")
 
 
 @pytest.mark.parametrize(
@@ -193,6 +193,48 @@ def test_a_registered_model_carries_code_and_no_more_than_its_bundle(inside: Reg
     assert 0 < code < 10_000_000
     kept = {path.relative_to(model / "artifacts" / "bundle") for path in (model / "artifacts" / "bundle").rglob("*")}
     assert kept == {path.relative_to(tiny) for path in tiny.rglob("*")}
+
+
+def test_epochs_are_logged_once_as_they_come(inside: Registered) -> None:
+    """Also those of a run that is resumed; the loss of fine-tuning has a name of its own."""
+    run = tracking.start_run(None, {}, {})
+    epochs = [
+        {"epoch": float(n), "loss": 3.0 - n, "learning_rate": 0.1, "ndcg@10": 0.1 * n, "tuned": 0.0} for n in (1, 2)
+    ]
+    log = tracking.EpochLog(run)
+    for count in (0, 1, 1, 2):
+        log("choose", epochs[:count])
+    tracking.EpochLog(run)("choose", [*epochs, {"epoch": 2.0, "loss": 9.0, "learning_rate": 0.1, "tuned": 1.0}])
+    with mlflow_client() as client:
+        steps = [(point.step, point.value) for point in client.get_metric_history(run, "choose/loss_frozen_encoder")]
+        [tuned] = client.get_metric_history(run, "choose/loss_fine_tuned_encoder")
+        rates = client.get_metric_history(run, "choose/learning_rate")
+    assert steps == [(1, 2.0), (2, 1.0)]
+    assert (tuned.step, tuned.value) == (3, 9.0)
+    assert len(rates) == 3
+
+
+def test_two_shops_keep_their_runs_and_models_apart(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In one store, under names from the environment."""
+    monkeypatch.chdir(tmp_path)
+    made = {}
+    for shop in ("books", "toys"):
+        monkeypatch.setenv("RECSYS_EXPERIMENT", f"{shop} trainings")
+        monkeypatch.setenv("RECSYS_MODEL_NAME", shop)
+        made[shop] = tracking.start_run(shop, {}, {})
+        tracking.register(made[shop], tiny)
+        assert [run.id for run in tracking.runs()] == [made[shop]]
+        assert tracking.find("champion").id == made[shop]
+        assert resolve(f"models:/{shop}@champion") == f"models:/{shop}/1"
+    command = [sys.executable, "-m", "recsys", "runs", "list", "--json"]
+    options = ["--experiment", "books trainings", "--model-name", "books"]
+    monkeypatch.delenv("RECSYS_EXPERIMENT")
+    monkeypatch.delenv("RECSYS_MODEL_NAME")
+    listed = subprocess.run([*command, *options], check=True, capture_output=True, text=True)
+    [run] = json.loads(listed.stdout)
+    assert (run["id"], run["versions"]) == (made["books"], ["1"])
 
 
 @pytest.fixture

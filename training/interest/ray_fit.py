@@ -11,6 +11,7 @@ import json
 import os
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -36,7 +37,10 @@ BEST = "best"
 NDCG, TUNED = "ndcg@10", "tuned"
 
 Epochs = list[dict[str, float]]
-"""Per epoch: passes over the sequences so far, loss and, if validated, ndcg@10 and whether the encoder was tuned."""
+"""Per epoch: passes over the sequences so far, its figures and, if validated, ndcg@10 and whether the encoder was tuned."""
+
+OnEpochs = Callable[[Epochs], None]
+"""Called now and then with all epochs so far, while a fit runs."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,15 @@ class _Job:
     """Checkpoint whose text encoder is used as it is."""
 
 
-def choose_epochs(data: InterestData, *, config: Config, seed: int, folder: Path, update: Update) -> InterestFit:
+def choose_epochs(
+    data: InterestData,
+    *,
+    config: Config,
+    seed: int,
+    folder: Path,
+    update: Update,
+    on_epochs: OnEpochs = lambda epochs: None,
+) -> InterestFit:
     """Fit until `patience` epochs brought no better validation ndcg@10, and keep the best epoch.
 
     The text encoder is frozen at first; then it is fine-tuned from the best epoch on, as long as `valid` gains.
@@ -86,11 +98,18 @@ def choose_epochs(data: InterestData, *, config: Config, seed: int, folder: Path
         RecsysError: a worker failed, or there is no GPU where the configuration asks for one.
     """
     job = _Job(folder.resolve(), config, seed, epochs=config.interest.epochs + _tuning_epochs(config))
-    return _fit(_choosing_loop, job, data, update, keep=NDCG)
+    return _fit(_choosing_loop, job, data, update, on_epochs, keep=NDCG)
 
 
 def refit(
-    data: InterestData, chosen: InterestFit, *, config: Config, seed: int, folder: Path, update: Update
+    data: InterestData,
+    chosen: InterestFit,
+    *,
+    config: Config,
+    seed: int,
+    folder: Path,
+    update: Update,
+    on_epochs: OnEpochs = lambda epochs: None,
 ) -> InterestFit:
     """Fit all but the text encoder anew for as many epochs as `chosen` kept, and keep the last.
 
@@ -100,7 +119,7 @@ def refit(
         RecsysError: a worker failed, or there is no GPU where the configuration asks for one.
     """
     job = _Job(folder.resolve(), config, seed, epochs=chosen.epochs, encoder_from=Path(chosen.checkpoint))
-    return _fit(_refitting_loop, job, data, update, keep="epoch")
+    return _fit(_refitting_loop, job, data, update, on_epochs, keep="epoch")
 
 
 def use_gpu(config: Config) -> bool:
@@ -115,7 +134,13 @@ def use_gpu(config: Config) -> bool:
 
 
 def _fit(
-    loop: Callable[[dict[str, _Job]], None], job: _Job, data: InterestData, update: Update, *, keep: str
+    loop: Callable[[dict[str, _Job]], None],
+    job: _Job,
+    data: InterestData,
+    update: Update,
+    on_epochs: OnEpochs,
+    *,
+    keep: str,
 ) -> InterestFit:
     """Run `loop` in every worker and keep the checkpoint with the highest value of the metric `keep`."""
     result = job.folder / RESULT
@@ -123,7 +148,7 @@ def _fit(
         return InterestFit(**json.loads(result.read_text(encoding="utf-8")))
     job.folder.mkdir(parents=True, exist_ok=True)
     data.save(job.folder / DATA)
-    with _watching(job.folder / PROGRESS, update):
+    with _watching(job.folder / PROGRESS, update, on_epochs):
         fit = _run(loop, job, keep)
     with atomic_file(result) as temporary:
         temporary.write_text(json.dumps(asdict(fit)), encoding="utf-8")
@@ -188,7 +213,7 @@ def _refitting_loop(settings: dict[str, _Job]) -> None:
     """Train in one worker for the chosen number of epochs."""
     worker = _Worker(settings["job"])
     while len(worker.history) < worker.job.epochs:
-        worker.report({"loss": worker.fit_epoch()})
+        worker.report(worker.fit_epoch())
 
 
 def since_best(metrics: list[float]) -> int:
@@ -239,12 +264,12 @@ class _Worker:
 
     def choose_epoch(self) -> None:
         """Train and validate the next epoch, and keep a copy of the best one."""
-        loss, tuning, metric = self.fit_epoch(), float(self.trainer.tuning), self.trainer.evaluate()
+        figures, tuning, metric = self.fit_epoch(), float(self.trainer.tuning), self.trainer.evaluate()
         if not tuning and not since_best([*(epoch[NDCG] for epoch in self.history), metric]):
             # Before the report: a worker that is killed in between trains and saves this epoch again.
             self.best.mkdir(parents=True, exist_ok=True)
             self.trainer.save(self.best)
-        self.report({"loss": loss, NDCG: metric, TUNED: tuning})
+        self.report(figures | {NDCG: metric, TUNED: tuning})
 
     def tune_from_best(self) -> None:
         """Go back to the best epoch and fine-tune the text encoder from there."""
@@ -252,10 +277,12 @@ class _Worker:
         self.passes = 1 + max(range(len(self.history)), key=lambda epoch: self.history[epoch][NDCG])
         self.trainer.start_tuning()
 
-    def fit_epoch(self) -> float:
-        """Train the next epoch and return its mean loss."""
+    def fit_epoch(self) -> dict[str, float]:
+        """Train the next epoch and return its figures: those of the trainer, and how fast it went."""
         self.passes += 1
-        return self.trainer.fit_epoch(len(self.history), self._note_progress if self.rank == 0 else _ignore)
+        start = time.monotonic()
+        figures = self.trainer.fit_epoch(len(self.history), self._note_progress if self.rank == 0 else _ignore)
+        return figures | {"sequences_per_s": len(self.trainer.data.items) / (time.monotonic() - start)}
 
     def report(self, metrics: dict[str, float]) -> None:
         """Add an epoch to the history and hand it to Ray Train with a checkpoint."""
@@ -276,7 +303,8 @@ class _Worker:
         best = max((past[NDCG] for past in self.history if NDCG in past), default=None)
         note = f"epoch {epoch + 1} of at most {total}" + (f", best ndcg@10 {best:.4f}" if best is not None else "")
         with atomic_file(self.job.folder / PROGRESS) as temporary:
-            temporary.write_text(json.dumps({"share": (epoch + done / of) / total, "note": note}), encoding="utf-8")
+            progress = {"share": (epoch + done / of) / total, "note": note, "history": self.history}
+            temporary.write_text(json.dumps(progress), encoding="utf-8")
 
 
 def _unwrapped(module: nn.Module) -> nn.Module:
@@ -288,8 +316,8 @@ def _ignore(done: int, of: int) -> None:
 
 
 @contextmanager
-def _watching(path: Path, update: Update) -> Iterator[None]:
-    """Pass what a worker writes to `path` on to `update` while the body runs."""
+def _watching(path: Path, update: Update, on_epochs: OnEpochs) -> Iterator[None]:
+    """Pass what a worker writes to `path` on to `update` and `on_epochs` while the body runs."""
     stop = threading.Event()
 
     def watch() -> None:
@@ -297,6 +325,7 @@ def _watching(path: Path, update: Update) -> Iterator[None]:
             if path.exists():
                 progress: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
                 update(progress["share"], progress["note"])
+                on_epochs(progress["history"])
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()

@@ -28,6 +28,9 @@ from training.schedule import falling_rate
 SCALAR_LEARNING_RATE = 1e-2
 """Of temperature and decay: single numbers that have a long way to go."""
 
+TOWER = 1
+"""The optimiser's group of the user tower, the projection and the ID residual."""
+
 PREFIX_BYTES = 3 << 30
 """Most memory for the output of the frozen layers, which is otherwise computed again at every step."""
 
@@ -91,28 +94,35 @@ class InterestTrainer:
         objective.prefix = FrozenPrefix(encoder, self.data.tokens, objective.prefix.precision, PREFIX_BYTES)
         self.step_module = self.wrap(objective)
 
-    def fit_epoch(self, epoch: int, on_step: Callable[[int, int], None] = lambda done, of: None) -> float:
-        """Train one epoch and return its mean loss; its random numbers depend on seed, epoch and rank alone.
+    def fit_epoch(self, epoch: int, on_step: Callable[[int, int], None] = lambda done, of: None) -> dict[str, float]:
+        """Train one epoch and return its mean loss and gradient norm, and the learning rate that it began with.
+
+        Its random numbers depend on seed, epoch and rank alone.
 
         `on_step` is called after each step with the number of steps done and that of all.
         """
         epoch_seed = self.seed * 1000 + epoch
         torch.manual_seed(epoch_seed + 7919 * self.rank)
         self.step_module.train()
-        total = torch.zeros((), device=self.device)
+        loss_sum, norm_sum = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
+        rate = float(self.schedule.get_last_lr()[TOWER])
         batches = self.data.batches(epoch_seed, self.config.interest.batch_users, self.rank, self.world_size)
         for done, batch in enumerate(_prefetched(batches, self.device), start=1):
             loss = self.step_module(batch)
             self.optimizer.zero_grad()
             loss.backward()
-            clip_grad_norm_(self.model.parameters(), 1.0)
+            norm_sum += clip_grad_norm_(self.model.parameters(), 1.0)
             self.optimizer.step()
             self.schedule.step()
-            total += loss.detach()
+            loss_sum += loss.detach()
             on_step(done, self.steps)
         if self.model.encoder.trainable:
             self.objective.refresh()
-        return total.item() / self.steps
+        return {
+            "loss": loss_sum.item() / self.steps,
+            "gradient_norm": norm_sum.item() / self.steps,
+            "learning_rate": rate,
+        }
 
     def evaluate(self) -> float:
         """Return the mean ndcg@10 of the validation requests, ranking the whole catalogue."""

@@ -297,7 +297,7 @@ def test_training_lowers_the_loss_and_the_same_seed_gives_the_same_model(folder:
     config, losses, scores = config_of(folder, learning_rate=3e-3), [], []
     for _ in range(2):
         trainer = trainer_of(data_of(config), config)
-        losses.append([trainer.fit_epoch(epoch) for epoch in range(3)])
+        losses.append([trainer.fit_epoch(epoch)["loss"] for epoch in range(3)])
         scores.append(np.concatenate(list(trainer.valid_scores())))
     assert losses[0] == losses[1]
     assert losses[0][2] < losses[0][0]
