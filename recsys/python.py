@@ -51,7 +51,11 @@ def train(
 
 
 def evaluate(
-    dataset: str | Path, model: str | None = None, *, split: Literal["valid", "test"] = "test", baselines: bool = False
+    dataset: str | Path,
+    model: str | None = None,
+    *,
+    split: Literal["valid", "test"] = "test",
+    slow_baselines: bool = False,
 ) -> "Report":
     """Measure a model, the champion by default, on a split of the dataset folder, by full ranking; `frame` of the report is a table.
 
@@ -60,4 +64,4 @@ def evaluate(
     """
     from training.evaluation.registered import evaluate_model
 
-    return evaluate_model(Path(dataset), model or names.default_model(), split, baselines)
+    return evaluate_model(Path(dataset), model or names.default_model(), split, slow_baselines)

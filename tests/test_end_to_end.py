@@ -40,7 +40,7 @@ pytestmark = pytest.mark.slow
 
 def test_the_model_learns_what_text_and_events_tell(inside: Shop) -> None:
     """Above the frozen encoder and popularity by more than the paired interval, below the oracle."""
-    report = evaluate_model(inside.dataset, inside.model, "test", with_baselines=True)
+    report = evaluate_model(inside.dataset, inside.model, "test", slow_baselines=True)
     ours = report.metrics["ndcg@10"]
     fitted = {"popularity", "item-knn", "als", "bm25", "ease", "ease + bm25", "frozen encoder"}
     assert set(report.baselines) == {*fitted, "oracle"}
@@ -56,7 +56,7 @@ def test_the_model_learns_what_text_and_events_tell(inside: Shop) -> None:
 def test_what_training_reported_is_what_evaluation_measures(inside: Shop) -> None:
     """The registered model is the one that was evaluated, to the last digit, and MLflow has the figures."""
     assert inside.trained.report is not None
-    again = evaluate_model(inside.dataset, inside.model, "test", with_baselines=False)
+    again = evaluate_model(inside.dataset, inside.model, "test", slow_baselines=False)
     for name, interval in inside.trained.report.metrics.items():
         assert again.metrics[name].value == pytest.approx(interval.value, abs=1e-6), name
     logged = tracking.find_run(inside.trained.run_id).data
@@ -178,7 +178,7 @@ def test_every_user_has_a_full_list_of_distinct_items(inside: Shop, tmp_path: Pa
 def test_fitted_splits_are_not_measured(inside: Shop) -> None:
     """Who fitted valid cannot be measured on it."""
     with pytest.raises(RecsysError, match=r"--split valid: the model was fitted on it .*--fit-on train to"):
-        evaluate_model(inside.dataset, inside.model, "valid", with_baselines=False)
+        evaluate_model(inside.dataset, inside.model, "valid", slow_baselines=False)
 
 
 def test_the_json_report_has_the_documented_form(inside: Shop, capsys: pytest.CaptureFixture[str]) -> None:

@@ -48,7 +48,7 @@ def main(folder: Path) -> None:
     with stage("simulating a shop"):
         simulate(shop, USERS, ITEMS, SEED)
     trained = train(shop, load_config(None, SETTINGS), RUN, seed=0, fit_on="train+valid")
-    report = evaluate_model(shop, trained.model, "test", with_baselines=True)
+    report = evaluate_model(shop, trained.model, "test", slow_baselines=True)
     report.write(Path("evaluation.json"))
     written = recommend_lists(shop, trained.model, 20, Path("lists"))
     render(report, out)
@@ -57,7 +57,7 @@ def main(folder: Path) -> None:
     out.print(f"\nnext, in {folder}:")
     for command in (
         "../.venv/bin/recsys serve",
-        "../.venv/bin/mlflow ui --backend-store-uri sqlite:///mlflow.db",
+        "../.venv/bin/recsys runs ui",
         "../.venv/bin/recsys train shop --set interest.epochs=8 --name longer",
     ):
         out.print(f"  {command}", highlight=False)

@@ -45,6 +45,7 @@ from serving.rerank import Reranker
 from serving.retrieval.retriever import Retriever
 from serving.retrieval.sources import SOURCES, FitContext
 from training import tracking
+from training.evaluation.baselines import fit_baselines
 from training.evaluation.evaluate import evaluate
 from training.evaluation.report import Report
 from training.interest.data import InterestData
@@ -376,21 +377,25 @@ def _check_enough(prepared: Prepared, plan: FitPlan, requests: Requests) -> None
 
 
 def _report(recommender: Recommender, prepared: Prepared, fit_on: FitOn) -> Report | None:
-    """Evaluate on test, unless test was fitted."""
+    """Evaluate on test beside the fast baselines, unless test was fitted."""
     requests = len(prepared.log.requests(TEST))
     if fit_on == "all" or not requests:
         console.print("nothing left to evaluate on: test was fitted or is empty")
         return None
+    dataset = prepared.dataset
+    baselines, skipped = fit_baselines(prepared.config, dataset.items, dataset, prepared.log, fit_on, slow=False)
     with stage("evaluating on test") as update:
-        return evaluate(
+        report = evaluate(
             recommender,
             prepared.log,
             "test",
-            dataset=prepared.dataset.info.name,
-            counts=item_counts(prepared.log, fit_on, prepared.dataset.items.height),
-            truth_folder=prepared.dataset.folder,
+            dataset=dataset.info.name,
+            counts=item_counts(prepared.log, fit_on, dataset.items.height),
+            baselines=baselines,
+            truth_folder=dataset.folder,
             update=update,
         )
+    return replace(report, skipped=skipped)
 
 
 def _open_run(prepared: Prepared, name: str | None, fit_on: FitOn, resume: str | None) -> str:
@@ -444,12 +449,7 @@ def _register(run_id: str, recommender: Recommender, prepared: Prepared, fit_on:
         "metrics": report.as_dict()["metrics"] if report else {},
     }
     if report:
-        flat = {}
-        for metric, interval in (report.metrics | report.lists).items():
-            flat[f"test_{metric}"] = interval.value
-            if interval.low != interval.high:
-                flat |= {f"test_{metric}_low": interval.low, f"test_{metric}_high": interval.high}
-        tracking.log_metrics(run_id, flat)
+        tracking.log_metrics(run_id, report.flat())
         tracking.log_text(run_id, report.as_json(), "evaluation.json")
         tracking.log_requests(run_id, report.requests)
     with stage("registering the model"):

@@ -32,7 +32,7 @@ from packaging.version import Version
 from recsys import names
 from recsys.errors import RecsysError
 from recsys.packages import DISTRIBUTION, installed
-from recsys.registry import OWN_ARTIFACTS, OWN_STORE, has_store, mlflow_client
+from recsys.registry import OWN_ARTIFACTS, OWN_DATABASE, OWN_STORE, has_store, mlflow_client
 
 HARDWARE_EXTRAS = ("cpu", "gpu")
 """The extras of which one is installed; the other extras are not needed to recommend."""
@@ -40,8 +40,25 @@ CODE = ("recsys", "features", "serving")
 """Our packages that `training.pyfunc_model` imports."""
 CUDA_FBGEMM = "fbgemm-gpu"
 REQUESTS = "requests.parquet"
-KIND = "mlflow.experimentKind"
-"""The experiment's tag by which MLflow's pages show runs and their metrics first, and not the traces of language models."""
+VIEW = "recsys"
+COLUMNS = (
+    "attributes.`Created`",
+    "attributes.`Models`",
+    *(
+        f"metrics.`test_{name}`"
+        for name in ("ndcg_at_10", "ndcg_at_10_low", "ndcg_at_10_high", "hr_at_10", "recall_at_50")
+    ),
+    "metrics.`seconds/all_stages`",
+    "params.`fit_on`",
+    "params.`seed`",
+)
+ABOUT_EXPERIMENT = {
+    "mlflow.experimentKind": "custom_model_development",
+    f"mlflow.sharedViewState.{VIEW}": json.dumps(
+        {"orderByKey": "metrics.`test_ndcg_at_10`", "orderByAsc": False, "selectedColumns": COLUMNS}
+    ),
+}
+"""Tags for MLflow's pages: these are trainings and not traces of language models, and what is shown of them at first."""
 LEAST_ID = 4
 """Characters of a run's id that are enough to name it."""
 
@@ -60,16 +77,38 @@ SIGNATURE = ModelSignature(
 def start_run(name: str | None, params: dict[str, Any], tags: dict[str, str]) -> str:
     """Open a run and return its id; it stays open until `end_run`."""
     with mlflow_client() as client:
-        experiment = client.get_experiment_by_name(names.experiment())
-        if experiment is None:
-            location = OWN_ARTIFACTS.resolve().as_uri() if OWN_STORE else None
-            experiment_id = client.create_experiment(names.experiment(), location, {KIND: "custom_model_development"})
-        else:
-            experiment_id = experiment.experiment_id
+        experiment_id = _experiment(client)
         source = {"mlflow.source.name": "recsys train", "mlflow.source.type": "LOCAL", "mlflow.user": author()}
         run = client.create_run(experiment_id, run_name=name, tags=source | tags)
         client.log_batch(run.info.run_id, params=[Param(key, str(value)[:500]) for key, value in params.items()])
     return str(run.info.run_id)
+
+
+def _experiment(client: mlflow.MlflowClient) -> str:
+    """Return the id of the experiment, which is made where there is none."""
+    experiment = client.get_experiment_by_name(names.experiment())
+    if experiment is not None:
+        return str(experiment.experiment_id)
+    location = OWN_ARTIFACTS.resolve().as_uri() if OWN_STORE else None
+    return str(client.create_experiment(names.experiment(), location, ABOUT_EXPERIMENT))
+
+
+def view_address() -> tuple[str, str]:
+    """Return MLflow's store, and where its pages list the trainings with their figures, the best first: what follows a server's address.
+
+    Raises:
+        RecsysError: there is no store yet.
+    """
+    if not has_store():
+        raise RecsysError(
+            f"no {OWN_DATABASE} in {Path.cwd()}; go to the folder where it was trained, or set MLFLOW_TRACKING_URI"
+        )
+    with mlflow_client() as client:
+        experiment_id = _experiment(client)
+        for tag, value in ABOUT_EXPERIMENT.items():  # which experiments of releases before 2026-11-29 lack
+            client.set_experiment_tag(experiment_id, tag, value)
+    view = f"/#/experiments/{experiment_id}/runs?workflowType=machine_learning&viewStateShareKey={VIEW}"
+    return mlflow.get_tracking_uri().rstrip("/"), view
 
 
 def find_run(run_id: str) -> Run:
@@ -146,9 +185,16 @@ def _metric_of(key: str, epoch: dict[str, float]) -> str:
 
 
 def log_metrics(run_id: str, metrics: dict[str, float]) -> None:
-    """Log final metrics; `@` becomes `_at_`, since MLflow allows no `@` in a name."""
+    """Log final metrics."""
+    now = int(time.time() * 1000)
+    allowed = {_mlflow_name(key): value for key, value in metrics.items()}
     with mlflow_client() as client:
-        client.log_batch(run_id, [Metric(key.replace("@", "_at_"), value, 0, 0) for key, value in metrics.items()])
+        client.log_batch(run_id, [Metric(key, value, now, 0) for key, value in allowed.items()])
+
+
+def _mlflow_name(metric: str) -> str:
+    """Return a metric's name as MLflow allows it: without `@` and `+`."""
+    return metric.replace("@", "_at_").replace(" + ", " and ").replace("+", " or more")
 
 
 def log_text(run_id: str, text: str, name: str) -> None:

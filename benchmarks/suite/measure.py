@@ -111,7 +111,7 @@ def measure_baselines(folder: Path, fit_on: FitOn, config: Config) -> Arrays:
     facts = fit_facts(dataset.items, log.in_segments(*PLANS[fit_on].refit), ())
     since = facts.since if dataset.has_clock else None
     evaluation = Evaluation.of(log, "test", config.interest.max_history, since)
-    baselines, skipped = fit_baselines(config, dataset.items, dataset, log, fit_on)
+    baselines, skipped = fit_baselines(config, dataset.items, dataset, log, fit_on, slow=True)
     rows = {name: baseline_ranks(evaluation, baseline) for name, baseline in baselines.items()}
     best = oracle_ranks(evaluation, folder)
     if best is not None:

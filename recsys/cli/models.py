@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     "--split", type=click.Choice(["valid", "test"]), default="test", show_default=True, help="Split to evaluate on."
 )
 @click.option("--json", "json_file", type=File, callback=in_a_folder, help="Write the report to this JSON file.")
-@click.option("--baselines", is_flag=True, help="Also fit and evaluate the baselines.")
+@click.option("--baselines", is_flag=True, help="Measure the slow baselines as well: als and the frozen encoder.")
 @click.option("--yardsticks", "baselines", is_flag=True, hidden=True)  # the name until 0.1
 def evaluate(dataset: Path, model: str, split: str, json_file: Path | None, baselines: bool) -> None:
     """Evaluate a model's lists on DATASET, with 95 % confidence intervals.

@@ -123,6 +123,33 @@ def compare(run: tuple[str, ...], as_json: bool) -> None:
         print_comparison(first.run, one)
 
 
+@runs.command()
+@click.option("--port", default=5000, show_default=True, type=click.IntRange(1, 65535), help="Port to listen on.")
+@mlflow_names
+def ui(port: int) -> None:
+    """Show the trainings in MLflow's pages.
+
+    Prints the address of the list of trainings with their figures, and serves it until Ctrl-C; where MLFLOW_TRACKING_URI names a
+    server, that one has it.
+
+    \b
+    Examples:
+      recsys runs ui
+      recsys runs ui --port 5001
+    """
+    import subprocess
+
+    from training.tracking import view_address
+
+    store, address = view_address()
+    if store.startswith("http"):
+        click.echo(f"{store}{address}")
+        return
+    click.echo(f"http://127.0.0.1:{port}{address}")
+    server = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", store, "--port", str(port)]
+    sys.exit(subprocess.run(server, check=False).returncode)
+
+
 def print_comparison(first: "RunInfo", one: "Comparison") -> None:
     """Print how much a run is above the first."""
     from rich import box

@@ -237,6 +237,21 @@ def test_two_shops_keep_their_runs_and_models_apart(
     assert (run["id"], run["versions"]) == (made["books"], ["1"])
 
 
+def test_the_pages_of_mlflow_open_on_the_trainings(inside: Registered) -> None:
+    """The experiment says that it holds trainings, and which of their figures are shown at first, also one of an earlier release."""
+    with mlflow_client() as client:
+        experiment = client.get_experiment_by_name("recsys").experiment_id
+        client.set_experiment_tag(experiment, "mlflow.experimentKind", "genai_development")
+    store, view = tracking.view_address()
+    assert store == f"sqlite:///{inside.folder}/mlflow.db"
+    assert view.startswith(f"/#/experiments/{experiment}/runs?workflowType=machine_learning&viewStateShareKey=")
+    with mlflow_client() as client:
+        tags = client.get_experiment(experiment).tags
+    assert tags["mlflow.experimentKind"] == "custom_model_development"
+    shared = json.loads(tags[f"mlflow.sharedViewState.{view.rpartition('=')[2]}"])
+    assert "metrics.`test_ndcg_at_10`" in shared["selectedColumns"]
+
+
 @pytest.fixture
 def pyfunc(inside: Registered) -> PyFuncModel:
     """Return the registered model behind MLflow's interface."""

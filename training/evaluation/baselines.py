@@ -178,9 +178,9 @@ def exclude(scores: Floats, histories: Histories) -> Floats:
 
 
 def fit_baselines(
-    config: Config, items: pl.DataFrame, dataset: Dataset, log: EventLog, fit_on: str
+    config: Config, items: pl.DataFrame, dataset: Dataset, log: EventLog, fit_on: str, *, slow: bool
 ) -> tuple[dict[str, Baseline], dict[str, str]]:
-    """Fit every baseline on the events that the model was fitted on; return those left out and why."""
+    """Fit the baselines on the events that the model was fitted on, the `slow` ones too; return those left out and why."""
     fitted = log.in_segments(*PLANS[fit_on].refit)
     weights = np.array([dataset.info.event_weights[name] for name in EVENT_TYPES])
     shape = (len(fitted.user_ids), items.height)
@@ -189,10 +189,11 @@ def fit_baselines(
         baselines: dict[str, Baseline] = {
             "popularity": Popularity(interactions),
             "item-knn": item_knn(interactions),
-            "als": Als(interactions),
             "bm25": bm25(items),
-            "frozen encoder": FrozenEncoder(frozen_vectors(config.encoder, items)),
         }
+        if slow:
+            baselines["als"] = Als(interactions)
+            baselines["frozen encoder"] = FrozenEncoder(frozen_vectors(config.encoder, items))
         skipped: dict[str, str] = {}
         try:
             baselines["ease"] = Ease(interactions)

@@ -23,8 +23,8 @@ from training.evaluation.report import Report
 from training.plan import PLANS
 
 
-def evaluate_model(folder: Path, model: str, split: str, with_baselines: bool) -> Report:
-    """Evaluate a registered model (or bundle folder) on a split of the dataset in `folder`.
+def evaluate_model(folder: Path, model: str, split: str, slow_baselines: bool) -> Report:
+    """Evaluate a registered model (or bundle folder) on a split of the dataset in `folder`, beside the baselines.
 
     On data that the model was not trained on, requests that are no later than what it was fitted on are left out.
 
@@ -47,9 +47,7 @@ def evaluate_model(folder: Path, model: str, split: str, with_baselines: bool) -
     else:
         log, left_out = _after_the_fit(log, split, bundle, folder)
     retriever = recommender.retriever
-    baselines, skipped = (
-        fit_baselines(retriever.config, retriever.items, dataset, log, fit_on) if with_baselines else ({}, {})
-    )
+    baselines, skipped = fit_baselines(retriever.config, retriever.items, dataset, log, fit_on, slow=slow_baselines)
     with stage(f"evaluating on {split}") as update:
         report = evaluate(
             recommender,

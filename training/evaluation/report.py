@@ -76,6 +76,18 @@ class Report:
             "left_out": self.left_out,
         }
 
+    def flat(self) -> dict[str, float]:
+        """Return the figures for MLflow, each under one name: those of the model with their intervals, ndcg@10 of the others."""
+        figures = {}
+        for name, interval in (self.metrics | self.lists).items():
+            figures[f"test_{name}"] = interval.value
+            if interval.low != interval.high:  # nothing was drawn where they are equal
+                figures |= {f"test_{name}_low": interval.low, f"test_{name}_high": interval.high}
+        others = {f"baseline/{name}": row["ndcg@10"] for name, row in self.baselines.items()}
+        others |= {f"above/{name}": difference for name, difference in self.differences.items()}
+        others |= {f"segment/{name}": part["metrics"]["ndcg@10"] for name, part in self.segments.items()}
+        return figures | {f"{name}_ndcg@10": interval.value for name, interval in others.items()}
+
     @property
     def frame(self) -> pl.DataFrame:
         """The model and the baselines as a table: what, metric, value, low, high (of the 95 % interval)."""

@@ -93,11 +93,11 @@ def test_what_is_left_out_takes_its_sum_with_it(tmp_path: Path, monkeypatch: pyt
     dataset = load_dataset(write_dataset(tmp_path))
     log = read_log(dataset, Config())
     monkeypatch.setattr(baselines, "frozen_vectors", lambda config, items: np.eye(items.height, dtype=np.float32))
-    fitted, skipped = fit_baselines(Config(), dataset.items, dataset, log, "train")
+    fitted, skipped = fit_baselines(Config(), dataset.items, dataset, log, "train", slow=True)
     both = fitted["ease + bm25"]
     assert isinstance(both, Sum) and both.parts == (fitted["ease"], fitted["bm25"]) and not skipped
     monkeypatch.setattr(baselines, "EASE_LIMIT", 7)
-    fitted, skipped = fit_baselines(Config(), dataset.items, dataset, log, "train")
+    fitted, skipped = fit_baselines(Config(), dataset.items, dataset, log, "train", slow=True)
     assert "ease + bm25" not in fitted
     assert skipped["ease"] == skipped["ease + bm25"] != ""
 

@@ -28,7 +28,7 @@ def shop(folder: Path, first_day: int, days: int, info: str = '{"name": "other"}
 def test_requests_before_the_end_of_the_fit_are_left_out_and_reported(tiny: Path, tmp_path: Path) -> None:
     """The others are measured; the JSON report has the number of those that are not."""
     folder = shop(tmp_path / "shop", first_day=0, days=30)  # test is the last fifth, of which day 24 was fitted
-    report = evaluate_model(folder, str(tiny), "test", with_baselines=False)
+    report = evaluate_model(folder, str(tiny), "test", slow_baselines=False)
     ((reason, count),) = report.left_out.items()
     assert "may have been fitted" in reason
     assert (report.n, count) == (12 * 5, 12)
@@ -41,11 +41,11 @@ def test_a_dataset_of_fitted_events_alone_is_refused(info: str, tiny: Path, tmp_
     """Another split of the same events does not make them new."""
     folder = shop(tmp_path / "shop", first_day=0, days=20, info=info)
     with pytest.raises(RecsysError, match="requests of test lie before 2023-12"):
-        evaluate_model(folder, str(tiny), "test", with_baselines=False)
+        evaluate_model(folder, str(tiny), "test", slow_baselines=False)
 
 
 def test_later_events_are_all_measured(tiny: Path, tmp_path: Path) -> None:
     """Nothing is left out."""
     folder = shop(tmp_path / "shop", first_day=FITTED_DAYS + 1, days=10)
-    report = evaluate_model(folder, str(tiny), "test", with_baselines=False)
+    report = evaluate_model(folder, str(tiny), "test", slow_baselines=False)
     assert (report.n, report.left_out) == (24, {})
