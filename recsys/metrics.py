@@ -97,6 +97,11 @@ def bootstrap_interval(
     Raises:
         ValueError: there are no values.
     """
+    return _between(float(values.mean()), _drawn_means(values, groups, samples, seed), confidence)
+
+
+def _drawn_means(values: Floats, groups: Ints, samples: int, seed: int) -> NDArray[np.float64]:
+    """Return the means of `values` `[R]` in `samples` draws of whole groups, with replacement."""
     if not len(values):
         raise ValueError("no requests to average over")
     _, owners = np.unique(groups, return_inverse=True)
@@ -106,13 +111,25 @@ def bootstrap_interval(
     for sample in range(samples):
         drawn = np.bincount(rng.integers(len(sums), size=len(sums)), minlength=len(sums))
         means[sample] = (drawn @ sums) / (drawn @ counts)
+    return means
+
+
+def _between(value: float, draws: NDArray[np.float64], confidence: float) -> Interval:
     tail = (1 - confidence) / 2
-    return Interval(float(values.mean()), float(np.quantile(means, tail)), float(np.quantile(means, 1 - tail)))
+    return Interval(value, float(np.quantile(draws, tail)), float(np.quantile(draws, 1 - tail)))
 
 
 def paired_difference(ours: Floats, theirs: Floats, groups: Ints) -> Interval:
     """Return the mean of `ours - theirs` `[R]` on the same requests, with its interval over users."""
     return bootstrap_interval(ours - theirs, groups)
+
+
+def unpaired_difference(
+    ours: Floats, our_groups: Ints, theirs: Floats, their_groups: Ints, samples: int, confidence: float
+) -> Interval:
+    """Return the mean of `ours` `[R]` above that of `theirs` `[S]`, on other requests, with its interval over both groups of users."""
+    mine, other = _drawn_means(ours, our_groups, samples, 0), _drawn_means(theirs, their_groups, samples, 1)
+    return _between(float(ours.mean() - theirs.mean()), mine - other, confidence)
 
 
 def auc(scores: NDArray[np.floating], labels: NDArray[np.floating]) -> float:

@@ -94,33 +94,36 @@ def show(run: str, as_json: bool) -> None:
 
 @runs.command()
 @click.argument("run", nargs=-1, required=True)
+@click.option("--force", is_flag=True, help="Compare runs on other data or requests, too, unpaired.")
 @AS_JSON
 @mlflow_names
-def compare(run: tuple[str, ...], as_json: bool) -> None:
+def compare(run: tuple[str, ...], as_json: bool, force: bool) -> None:
     """Say of each further RUN whether it is better than the first.
 
     Differences are paired over the same requests of the same data, with intervals that allow for the number of differences looked
-    at. A difference is real where its interval leaves out 0.
+    at. A difference is real where its interval leaves out 0. Runs that differ in their seed alone are taken together: named beside
+    those of another configuration, they count as one by their mean.
 
     \b
     Examples:
       recsys runs compare champion 4
+      recsys runs compare 1 2 3 4 5 6
       recsys runs compare 2 3 4 --json
     """
     from recsys.errors import UsageError
-    from training.evaluation.compare import Evaluated
+    from training.evaluation.compare import Evaluated, pool_seeds
     from training.evaluation.compare import compare as compare_runs
     from training.tracking import find, read_requests
 
     if len(run) < 2:
         raise UsageError(f"runs compare {run[0]}: name at least two runs; `recsys runs list` shows them")
-    first, *others = (Evaluated(found, read_requests(found)) for found in map(find, run))
-    comparisons = compare_runs(first, others)
+    first, *others = pool_seeds([Evaluated(found, read_requests(found)) for found in map(find, run)])
+    comparisons = compare_runs(first, others, force=force)
     if as_json:
         click.echo(json.dumps([_plain_comparison(one) for one in comparisons], indent=1))
         return
     for one in comparisons:
-        print_comparison(first.run, one)
+        print_comparison(first.label, one)
 
 
 @runs.command()
@@ -150,17 +153,19 @@ def ui(port: int) -> None:
     sys.exit(subprocess.run(server, check=False).returncode)
 
 
-def print_comparison(first: "RunInfo", one: "Comparison") -> None:
+def print_comparison(first: str, one: "Comparison") -> None:
     """Print how much a run is above the first."""
     from rich import box
     from rich.table import Table
 
-    table = Table(title=f"{one.run.label} against {first.label}", box=box.SIMPLE_HEAD, title_justify="left", padding=0)
+    table = Table(title=f"{one.label} against {first}", box=box.SIMPLE_HEAD, title_justify="left", padding=0)
     for name in ("", "requests", "difference", ""):
         table.add_column(name, justify="right" if name else "left", no_wrap=True)
     for name, difference in (one.metrics | {f"ndcg@10, {part}": value for part, value in one.segments.items()}).items():
         table.add_row(name, f"{difference.requests:,}", _interval(difference), _verdict(difference))
     console().print(table)
+    if not one.paired:
+        console().print("not the same requests: the differences are not paired, and those between the data are in them")
     if not any(difference.real for difference in (*one.metrics.values(), *one.segments.values())):
         console().print("no difference is real: choose by something else, or measure on more requests")
     for name, (before, after) in one.parameters.items():
@@ -200,7 +205,8 @@ def _plain_comparison(one: "Comparison") -> dict[str, object]:
 
     return {
         "run": one.run.id,
-        "label": one.run.label,
+        "label": one.label,
+        "paired": one.paired,
         "metrics": plain(one.metrics),
         "segments": plain(one.segments),
         "parameters": {name: {"first": pair[0], "this": pair[1]} for name, pair in one.parameters.items()},

@@ -62,7 +62,7 @@ def promote(version: str, alias: str, force: str | None) -> None:
         return
     gate = check(run, alias)
     if gate.before and gate.comparison:
-        print_comparison(gate.before, gate.comparison)
+        print_comparison(gate.before.label, gate.comparison)
     for name, figure in gate.figures.items():
         click.echo(f"  {name}: {figure:.4g}")
     if gate.problems and not force:

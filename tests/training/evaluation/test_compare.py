@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from recsys.errors import RecsysError
-from training.evaluation.compare import MAIN, METRICS, Evaluated, compare
+from training.evaluation.compare import MAIN, METRICS, Evaluated, compare, pool_seeds
 from training.tracking import RunInfo
 
 RUN = RunInfo(
@@ -90,3 +90,40 @@ def test_runs_on_other_data_or_requests_are_refused() -> None:
         compare(first, [Evaluated(replace(RUN, fingerprint="0" * 16), requests(0.2, 1))])
     with pytest.raises(RecsysError, match="not measured on the same requests"):
         compare(first, [Evaluated(RUN, requests(0.2, 1).head(100))])
+
+
+def of_seeds(quality: float, parameters: dict[str, str], first: int) -> list[Evaluated]:
+    """Return three seeds of one configuration."""
+    return [
+        Evaluated(
+            replace(RUN, parameters=parameters | {"seed": str(seed)}, versions=(str(first + seed),), aliases=()),
+            requests(quality, 100 * first + seed),
+        )
+        for seed in range(3)
+    ]
+
+
+def test_seeds_of_a_configuration_count_as_one_by_their_mean() -> None:
+    """Their mean differs less by chance than one of them; seeds of a single configuration stay apart."""
+    before, after = of_seeds(0.2, {"ranker.trees": "100"}, 1), of_seeds(0.2, {"ranker.trees": "200"}, 4)
+    first, second = pool_seeds([before[0], after[0], *before[1:], *after[1:]])
+    assert (first.label, second.label) == ("mean of 3 seeds (1, 2, 3)", "mean of 3 seeds (4, 5, 6)")
+    np.testing.assert_allclose(first.requests[MAIN], np.mean([one.requests[MAIN] for one in before], axis=0))
+    [pooled], [single] = compare(first, [second]), compare(before[0], [after[0]])
+    assert pooled.parameters == {"ranker.trees": ("100", "200")} and pooled.paired
+    width = [one.metrics[MAIN].interval.high - one.metrics[MAIN].interval.low for one in (pooled, single)]
+    assert width[0] < 0.8 * width[1]
+    assert pool_seeds(before) == before
+
+
+def test_other_requests_are_compared_by_force_and_unpaired() -> None:
+    """Equal models are called different once in 6 repeats at most; a third less quality is called worse."""
+    called = 0
+    for seed in range(6):
+        first = Evaluated(RUN, requests(0.2, 300 + seed, count=900))
+        [one] = compare(first, [Evaluated(replace(RUN, fingerprint="0" * 16), requests(0.2, 400 + seed))], force=True)
+        assert not one.paired
+        called += any(difference.real for difference in (*one.metrics.values(), *one.segments.values()))
+    assert called <= 1
+    [lost] = compare(Evaluated(RUN, requests(0.3, 1, 900)), [Evaluated(RUN, requests(0.2, 2, 3000))], force=True)
+    assert lost.metrics[MAIN].worse
