@@ -19,9 +19,11 @@ from serving.loading import load_bundle
 from serving.lookup import Lookup
 from serving.recommender import RecommendOptions
 from training.evaluation.compare import MAIN, Comparison, Evaluated, compare
-from training.tracking import RunInfo, aliases_of, author, find, read_requests
+from training.tracking import RunInfo, aliases_of, author, find, read_requests, version_of
 
 LISTS_TIMED = 50
+MIB, MS = "MiB", "ms a list"
+"""Figures of a version that can have a budget: the size of its bundle, and the median time of a list of 20, alone, on this machine."""
 CHANGE = "change."
 
 
@@ -53,20 +55,23 @@ class Gate:
     problems: list[str]
 
 
-def check(run: RunInfo, alias: str) -> Gate:
+def check(run: RunInfo, alias: str, budgets: dict[str, float] | None = None) -> Gate:
     """Return whether the version of `run` may take the place of the one that `alias` names.
 
     The bundle is verified, loaded, and makes lists; on the same requests it must not be worse than the present version, overall or
-    in a segment, beyond the interval of the difference.
+    in a segment, beyond the interval of the difference. `budgets` are the most that a figure, such as `MS`, may be.
 
     Raises:
         RecsysError: the run has no version.
     """
-    if not run.versions:
-        raise RecsysError(f"{run.label} has no registered version; `recsys runs list` shows which have")
-    problems, figures = [], {}
+    model, problems, figures = version_of(run), [], {}
     try:
-        figures = _try_out(run.versions[-1])
+        figures = _try_out(model)
+        problems = [
+            f"{name} is {figures[name]:.4g}, more than the {most:g} allowed"
+            for name, most in (budgets or {}).items()
+            if figures[name] > most
+        ]
     except Exception as error:  # whatever is wrong with the bundle, it must not serve
         problems.append(f"it does not work: {first_line(error)}")
     with mlflow_client() as client:
@@ -126,14 +131,13 @@ def _move(alias: str, version: str, why: str, figures: dict[str, float]) -> Chan
     return change
 
 
-def _try_out(version: str) -> dict[str, float]:
-    """Return the size of a version's bundle and how long its lists take.
+def _try_out(name: str) -> dict[str, float]:
+    """Return the size of the bundle of the version `name` and how long its lists take.
 
     Raises:
         RecsysError: it is damaged, or cannot rank.
     """
-    name = names.version_name(version)
-    with stage(f"trying out version {version}"):
+    with stage(f"trying out {name}"):
         folder = bundle_folder(name)
         lookup = Lookup(load_bundle(folder))  # which verifies it
         require_first_list(name, lookup)
@@ -143,4 +147,4 @@ def _try_out(version: str) -> dict[str, float]:
             lookup.recommender.recommend(lookup.histories([(user, None)]), RecommendOptions(20))
             taken.append(1000 * (time.perf_counter() - start))
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    return {"MiB": size / 2**20, "ms a list": float(np.median(taken)) if taken else 0.0}
+    return {MIB: size / 2**20, MS: float(np.median(taken)) if taken else 0.0}

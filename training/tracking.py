@@ -303,6 +303,17 @@ def find(name: str) -> RunInfo:
     return named[0]
 
 
+def version_of(run: RunInfo) -> str:
+    """Return how commands name the newest version of a run.
+
+    Raises:
+        RecsysError: it has none.
+    """
+    if not run.versions:
+        raise RecsysError(f"{run.label} has no registered version; `recsys runs list` shows which have")
+    return names.version_name(run.versions[-1])
+
+
 def log_dataset(run_id: str, name: str, fingerprint: str, folder: Path, counts: dict[str, int | str]) -> None:
     """Name the dataset of a run, with its `counts`, as MLflow shows it in its list of runs."""
     source = json.dumps({"uri": folder.resolve().as_uri()})

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from training.tracking import RunInfo
 
 SHOWN = ("ndcg@10", "hr@10", "recall@50")
+SHOWN_TITLES = 5
 WIDE = 200
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 
@@ -94,10 +95,11 @@ def show(run: str, as_json: bool) -> None:
 
 @runs.command()
 @click.argument("run", nargs=-1, required=True)
+@click.option("--examples", default=0, type=click.IntRange(0), help="Also show so many users whose lists changed most.")
 @click.option("--force", is_flag=True, help="Compare runs on other data or requests, too, unpaired.")
 @AS_JSON
 @mlflow_names
-def compare(run: tuple[str, ...], as_json: bool, force: bool) -> None:
+def compare(run: tuple[str, ...], as_json: bool, force: bool, examples: int) -> None:
     """Say of each further RUN whether it is better than the first.
 
     Differences are paired over the same requests of the same data, with intervals that allow for the number of differences looked
@@ -106,7 +108,7 @@ def compare(run: tuple[str, ...], as_json: bool, force: bool) -> None:
 
     \b
     Examples:
-      recsys runs compare champion 4
+      recsys runs compare champion 4 --examples 3
       recsys runs compare 1 2 3 4 5 6
       recsys runs compare 2 3 4 --json
     """
@@ -124,6 +126,8 @@ def compare(run: tuple[str, ...], as_json: bool, force: bool) -> None:
         return
     for one in comparisons:
         print_comparison(first.label, one)
+        if examples:
+            _print_examples(first.run, one.run, examples)
 
 
 @runs.command()
@@ -170,6 +174,27 @@ def print_comparison(first: str, one: "Comparison") -> None:
         console().print("no difference is real: choose by something else, or measure on more requests")
     for name, (before, after) in one.parameters.items():
         console().print(f"  {name}: {before or 'not set'} → {after or 'not set'}", highlight=False)
+
+
+def _print_examples(first: "RunInfo", other: "RunInfo", count: int) -> None:
+    """Print users whose lists changed most; what is new in a list has a plus."""
+    from rich import box
+    from rich.table import Table
+
+    from serving.model import Model
+    from training.evaluation.examples import most_changed
+    from training.tracking import version_of
+
+    changed = most_changed(Model(version_of(first)), Model(version_of(other)), count)
+    table = Table(title="users whose lists changed most", box=box.SIMPLE_HEAD, title_justify="left", show_lines=True)
+    for name in ("user", "did last", first.label, other.label):
+        table.add_column(name)
+    for one in changed:
+        after = [f"{' ' if item in one.before else '+'} {title}" for item, title in one.after.items()]
+        columns = (one.history, list(one.before.values()), after)
+        cells = ("\n".join(titles[:SHOWN_TITLES]) for titles in columns)
+        table.add_row(f"{one.user_id}\n{one.shared} of {len(one.after)} stay", *cells)
+    console().print(table, markup=False)
 
 
 def _interval(difference: "Difference") -> str:

@@ -36,9 +36,13 @@ def list_models() -> None:
 @ALIAS
 @mlflow_names
 @click.option(
+    "--max-ms", type=click.FloatRange(0), metavar="MS", help="Refuse it where a list takes longer here, alone."
+)
+@click.option("--max-mib", type=click.FloatRange(0), metavar="MIB", help="Refuse it where its bundle is larger.")
+@click.option(
     "--force", metavar="REASON", help="Promote it whatever the checks say; the reason is kept with the change."
 )
-def promote(version: str, alias: str, force: str | None) -> None:
+def promote(version: str, alias: str, max_ms: float | None, max_mib: float | None, force: str | None) -> None:
     """Let the alias name VERSION, if it is not worse than the present one.
 
     Its bundle is verified, loaded and makes lists. On the same requests it must not be worse than the present version beyond the
@@ -48,11 +52,12 @@ def promote(version: str, alias: str, force: str | None) -> None:
     Examples:
       recsys models promote 3
       recsys models promote 3 --alias challenger
+      recsys models promote 3 --max-ms 20 --max-mib 500
       recsys models promote 3 --force "the data changed, see ticket 812"
     """
     from recsys.cli.runs import print_comparison
     from recsys.errors import RecsysError
-    from training.promotion import check
+    from training.promotion import MIB, MS, check
     from training.promotion import promote as move
     from training.tracking import find
 
@@ -60,7 +65,8 @@ def promote(version: str, alias: str, force: str | None) -> None:
     if alias in run.aliases:
         click.echo(f"{alias} is {version} already")
         return
-    gate = check(run, alias)
+    budgets = {name: most for name, most in ((MS, max_ms), (MIB, max_mib)) if most is not None}
+    gate = check(run, alias, budgets)
     if gate.before and gate.comparison:
         print_comparison(gate.before.label, gate.comparison)
     for name, figure in gate.figures.items():

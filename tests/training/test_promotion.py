@@ -58,6 +58,8 @@ def test_versions_are_promoted_refused_and_brought_back(
     assert "a try of one day" in printed and "back from version 3" in printed
     assert run(capsys, "models", "promote", "3", "--alias", "challenger")[0] == 0
     assert "nothing has that name" in run(capsys, "models", "promote", "9")[2]
+    code, _, error = run(capsys, "models", "promote", "1", "--max-mib", "0.01", "--max-ms", "1e6")
+    assert code == 1 and "MiB is " in error and "more than the 0.01 allowed" in error and "ms a list" not in error
 
 
 def test_runs_are_listed_shown_and_compared(versions: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -74,6 +76,10 @@ def test_runs_are_listed_shown_and_compared(versions: list[str], capsys: pytest.
     assert one["metrics"][MAIN]["real"] and one["metrics"][MAIN]["high"] < 0
     assert "name at least two" in run(capsys, "runs", "compare", "1")[2]
     assert "different data" in run(capsys, "runs", "compare", "1", "5")[2]
+    _, printed, _ = run(capsys, "runs", "compare", "1", "5", "--force")
+    assert "not paired" in printed
+    _, printed, _ = run(capsys, "runs", "compare", "1", "2", "--examples", "2")
+    assert "users whose lists changed most" in printed and printed.count("10 of 10 stay") == 2
     assert "version" in run(capsys, "models", "list")[1]
 
 
