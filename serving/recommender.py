@@ -13,6 +13,7 @@ import numpy as np
 
 from features.histories import Histories
 from recsys.arrays import Bools, Floats, Ints
+from recsys.config import ValueConfig
 from recsys.models.rankers import Ranker, value
 from serving.rerank import Reranker, by_value
 from serving.retrieval.retriever import BLOCK, OpenBatch, Retriever
@@ -41,6 +42,8 @@ class RecommendOptions:
     """Whether items of the history are left out; the model's own rule by default."""
     diversity: float | None = None
     """Weight of dissimilarity to the positions above; the model's own by default."""
+    value: ValueConfig | None = None
+    """What clicks and purchases are worth; the model's own by default."""
     explain: bool = False
     """Whether to compute what each feature contributed."""
 
@@ -126,7 +129,7 @@ class Recommender:
         candidates = self.retriever.candidates(
             batch, proposals, k=options.k, exclude_seen=options.exclude_seen, allowed=allowed
         )
-        valued = self._value(batch, candidates)
+        valued = self._value(batch, candidates, options.value)
         order = self.reranker.order(
             valued.score,
             candidates,
@@ -137,12 +140,12 @@ class Recommender:
         )
         return replace(valued.in_order(order, self.ranker if options.explain else None), proposals=proposals)
 
-    def _value(self, batch: OpenBatch, items: Ints) -> "_Valued":
+    def _value(self, batch: OpenBatch, items: Ints, worth: ValueConfig | None = None) -> "_Valued":
         """Return the candidates `items` `[R, C]` with their probabilities and values."""
         candidates = batch.requests.candidates(items)
         dense, categorical = self.retriever.describe(batch, candidates)
         probabilities = self.ranker.probabilities(dense, categorical)
-        values = value(probabilities, self.retriever.price[items], self.retriever.config.value)
+        values = value(probabilities, self.retriever.price[items], worth or self.retriever.config.value)
         return _Valued(
             items=items,
             score=np.where(items >= 0, values, -np.inf).astype(np.float32),

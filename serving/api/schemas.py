@@ -17,6 +17,7 @@ MAX_HISTORY = 1000
 MAX_K = 200
 MAX_EVENTS = 1000
 MAX_ITEMS = 256
+MAX_WORTH = 1e6
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MAX_TIME = 1 << 60
 """Microseconds; differences of two times stay within 64 bits."""
@@ -117,6 +118,19 @@ class Filters(Body):
         }
 
 
+class Worth(Body):
+    """What a click and a purchase are worth in this list, in place of the model's `value.click` and `value.purchase`."""
+
+    click: Annotated[Number, Field(ge=0, le=MAX_WORTH)]
+    purchase: Annotated[Number, Field(ge=0, le=MAX_WORTH)]
+
+    @model_validator(mode="after")
+    def _not_nothing(self) -> "Worth":
+        if not self.click + self.purchase:
+            raise ValueError("click and purchase are both 0, which leaves nothing to sort by")
+        return self
+
+
 class RecommendRequest(ListRequest):
     """A request for a list."""
 
@@ -128,6 +142,8 @@ class RecommendRequest(ListRequest):
     """Whether items of the history are left out; by default the model decides."""
     diversity: float | None = Field(None, ge=0, le=1)
     """Weight of dissimilarity to the items above; by default the model's own."""
+    value: Worth | None = None
+    """What the list is sorted by; by default the model's own."""
     explain: bool = False
     model_config = examples(
         {"user_id": "u000001", "k": 5},

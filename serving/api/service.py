@@ -193,6 +193,7 @@ class Service:
             explain=request.explain,
         )
         return Pending(
+            value=lookup.retriever.config.value.model_copy(update=dict(request.value)) if request.value else None,
             snapshot=snapshot,
             user_id=request.user_id,
             now=now,

@@ -378,6 +378,22 @@ def test_diversity_lowers_the_mean_similarity_within_a_list(client: TestClient, 
     assert diverse < plain - 1e-4
 
 
+def test_a_request_may_say_what_clicks_and_purchases_are_worth(client: TestClient) -> None:
+    """The list is sorted by it; at the model's own worth it is the same, and worth nothing at all is refused."""
+
+    def items(**worth: float) -> list[dict[str, Any]]:
+        body = {"user_id": "u3", "k": 40} | ({"value": worth} if worth else {})
+        listed: list[dict[str, Any]] = client.post("/v1/recommend", json=body).json()["items"]
+        return listed
+
+    for worth, column in (({"click": 3, "purchase": 0}, "p_click"), ({"click": 0, "purchase": 3}, "p_purchase")):
+        probabilities = [item[column] for item in items(**worth)]
+        assert probabilities == sorted(probabilities, reverse=True)
+    assert items(click=1, purchase=2) == items()
+    for wrong in ({"click": 0, "purchase": 0}, {"click": -1, "purchase": 2}, {"click": 1}):
+        assert client.post("/v1/recommend", json={"value": wrong}).status_code == 422
+
+
 def test_every_list_is_logged_with_its_request_id(tiny: Path, client: TestClient, store: Store) -> None:
     """With its items and scores, in their order."""
     answer = client.post("/v1/recommend", json={"user_id": "u1", "k": 4}).json()

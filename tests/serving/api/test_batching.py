@@ -35,6 +35,8 @@ LISTS: list[dict[str, Any]] = [
     {"user_id": "u7", "k": 7, "exclude_seen": True},
     {"user_id": "u6", "k": 7, "diversity": 0.5},
     {"user_id": "u7", "k": 7, "diversity": 0.5},
+    {"user_id": "u6", "k": 7, "value": {"click": 1, "purchase": 0}},
+    {"user_id": "u7", "k": 7, "value": {"click": 0, "purchase": 1}},
     {"user_id": "u6", "k": 7, "explain": True},
     {"user_id": "u1", "k": 7, "explain": True},
     {"user_id": "u6", "k": 7, "filters": {"brand": "brand 1"}},
