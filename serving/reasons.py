@@ -9,6 +9,7 @@ import numpy as np
 
 from recsys.arrays import Floats, Ints
 from serving.retrieval.retriever import Retriever
+from serving.retrieval.sources.graphs import CovisitationSource
 
 NEAREST = 3
 """Items of the history that are given as reasons for an item."""
@@ -23,6 +24,17 @@ def nearest_items(retriever: Retriever, past: Ints, item: int) -> list[tuple[int
     similarities = retriever.vectors[known] @ retriever.vectors[item]
     order = np.argsort(-similarities, kind="stable")[:NEAREST]
     return list(zip(known[order].tolist(), similarities[order].tolist(), strict=True))
+
+
+def companion_item(retriever: Retriever, past: Ints, item: int) -> int | None:
+    """Return the item of the history `past` `[L]` (-1 padded) that others most often met together with `item`, None where none did."""
+    source = retriever.sources.get(CovisitationSource.name)
+    if not isinstance(source, CovisitationSource):
+        return None
+    known = np.unique(past)
+    known = known[(known >= 0) & (known < len(retriever.vectors)) & (known != item)]
+    links = source.graph[known, item].toarray().ravel() if len(known) else np.empty(0)
+    return int(known[links.argmax()]) if links.any() else None
 
 
 def strongest_features(names: Sequence[str], contributions: Floats) -> list[tuple[str, float]]:

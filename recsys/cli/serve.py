@@ -41,6 +41,11 @@ def _origins(ctx: click.Context, option: click.Parameter, origins: tuple[str, ..
     type=click.IntRange(1),
     help="Delete older events and lists, and older item changes that the model knows, every hour.  [default: keep all]",
 )
+@click.option(
+    "--compare",
+    metavar="MODEL",
+    help="A second model, whose lists the page at / shows beside those of the first; takes as much memory again.",
+)
 @click.option("--ray", is_flag=True, help="Serve from several processes or machines; needs PostgreSQL as the store.")
 @click.option(
     "--replicas", type=click.IntRange(1), help="Processes under --ray, each with its own model.  [default: 2]"
@@ -54,10 +59,13 @@ def serve(
     rate: int,
     origins: tuple[str, ...],
     keep_days: int | None,
+    compare: str | None,
     ray: bool,
     replicas: int | None,
 ) -> None:
-    """Serve recommendations, search, events and items over HTTP; GET /docs documents the API.
+    """Serve recommendations, search, events and items over HTTP.
+
+    The page at / shows lists with their reasons; GET /docs documents the API.
 
     Without keys, only this machine can be served. When the alias of the model moves, the new version
     is loaded while the old one goes on serving.
@@ -67,20 +75,30 @@ def serve(
       recsys serve --port 8000
       recsys keys add shop --scope read --scope write
       recsys serve --host 0.0.0.0 --store postgresql://recsys@db/recsys --keep-days 365
+      recsys serve --compare models:/recsys/1
       recsys serve --allow-origin https://shop.example
       recsys serve --ray --replicas 4 --store postgresql://recsys@db/recsys
     """
     allowed: dict[str, Any] = {"per_second": rate, "origins": origins}
+    if ray and compare:
+        raise UsageError("--compare: one process compares models; leave --ray out")
     if ray:
         _serve_replicas(model, store, allowed, host=host, port=port, keep_days=keep_days, replicas=replicas or 2)
     elif replicas:
         raise UsageError(f"--replicas {replicas}: several processes need --ray")
     else:
-        _serve_alone(model, store, allowed, host=host, port=port, keep_days=keep_days)
+        _serve_alone(model, store, allowed, host=host, port=port, keep_days=keep_days, compare=compare)
 
 
 def _serve_alone(
-    model: str, store: str, allowed: dict[str, Any], *, host: str, port: int, keep_days: int | None
+    model: str,
+    store: str,
+    allowed: dict[str, Any],
+    *,
+    host: str,
+    port: int,
+    keep_days: int | None,
+    compare: str | None,
 ) -> None:
     # Requests run in parallel; threads within each would only wait for one another.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -92,10 +110,12 @@ def _serve_alone(
     from serving.store.store import Store
 
     with stage(f"loading {model}"):
-        bundle_folder(resolve(model))  # a wrong name is refused before a store is made
+        for name in filter(None, (model, compare)):
+            bundle_folder(resolve(name))  # a wrong name is refused before a store is made
         opened = Store(store)
         holder = open_model(model, opened, keep_days)
-    run(holder, opened, bound, host=host, limits=Limits(**allowed))
+        compared = open_model(compare, opened) if compare else None
+    run(holder, opened, bound, host=host, limits=Limits(**allowed), compared=compared)
 
 
 def _bind(host: str, port: int) -> socket.socket:

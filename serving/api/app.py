@@ -29,7 +29,7 @@ from serving.api.live import ModelHolder
 from serving.api.metrics import Metrics
 from serving.api.observe import ObserveRequests
 from serving.api.routes import ROUTERS
-from serving.api.service import Service, wall_clock
+from serving.api.service import Service, preview, wall_clock
 from serving.api.workers import BATCH, Workers
 from serving.store.impressions import ImpressionLog
 from serving.store.store import Store
@@ -48,6 +48,7 @@ def create_app(
     holder: ModelHolder,
     store: Store,
     *,
+    compared: ModelHolder | None = None,
     clock: Callable[[], int] = wall_clock,
     limits: Limits = Limits(),  # noqa: B008  frozen
     local: bool = True,
@@ -56,9 +57,10 @@ def create_app(
 ) -> FastAPI:
     """Return the application that serves the model of `holder` and the events and items of `store`.
 
-    `clock` returns the time of a request, for datasets that have a clock. `local` says that only this
-    machine can reach the server, which then needs no key while none was created. `seed` makes
-    exploration repeatable. Up to `batch` lists are made in one call of the model.
+    The page at `/` shows the lists of `compared` beside them. `clock` returns the time of a request, for
+    datasets that have a clock. `local` says that only this machine can reach the server, which then needs
+    no key while none was created. `seed` makes exploration repeatable. Up to `batch` lists are made in one
+    call of the model.
     """
     metrics = Metrics(lambda: holder.snapshot.name, lambda: holder.failed)
     service = Service(holder, store, metrics, ImpressionLog(store, metrics.dropped.inc), clock, seed)
@@ -81,6 +83,7 @@ def create_app(
     if TRACED & os.environ.keys():
         _trace(app, store)
     app.state.workers = Workers(service, batch)
+    app.state.previews = [preview(each, store, clock) for each in (holder, compared) if each]
     app.router.route_class = ReadRoute
     protect_documentation(app)
     for router in ROUTERS:
@@ -101,12 +104,16 @@ def _trace(app: FastAPI, store: Store) -> None:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     workers: Workers = app.state.workers
-    workers.service.holder.watch()
+    holders = [service.holder for service in app.state.previews]
+    for holder in holders:
+        holder.watch()
     yield
-    await asyncio.to_thread(_close, workers)
+    await asyncio.to_thread(_close, workers, holders)
 
 
-def _close(workers: Workers) -> None:
-    workers.service.holder.stop()
+def _close(workers: Workers, holders: list[ModelHolder]) -> None:
+    for holder in holders:
+        holder.stop()
     workers.close()
-    workers.service.impressions.close()
+    if workers.service.impressions:
+        workers.service.impressions.close()

@@ -69,6 +69,8 @@ class Snapshot:
     """Number of the last item change of the store that is applied."""
     cache: LRUCache[tuple[str, str], Any] = field(default_factory=lambda: LRUCache(CACHED))
     """Values computed from this catalogue, which are dropped together with it."""
+    caching: threading.Lock = field(default_factory=threading.Lock)
+    """Is held by who reads or writes `cache`."""
 
     @property
     def bundle(self) -> Bundle:

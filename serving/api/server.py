@@ -29,15 +29,23 @@ def open_model(model: str, store: Store, keep_days: int | None = None) -> ModelH
     return holder
 
 
-def run(holder: ModelHolder, store: Store, bound: socket.socket, *, host: str, limits: Limits) -> None:
-    """Serve on the socket `bound` to `host` until the process is stopped.
+def run(
+    holder: ModelHolder,
+    store: Store,
+    bound: socket.socket,
+    *,
+    host: str,
+    limits: Limits,
+    compared: ModelHolder | None = None,
+) -> None:
+    """Serve on the socket `bound` to `host` until the process is stopped; the page shows the lists of `compared`, too.
 
     Raises:
         RecsysError: other machines could reach the server, and there is no key.
     """
     local = is_local(host, store)
     log_to_stderr()
-    app = create_app(holder, store, limits=limits, local=local)
+    app = create_app(holder, store, compared=compared, limits=limits, local=local)
     server = Server(
         uvicorn.Config(app, http=HeaderLimits, log_level="warning", access_log=False, timeout_keep_alive=30),
         notice(host, bound.getsockname()[1], store),
@@ -73,7 +81,7 @@ def log_to_stderr() -> None:
 def notice(host: str, port: int, store: Store) -> str:
     """Return the line that is printed once the port answers."""
     keys = "a key is needed" if store.every_key() else "no key is needed on this machine"
-    return f"listening on http://{host}:{port}, documentation at /docs; {keys}"
+    return f"listening on http://{host}:{port}, a page to look at lists at /, documentation at /docs; {keys}"
 
 
 class Server(uvicorn.Server):

@@ -56,13 +56,16 @@ class Service:
         holder: ModelHolder,
         store: Store,
         metrics: Metrics,
-        impressions: ImpressionLog,
+        impressions: ImpressionLog | None,
         clock: Callable[[], int] = wall_clock,
         seed: int | None = None,
     ) -> None:
-        """`clock` gives the time of each request in microseconds; `seed` makes exploration repeatable."""
+        """`clock` gives the time of each request in microseconds; `seed` makes exploration repeatable.
+
+        Without `impressions` no list is kept, and nothing is explored, since nobody would learn from it.
+        """
         self.holder, self.store, self.metrics, self.impressions, self.clock = holder, store, metrics, impressions, clock
-        self._rng, self._drawing, self._remembering = np.random.default_rng(seed), threading.Lock(), threading.Lock()
+        self._rng, self._drawing = np.random.default_rng(seed), threading.Lock()
 
     def recommend(self, request: schemas.RecommendRequest) -> schemas.RecommendResponse:
         """Return the best items for a user, a history, a sentence, or (with none) anyone."""
@@ -190,10 +193,10 @@ class Service:
             filter=self._filter(snapshot, request.filters) if request.filters else None,
             exclude_seen=request.exclude_seen,
             diversity=request.diversity,
+            value=lookup.retriever.config.value.model_copy(update=dict(request.value)) if request.value else None,
             explain=request.explain,
         )
         return Pending(
-            value=lookup.retriever.config.value.model_copy(update=dict(request.value)) if request.value else None,
             snapshot=snapshot,
             user_id=request.user_id,
             now=now,
@@ -208,15 +211,18 @@ class Service:
 
     def _ranked_further(self, snapshot: Snapshot) -> int:
         """Return how many items to rank so that explored items, which are ranked lower, are scored too."""
-        config = snapshot.lookup.retriever.config
-        return sum(config.sources.model_dump().values()) if config.lists.explore else 0
+        sources = snapshot.lookup.retriever.config.sources
+        return sum(sources.model_dump().values()) if self._explored_share(snapshot) else 0
+
+    def _explored_share(self, snapshot: Snapshot) -> float:
+        return snapshot.lookup.retriever.config.lists.explore if self.impressions else 0.0
 
     def _recommend_group(self, group: Sequence[Pending[RecommendOptions]]) -> list[schemas.RecommendResponse]:
         lookup = group[0].snapshot.lookup
         ranking = lookup.recommender.recommend(join_histories(group), group[0].batch_key, join_sentences(group))
         for name, items in ranking.proposals.items():
             self.metrics.candidates.labels(name).inc(int((items >= 0).sum()))
-        share = lookup.retriever.config.lists.explore
+        share = self._explored_share(group[0].snapshot)
         responses = []
         for row, request in enumerate(group):
             listed, propensities = ranking.rows(slice(row, row + 1)), None
@@ -267,8 +273,10 @@ class Service:
             if snapshot.lookup.retriever.has_clock:
                 refuse_other_units([event.timestamp for event in history if not isinstance(event, str)])
             return [PastEvent(event) if isinstance(event, str) else event.past() for event in history]
-        if user_id is None:
-            return []
+        return [] if user_id is None else self.events_of(snapshot, user_id)
+
+    def events_of(self, snapshot: Snapshot, user_id: str) -> list[PastEvent]:
+        """Return what the user did, oldest first, as of the bundle and the store; nothing from before the user was forgotten."""
         fitted = snapshot.lookup.past(user_id)
         forgotten = self.store.forgotten_at(user_id) if fitted else None
         if forgotten is not None:
@@ -294,12 +302,12 @@ class Service:
 
     def _remembered(self, snapshot: Snapshot, kind: str, key: str, make: Callable[[], T]) -> T:
         """Return the value cached for `key` and this snapshot, computing it on a miss."""
-        with self._remembering:
+        with snapshot.caching:
             known: T | None = snapshot.cache.get((kind, key))
         self.metrics.cache.labels(kind, "miss" if known is None else "hit").inc()
         if known is None:
             known = make()
-            with self._remembering:
+            with snapshot.caching:
                 snapshot.cache[kind, key] = known
         return known
 
@@ -323,17 +331,18 @@ class Service:
         ranking: Ranking | None,
         propensities: list[float | None] | None = None,
     ) -> schemas.RecommendResponse:
-        """Return the response, and log its list as impressions."""
+        """Return the response, and log its list as impressions where they are kept."""
         snapshot, request_id = request.snapshot, uuid.uuid4().hex
         filters = request.batch_key.filter if isinstance(request.batch_key, RecommendOptions) else None
         items = [] if ranking is None else listed_items(snapshot.lookup, request.histories, ranking)
         propensities = propensities or [None] * len(items)
         for item, propensity in zip(items, propensities, strict=True):
             item.explored = propensity is not None
-        ids, scores = [item.item_id for item in items], [item.score for item in items]
-        self.impressions.add(
-            ImpressionList(request_id, request.user_id, request.now, snapshot.name, ids, scores, propensities)
-        )
+        if self.impressions:
+            ids, scores = [item.item_id for item in items], [item.score for item in items]
+            self.impressions.add(
+                ImpressionList(request_id, request.user_id, request.now, snapshot.name, ids, scores, propensities)
+            )
         return schemas.RecommendResponse(
             request_id=request_id,
             user_id=request.user_id,
@@ -342,6 +351,11 @@ class Service:
             unknown_items=request.unknown,
             notes=list(filters.notes) if filters else [],
         )
+
+
+def preview(holder: ModelHolder, store: Store, clock: Callable[[], int] = wall_clock) -> Service:
+    """Return a service for people who look at lists: it keeps none of them, explores nothing, and counts in no metric."""
+    return Service(holder, store, Metrics(lambda: holder.snapshot.name), None, clock)
 
 
 def refuse_other_units(moments: Sequence[datetime | int | None]) -> None:

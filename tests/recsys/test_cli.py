@@ -76,6 +76,7 @@ def test_every_command_has_help(command: list[str], capsys: pytest.CaptureFixtur
         ["evaluate", "x", "--json", "no/folder/report.json"],
         ["recommend", "x", "--out", "y", "--k", "0"],
         ["serve", "--port", "99999"],
+        ["serve", "--ray", "--compare", "x"],
         ["keys", "add", "x", "--scope", "all"],
         ["data", "prune", "--days", "0"],
         ["data", "simulate", "--out", "x", "--users", "0"],

@@ -20,8 +20,10 @@ log = logging.getLogger("recsys.access")
 
 OPEN_PATHS = ("/healthz", "/readyz")
 """Paths that need no key and have no limits, so that probes always get through."""
-DOCUMENTATION = ("/docs", "/redoc", "/openapi.json", "/static-offline-docs/")
+BROWSED = ("/docs", "/redoc", "/openapi.json", "/static-offline-docs/", "/page/")
 """Beginnings of paths at which a browser is asked for a name and a password, any name and the key: it can send no other header by itself."""
+PAGE = "/"
+"""The page for people, at which it is asked too; its other files are below `/page/`."""
 
 
 @dataclass(frozen=True)
@@ -32,13 +34,17 @@ class Caller:
     """The id of the key, or the address where no key is needed."""
     scopes: tuple[str, ...]
 
+    def has(self, scope: str) -> bool:
+        """Return whether the caller has the scope, or `admin`."""
+        return scope in self.scopes or "admin" in self.scopes
+
     def require(self, needed: str) -> None:
         """Do nothing if the caller has the scope `needed` or `admin`.
 
         Raises:
             HTTPException: 403, the caller has neither.
         """
-        if needed not in self.scopes and "admin" not in self.scopes:
+        if not self.has(needed):
             raise HTTPException(403, f"key {self.name} has the scopes {','.join(self.scopes)}; this needs {needed}")
 
 
@@ -67,9 +73,8 @@ class IdentifyCaller:
             scope["caller"] = Caller(str((scope.get("client") or ("local",))[0]), ("admin",))
             await self._loopback(scope, receive, send)
         else:
-            scope["caller"] = self._key_owner(
-                Headers(scope=scope).get("authorization", ""), documentation=scope["path"].startswith(DOCUMENTATION)
-            )
+            authorization, path = Headers(scope=scope).get("authorization", ""), scope["path"]
+            scope["caller"] = self._key_owner(authorization, browsed=path == PAGE or path.startswith(BROWSED))
             await self.app(scope, receive, send)
 
     async def _refresh_keys(self) -> None:
@@ -80,14 +85,14 @@ class IdentifyCaller:
                 log.warning("keys cannot be read: %s", error)  # the answer names no path to whom nobody knows
                 raise HTTPException(503, "the store does not answer", RETRY_AFTER) from error
 
-    def _key_owner(self, authorization: str, documentation: bool) -> Caller:
+    def _key_owner(self, authorization: str, browsed: bool) -> Caller:
         scheme, text = get_authorization_scheme_param(authorization)
-        if documentation and scheme.lower() == "basic":
+        if browsed and scheme.lower() == "basic":
             scheme, text = "bearer", _password(text)
         key = self.keys.find(text.strip()) if scheme.lower() == "bearer" else None
         if key is None:
             hint = "create one with `recsys keys add`" if self.keys.empty else "send `Authorization: Bearer KEY`"
-            challenge = 'Basic realm="any name, and a key as the password"' if documentation else "Bearer"
+            challenge = 'Basic realm="any name, and a key as the password"' if browsed else "Bearer"
             raise HTTPException(401, f"a key is needed: {hint}", {"WWW-Authenticate": challenge})
         return Caller(key.key_id, tuple(key.scopes.split(",")))
 

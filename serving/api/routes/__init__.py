@@ -4,6 +4,14 @@ To add a route, write it in the module of its tag, on the router with the scope 
 docstring is its description in `/docs`. The router of a new module goes into `ROUTERS`.
 """
 
-from serving.api.routes import changes, lists, model, process
+from serving.api.routes import changes, lists, model, page, process
 
-ROUTERS = (lists.router, changes.router, model.router, model.admin_router, process.open_router, process.router)
+ROUTERS = (
+    lists.router,
+    changes.router,
+    model.router,
+    model.admin_router,
+    process.open_router,
+    process.router,
+    page.router,
+)
