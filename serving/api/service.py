@@ -225,10 +225,10 @@ class Service:
         share = self._explored_share(group[0].snapshot)
         responses = []
         for row, request in enumerate(group):
-            listed, propensities = ranking.rows(slice(row, row + 1)), None
+            listed, propensities, pool = ranking.rows(slice(row, row + 1)), None, None
             if share:
-                listed, propensities = self._explored(request, listed, share)
-            responses.append(self._respond(request, listed, propensities))
+                listed, propensities, pool = self._explored(request, listed, share)
+            responses.append(self._respond(request, listed, propensities, pool))
         return responses
 
     def _pending_rank(self, snapshot: Snapshot, request: schemas.RankRequest) -> Pending[RankKey]:
@@ -313,8 +313,11 @@ class Service:
 
     def _explored(
         self, request: Pending[RecommendOptions], ranking: Ranking, share: float
-    ) -> tuple[Ranking, list[float | None]]:
-        """Return the first k positions, some of them given to lower-ranked items of sources that are explored."""
+    ) -> tuple[Ranking, list[float | None], list[str] | None]:
+        """Return the first k positions, some of them given to lower-ranked items of sources that are explored.
+
+        With them come the propensities of `explore` and, if any position was given away, the ids of these items.
+        """
         sources, items = request.snapshot.lookup.retriever.sources, ranking.items[0]
         new = [proposed.ravel() for name, proposed in ranking.proposals.items() if sources[name].explored]
         ranked = np.flatnonzero(items >= 0)
@@ -322,14 +325,17 @@ class Service:
         pool: Ints = further[np.isin(items[further], np.concatenate(new))] if new else further[:0]
         with self._drawing:
             positions, propensities = explore(ranked[: request.k], pool, share, self._rng)
-        self.metrics.explored.inc(sum(propensity is not None for propensity in propensities))
-        return ranking.positions(positions), propensities
+        explored = sum(propensity is not None for propensity in propensities)
+        self.metrics.explored.inc(explored)
+        ids = request.snapshot.lookup.ids
+        return ranking.positions(positions), propensities, [ids[item] for item in items[pool]] if explored else None
 
     def _respond(
         self,
         request: Pending[RecommendOptions] | Pending[RankKey],
         ranking: Ranking | None,
         propensities: list[float | None] | None = None,
+        pool: list[str] | None = None,
     ) -> schemas.RecommendResponse:
         """Return the response, and log its list as impressions where they are kept."""
         snapshot, request_id = request.snapshot, uuid.uuid4().hex
@@ -341,7 +347,7 @@ class Service:
         if self.impressions:
             ids, scores = [item.item_id for item in items], [item.score for item in items]
             self.impressions.add(
-                ImpressionList(request_id, request.user_id, request.now, snapshot.name, ids, scores, propensities)
+                ImpressionList(request_id, request.user_id, request.now, snapshot.name, ids, scores, propensities, pool)
             )
         return schemas.RecommendResponse(
             request_id=request_id,

@@ -34,7 +34,8 @@ class ItemChange:
 class ImpressionList:
     """A list that was returned to a client.
 
-    `propensities` has the probability of each explored position, and None for the other positions.
+    `propensities` has the probability of each explored position, and None for the other positions. `pool` has the items
+    that were drawn from; None where no position was explored, and in lists from before it was kept.
     """
 
     request_id: str
@@ -44,6 +45,7 @@ class ImpressionList:
     items: list[str]
     scores: list[float]
     propensities: list[float | None]
+    pool: list[str] | None = None
 
 
 @dataclass(frozen=True)

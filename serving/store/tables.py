@@ -46,6 +46,7 @@ lists = sa.Table(
     sa.Column("items", sa.JSON, nullable=False),
     sa.Column("scores", sa.JSON, nullable=False),
     sa.Column("propensities", sa.JSON, nullable=False),
+    sa.Column("pool", sa.JSON(none_as_null=True)),
 )
 forgotten = sa.Table(
     "forgotten",

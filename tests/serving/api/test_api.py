@@ -557,6 +557,8 @@ def test_explored_positions_are_marked_and_logged_with_their_propensity(
     propensities = dict(enumerate(logged.propensities))
     assert [position for position, propensity in propensities.items() if propensity is not None] == explored
     assert all(0 < (propensities[position] or 0) <= 0.5 for position in explored)
+    listed = {item["item_id"] for item in items}
+    assert {items[position]["item_id"] for position in explored} == set(logged.pool or []) & listed
 
 
 def test_a_full_queue_of_lists_drops_and_counts_them(tiny: Path, store: Store, monkeypatch: Any) -> None:

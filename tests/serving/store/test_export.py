@@ -32,8 +32,9 @@ def click(number: int, user: str, item: str, request_id: str | None = None) -> S
 
 
 def test_listed_items_without_an_event_become_impressions(shop: Path, store: Store, tmp_path: Path) -> None:
-    """An event takes the position at which its item was listed, and the propensity."""
-    store.add_lists([ImpressionList("r1", "u1", AFTER, "m/1", ["i3", "i5", "i6"], [3.0, 2.0, 1.0], [None, 0.05, None])])
+    """An event takes the position at which its item was listed, the propensity, and what was drawn from."""
+    items, scores, propensities = ["i3", "i5", "i6"], [3.0, 2.0, 1.0], [None, 0.05, None]
+    store.add_lists([ImpressionList("r1", "u1", AFTER, "m/1", items, scores, propensities, pool=["i5", "i7"])])
     store.add_events([click(1, "u1", "i5", request_id="r1")])
     report = export(shop, store, tmp_path / "out")
     assert (report.events, report.impressions) == (1, 2)
@@ -41,6 +42,7 @@ def test_listed_items_without_an_event_become_impressions(shop: Path, store: Sto
     assert new["item_id"].to_list() == ["i3", "i5", "i6"]
     assert new["event_type"].to_list() == ["impression", "click", "impression"]
     assert new["position"].to_list() == [1, 2, 3] and new["propensity"].to_list() == [None, 0.05, None]
+    assert new["pool"].to_list() == [None, ["i5", "i7"], None]
 
 
 def test_a_second_export_adds_nothing(shop: Path, store: Store, tmp_path: Path) -> None:
