@@ -25,7 +25,7 @@ from features.data.dataset import Dataset
 from features.data.user_ids import read_users
 from features.data.values import moment_of_text
 from features.histories import EventLog, Histories, read_log
-from recsys.arrays import Bools
+from recsys.arrays import Bools, Ints
 from recsys.atomic import atomic_file
 from recsys.bundle import read_config, verify
 from recsys.cluster import start_ray
@@ -251,8 +251,8 @@ class ListMaker:
             lists.write_parquet(temporary)
 
 
-def histories_of(recommender: Recommender, log: EventLog, rows: list[int], now: int) -> Histories:
-    """Return the histories as of `now` of user rows; -1 is a user without events."""
+def histories_of(recommender: Recommender, log: EventLog, rows: list[int], now: int | Ints) -> Histories:
+    """Return the histories of user rows as of `now`, or each its own; -1 is a user without events."""
     return _histories(log, rows, now, recommender.retriever.config.interest.max_history)
 
 
@@ -325,7 +325,7 @@ def _history_rows(users: list[str], histories: Histories) -> pl.DataFrame:
     return pl.DataFrame({"user_id": pl.Series(users, dtype=pl.String), **columns})
 
 
-def _histories(log: EventLog, rows: list[int], now: int, length: int) -> Histories:
+def _histories(log: EventLog, rows: list[int], now: int | Ints, length: int) -> Histories:
     users = np.array(rows, np.int64)
     if not len(log.user_ids):
         empty = np.zeros((len(rows), length), np.int64)

@@ -223,9 +223,14 @@ def _click(rng: np.random.Generator, truth: Truth, impressions: Ints, logits: Fl
 
 
 def _would_buy(rng: np.random.Generator, truth: Truth, impressions: Ints, logits: Floats) -> Bools:
-    dear = truth.user_thrift[truth.request_user][:, None] * truth.item_price_level[impressions]
-    bought: Bools = rng.random(impressions.shape) < sigmoid(_BUY + _BUY_WANTED * logits - dear)
+    bought: Bools = rng.random(impressions.shape) < buying(truth, truth.request_user, impressions, logits)
     return bought
+
+
+def buying(truth: Truth, users: Ints, items: Ints, logits: Floats) -> Floats:
+    """Return the probability `[B, n]` that `users` `[B]` buy each of `items` `[B, n]` once they clicked it, by the click's `logits`."""
+    dear = truth.user_thrift[users][:, None] * truth.item_price_level[items]
+    return sigmoid(_BUY + _BUY_WANTED * logits - dear)
 
 
 def _item_table(rng: np.random.Generator, truth: Truth) -> pl.DataFrame:

@@ -10,6 +10,7 @@ from recsys.cli.common import MODEL, File, Folder, in_a_folder, require_dataset
 
 if TYPE_CHECKING:
     from serving.lists import Extra, Format
+    from training.evaluation.off_policy_report import OffPolicyReport
     from training.evaluation.report import Report
 
 
@@ -22,35 +23,78 @@ if TYPE_CHECKING:
 @click.option("--json", "json_file", type=File, callback=in_a_folder, help="Write the report to this JSON file.")
 @click.option("--baselines", is_flag=True, help="Measure the slow baselines as well: als and the frozen encoder.")
 @click.option("--yardsticks", "baselines", is_flag=True, hidden=True)  # the name until 0.1
-def evaluate(dataset: Path, model: str, split: str, json_file: Path | None, baselines: bool) -> None:
+@click.option("--off-policy", is_flag=True, help="Estimate what the model would have brought at explored positions.")
+@click.option("--against", help="With --off-policy: a second model to compare with.")
+@click.option(
+    "--top-share",
+    default=0.25,
+    show_default=True,
+    type=click.FloatRange(0, 1, min_open=True),
+    help="With --off-policy: the share of what a position was drawn from that a model would have drawn from.",
+)
+def evaluate(
+    *,
+    dataset: Path,
+    model: str,
+    split: str,
+    json_file: Path | None,
+    baselines: bool,
+    off_policy: bool,
+    against: str | None,
+    top_share: float,
+) -> None:
     """Evaluate a model's lists on DATASET, with 95 % confidence intervals.
 
-    The report of a registered model is kept with its MLflow run, too.
+    With --off-policy, DATASET is an export with explored positions, and the figures are clicks and purchases that the
+    model would have had there. The report of a registered model is kept with its MLflow run, too.
 
     \b
-    Example:
+    Examples:
       recsys evaluate shop --split test --baselines --json report.json
+      recsys evaluate shop-2 --off-policy --model models:/recsys/2 --against models:/recsys@champion
     """
     from rich.console import Console
 
+    _refuse_mixed(off_policy)
     require_dataset(dataset)
+    if off_policy:
+        from training.evaluation.explored import evaluate_off_policy
+        from training.evaluation.off_policy_report import render_off_policy
+
+        estimated = evaluate_off_policy(dataset, model, against, top_share)
+        render_off_policy(estimated, Console())
+        _keep(estimated, model, "off-policy", json_file)
+        return
     from training.evaluation.registered import evaluate_model
     from training.evaluation.report import render
 
     report = evaluate_model(dataset, model, split, baselines)
     render(report, Console())
-    if json_file:
-        report.write(json_file)
-    if model.startswith("models:/"):
-        _keep(report, model, split)
+    _keep(report, model, split, json_file)
 
 
-def _keep(report: "Report", model: str, split: str) -> None:
-    """Keep `report` with the run of `model`; where that cannot be done, say so: it has been printed."""
+def _refuse_mixed(off_policy: bool) -> None:
+    """Raise UsageError for options of the other kind of evaluation."""
+    from recsys.errors import UsageError
+
+    context = click.get_current_context()
+    others = ("split", "baselines") if off_policy else ("against", "top_share")
+    given = [name for name in others if context.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE]
+    if given:
+        rule = "does not go with" if off_policy else "needs"
+        raise UsageError(f"--{given[0].replace('_', '-')} {rule} --off-policy; see `recsys evaluate --help`")
+
+
+def _keep(report: "Report | OffPolicyReport", model: str, kind: str, json_file: Path | None) -> None:
+    """Write `report` to `json_file`, and keep it with the run of `model`; where that cannot be done, say so: it has been printed."""
     from recsys.errors import RecsysError
     from training.tracking import find, log_text
 
-    name = f"evaluation-{re.sub(r'[^a-zA-Z0-9_.-]', '-', report.dataset)}-{split}.json"
+    if json_file:
+        report.write(json_file)
+    if not model.startswith("models:/"):
+        return
+    name = f"evaluation-{re.sub(r'[^a-zA-Z0-9_.-]', '-', report.dataset)}-{kind}.json"
     try:
         run = find(model)
         log_text(run.id, report.as_json(), name)

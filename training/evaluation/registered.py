@@ -31,7 +31,7 @@ def evaluate_model(folder: Path, model: str, split: str, slow_baselines: bool) -
     Raises:
         RecsysError: the model or the dataset cannot be read, or the split is empty or was fitted.
     """
-    dataset, bundle, log = _open(folder, model)
+    dataset, bundle, log = open_model(folder, model)
     fit_on = bundle.manifest["fit_on"]
     if SPLIT_SEGMENTS[split] in PLANS[fit_on].refit:
         raise RecsysError(
@@ -43,7 +43,7 @@ def evaluate_model(folder: Path, model: str, split: str, slow_baselines: bool) -
     recommender = bundle.recommender
     left_out: dict[str, int] = {}
     if dataset.fingerprint == bundle.manifest["dataset_fingerprint"]:
-        recommender = _as_fitted(recommender, log.in_segments(*PLANS[fit_on].refit), dataset)
+        recommender = as_fitted(bundle, log, dataset)
     else:
         log, left_out = _after_the_fit(log, split, bundle, folder)
     retriever = recommender.retriever
@@ -62,11 +62,12 @@ def evaluate_model(folder: Path, model: str, split: str, slow_baselines: bool) -
     return replace(report, skipped=skipped, left_out=left_out)
 
 
-def _as_fitted(recommender: Recommender, fitted: EventLog, dataset: Dataset) -> Recommender:
-    """Return the recommender as training evaluated it: a bundle's counts and sources hold all events, those of test too."""
+def as_fitted(bundle: Bundle, log: EventLog, dataset: Dataset) -> Recommender:
+    """Return the recommender as training on `dataset` evaluated it: a bundle's counts and sources hold all events, those of test too."""
+    fitted = log.in_segments(*PLANS[bundle.manifest["fit_on"]].refit)
     with stage("going back to the events that were fitted"):
-        retriever = recommender.retriever.as_of(fitted, type_weights(dataset.info.event_weights))
-    return replace(recommender, retriever=retriever)
+        retriever = bundle.recommender.retriever.as_of(fitted, type_weights(dataset.info.event_weights))
+    return replace(bundle.recommender, retriever=retriever)
 
 
 def _after_the_fit(log: EventLog, split: str, bundle: Bundle, folder: Path) -> tuple[EventLog, dict[str, int]]:
@@ -95,7 +96,12 @@ def _after_the_fit(log: EventLog, split: str, bundle: Bundle, folder: Path) -> t
     return later, {f"requests until {until}, which the model may have been fitted on": lost} if lost else {}
 
 
-def _open(folder: Path, model: str) -> tuple[Dataset, Bundle, EventLog]:
+def open_model(folder: Path, model: str) -> tuple[Dataset, Bundle, EventLog]:
+    """Return the dataset in `folder`, a model loaded for its items, and its log in the indexes of these.
+
+    Raises:
+        RecsysError: the model or the dataset cannot be read.
+    """
     path = bundle_folder(model)
     manifest, config = verify(path), read_config(path)
     dataset = read_dataset(folder, config, manifest["dataset_fingerprint"], model)

@@ -115,11 +115,11 @@ def render(report: Report, console: Console) -> None:
     """Print the report as tables."""
     title = f"{report.dataset}, split {report.split}, {report.n:,} requests, full ranking, 95 % intervals"
     names = ("hr@10", "ndcg@10", "recall@50")
-    table = _table(title, "", *names)
-    table.add_row("[bold]this model[/]", *(f"[bold]{_show(report.metrics[name])}[/]" for name in names))
+    table = table_of(title, "", *names)
+    table.add_row("[bold]this model[/]", *(f"[bold]{show(report.metrics[name])}[/]" for name in names))
     ordered = sorted(report.baselines.items(), key=lambda row: -row[1]["ndcg@10"].value)
     for name, metrics in ordered:
-        table.add_row(name, *(_show(metrics[metric]) for metric in names))
+        table.add_row(name, *(show(metrics[metric]) for metric in names))
     console.print(table)
     for name, reason in report.skipped.items():
         console.print(f"{name} left out: {reason}")
@@ -130,30 +130,30 @@ def render(report: Report, console: Console) -> None:
         gap = report.differences[best]
         colour = "green" if gap.low > 0 else "red"
         verdict = "above" if gap.low > 0 else "not above"
-        console.print(f"[{colour}]ndcg@10 is {verdict} the best baseline, {best}: difference {_show(gap)}[/]")
+        console.print(f"[{colour}]ndcg@10 is {verdict} the best baseline, {best}: difference {show(gap)}[/]")
     _render_rest(report, console)
 
 
 def _render_rest(report: Report, console: Console) -> None:
-    segments = _table("by kind of target and of history", "", "requests", "hr@10", "ndcg@10")
+    segments = table_of("by kind of target and of history", "", "requests", "hr@10", "ndcg@10")
     for name, part in report.segments.items():
-        segments.add_row(name, f"{part['n']:,}", _show(part["metrics"]["hr@10"]), _show(part["metrics"]["ndcg@10"]))
+        segments.add_row(name, f"{part['n']:,}", show(part["metrics"]["hr@10"]), show(part["metrics"]["ndcg@10"]))
     console.print(segments)
     render_new_items(report.new_items, console)
-    sources = _table("candidate sources", "", "quota", "recall at quota", "by it alone")
+    sources = table_of("candidate sources", "", "quota", "recall at quota", "by it alone")
     for name, source in report.sources.items():
         sources.add_row(name, f"{source.quota}", f"{source.recall:.4f}", f"{source.alone:.4f}")
     console.print(sources)
-    rest = _table("other figures of this model", "", "this model")
+    rest = table_of("other figures of this model", "", "this model")
     for name, interval in (report.metrics | report.lists).items():
         if name not in ("hr@10", "ndcg@10", "recall@50"):
-            rest.add_row(name, _show(interval))
+            rest.add_row(name, show(interval))
     console.print(rest)
 
 
 def render_new_items(groups: dict[str, NewItems], console: Console) -> None:
     """Print what becomes of new items, and a verdict where no list shows one."""
-    table = _table(
+    table = table_of(
         "items without events, by age", "", "targets", "in the first 10", "share of targets", "share of lists"
     )
     for name, part in groups.items():
@@ -164,14 +164,16 @@ def render_new_items(groups: dict[str, NewItems], console: Console) -> None:
         console.print("[red]no list shows an item without events in its first 10, though users chose such items[/]")
 
 
-def _table(title: str, *columns: str) -> Table:
+def table_of(title: str, *columns: str) -> Table:
+    """Return an empty table whose first column is of names and whose others are of numbers."""
     table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", padding=0)
     for index, column in enumerate(columns):
         table.add_column(column, justify="right" if index else "left", no_wrap=True)
     return table
 
 
-def _show(interval: Interval) -> str:
+def show(interval: Interval) -> str:
+    """Return a figure and its interval as text; the figure alone where it has none."""
     if interval.low == interval.high:
         return f"{interval.value:.4f}"
     low, high = (f"{bound:.3f}".removeprefix("0") for bound in (interval.low, interval.high))
