@@ -67,6 +67,21 @@ def test_weights_are_never_negative_and_snips_is_a_probability(share: float, see
     assert 0 <= snips.value <= 1 and (snips.resampled >= 0).all() and (snips.resampled <= 1).all()
 
 
+def test_estimates_are_those_of_open_bandit_pipeline() -> None:
+    """The figures are what obp 0.4.1 gives for this log: InverseProbabilityWeighting, its self-normalised form, DoublyRobust."""
+    rng = np.random.default_rng(0)
+    pool, drawn = np.ones((5000, 8), bool), rng.integers(8, size=5000)
+    clicks = rng.random(pool.shape) * 0.3
+    outcome = rng.random(5000) < clicks[np.arange(5000), drawn]
+    explored = Explored(pool, drawn, rng.integers(1, 11, 5000), rng.integers(500, size=5000))
+    chosen = choice(clicks + rng.normal(0, 0.05, pool.shape), pool, 0.25)
+    expected = clicks + rng.normal(0, 0.02, pool.shape)
+    estimates = bootstrap(terms(explored, outcome, chosen, expected), explored.users, samples=2)
+    theirs = {"ips": 0.2472, "snips": 0.2497978981406629, "dr": 0.24733250721941644}
+    for name, value in theirs.items():
+        assert estimates[name].value == pytest.approx(value, rel=1e-12)
+
+
 def test_a_model_chooses_evenly_among_the_best_of_each_pool() -> None:
     """A quarter of it, at least one item, and never a padded column."""
     pool = np.arange(8) < np.array([8, 2, 1])[:, None]
