@@ -136,8 +136,8 @@ def expected_outcomes(features: Floats, explored: Explored, outcome: Bools, seed
     """
     from sklearn.linear_model import LogisticRegression
 
-    places = np.broadcast_to(np.log(explored.positions)[:, None, None], (*explored.pool.shape, 1))
-    inputs = np.concatenate([features, places], axis=2)  # [S, C, F + 1]
+    at = np.broadcast_to(np.log(explored.positions)[:, None, None], (*explored.pool.shape, 1))
+    inputs = np.concatenate([features, at], axis=2)  # [S, C, F + 1]
     known = explored.of_drawn(inputs)
     names, owners = np.unique(explored.users, return_inverse=True)
     fold = np.random.default_rng(seed).permutation(np.arange(len(names)) % FOLDS)[owners]
