@@ -10,7 +10,7 @@ from typing import NoReturn
 import click
 
 from recsys import __version__
-from recsys.cli import data, keys, models, runs, serve, train, users, versions
+from recsys.cli import data, keys, models, monitor, runs, serve, train, users, versions
 from recsys.cli.common import Commands
 from recsys.errors import RecsysError
 from recsys.packages import require_complete
@@ -42,6 +42,7 @@ for command in (
     versions.models,
     models.recommend,
     serve.serve,
+    monitor.monitor,
     keys.keys,
     users.users,
 ):

@@ -18,6 +18,8 @@ from fastapi import FastAPI
 from recsys.cli import cli
 from serving.api.metrics import Metrics
 from serving.api.routes import ROUTERS
+from serving.monitor.report import write_metrics
+from serving.monitor.watch import Watch
 from tests.docs.pages import ROOT
 
 FOLDER = ROOT / "docs" / "operations"
@@ -100,9 +102,10 @@ def test_the_proxy_takes_its_configuration(tmp_path: Path) -> None:
     run(nginx, "-t", "-c", whole)
 
 
-def test_rules_and_board_are_about_metrics_and_routes_that_the_server_has() -> None:
-    """Counters end in `_total`, histograms have buckets and a count."""
-    text = Metrics(lambda: "m", lambda: ["n"]).text().decode()
+def test_rules_and_board_are_about_metrics_and_routes_that_there_are(tmp_path: Path) -> None:
+    """Those of the server and of `recsys monitor`. Counters end in `_total`, histograms have buckets and a count."""
+    write_metrics(Watch("m", 7, 1, 0, {}, {}, [], [], []), tmp_path / "recsys.prom")
+    text = Metrics(lambda: "m", lambda: ["n"]).text().decode() + (tmp_path / "recsys.prom").read_text()
     known = {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")}
     known |= {f"recsys_request_seconds_{part}" for part in ("bucket", "count", "sum")}
     named = {name for text in expressions() for name in re.findall(r"\brecsys_\w+", text)}

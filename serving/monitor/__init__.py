@@ -1,0 +1,1 @@
+"""What the API served lately against what its model was fitted on: `recsys monitor`."""

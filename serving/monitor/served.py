@@ -1,0 +1,77 @@
+"""What became of the lists of a store: who asked, what was listed, what was clicked.
+
+In: a store and a span of time. Out: tables of lists and impressions, and rates with intervals.
+"""
+
+from dataclasses import dataclass
+
+import polars as pl
+from scipy.stats import binomtest
+
+from recsys.events import DAY_US
+from recsys.metrics import CONFIDENCE, Interval
+from serving.store.export import IMPRESSION_KEY, logged_events
+from serving.store.store import ImpressionList, Store
+
+FIRST = 10
+"""Positions that are looked at one by one."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """The lists of a span of time, and all events of the store."""
+
+    lists: list[ImpressionList]
+    """Oldest first."""
+    events: pl.DataFrame
+
+    @classmethod
+    def of(cls, store: Store, days: float, now: int) -> "Served":
+        """Return the lists that `store` got in the `days` before `now` (microseconds)."""
+        lists = [one for one in store.every_list() if now - days * DAY_US < one.timestamp <= now]
+        return cls(sorted(lists, key=lambda one: one.timestamp), logged_events(store))
+
+    @property
+    def impressions(self) -> pl.DataFrame:
+        """A row per position of every list: request_id, model, item_id, position, click, purchase."""
+        rows = pl.DataFrame(
+            [
+                (one.request_id, one.model, item, position)
+                for one in self.lists
+                for position, item in enumerate(one.items, start=1)
+            ],
+            schema={"request_id": pl.String, "model": pl.String, "item_id": pl.String, "position": pl.Int64},
+            orient="row",
+        )
+        acted = (
+            self.events.filter(pl.col("request_id").is_not_null(), pl.col("event_type") != "impression")
+            .group_by(IMPRESSION_KEY)
+            .agg(purchase=(pl.col("event_type") == "purchase").any())
+            .with_columns(click=pl.lit(True))
+        )
+        joined = rows.join(acted, on=IMPRESSION_KEY, how="left", maintain_order="left")
+        return joined.with_columns(pl.col("click", "purchase").fill_null(False))
+
+
+@dataclass(frozen=True)
+class Rate:
+    """How many of `shown` items led to something."""
+
+    what: str
+    shown: int
+    clicks: Interval
+    purchases: Interval
+
+
+def rates(impressions: pl.DataFrame, by: str) -> list[Rate]:
+    """Return click-through and purchases of `impressions` for each value of the column `by`, with Wilson's intervals (1927)."""
+    groups = impressions.group_by(by).agg(pl.len(), pl.col("click", "purchase").sum()).sort(by)
+    return [
+        Rate(str(value), shown, _share(clicks, shown), _share(purchases, shown))
+        for value, shown, clicks, purchases in groups.select(by, "len", "click", "purchase").iter_rows()
+    ]
+
+
+def _share(count: int, of: int) -> Interval:
+    bounds = binomtest(count, of).proportion_ci(CONFIDENCE, method="wilson")
+    return Interval(count / of, float(bounds.low), float(bounds.high))
