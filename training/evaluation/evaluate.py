@@ -45,7 +45,18 @@ from recsys.models.interest import HEADS
 from serving.recommender import Ranking, Recommender, RecommendOptions
 from serving.retrieval.retriever import BLOCK, Retriever
 from training.evaluation.baselines import Baseline, exclude
-from training.evaluation.new_items import new_items
+from training.evaluation.details import (
+    CalibrationBin,
+    Details,
+    age_shares,
+    calibration_bins,
+    catalogue_map,
+    example_users,
+    feature_importance,
+    popularity_shares,
+    source_curves,
+)
+from training.evaluation.new_items import ages_of, new_items
 from training.evaluation.report import HISTORY_BINS, Report, SourceRecall
 from training.ranker.data import impression_data
 
@@ -133,11 +144,12 @@ def evaluate(
     ours, users = values["ndcg@10"], evaluation.requests.users
     best = oracle_ranks(evaluation, truth_folder)
     oracle = {} if best is None else {"oracle": evaluation.per_request(best)}
+    impressions = _impressions(recommender, evaluation)
     return Report(
         dataset=dataset,
         split=split,
         n=len(evaluation.requests),
-        metrics=evaluation.intervals(values) | _head_metrics(recommender, evaluation),
+        metrics=evaluation.intervals(values) | _head_metrics(impressions),
         lists=_list_metrics(ranking, retriever, counts, evaluation),
         segments=_segments(evaluation, ranks, counts),
         baselines={name: evaluation.intervals(row) for name, row in (rows | oracle).items()},
@@ -145,6 +157,22 @@ def evaluate(
         new_items=new_items(ranking.items, ranks, evaluation.requests, counts, evaluation.since),
         differences={name: paired_difference(ours, row["ndcg@10"], users) for name, row in rows.items()},
         requests=_by_request(evaluation, values, counts),
+        details=_details(recommender, evaluation, ranking, counts, impressions),
+    )
+
+
+def _details(
+    recommender: Recommender, evaluation: Evaluation, ranking: Ranking, counts: Ints, impressions: "_Impressions | None"
+) -> Details:
+    requests, histories = evaluation.requests, evaluation.histories
+    return Details(
+        sources=source_curves(ranking.proposals, requests),
+        popularity=popularity_shares(ranking.items, requests, counts),
+        ages=age_shares(ages_of(ranking.items, requests, counts, evaluation.since), requests),
+        calibration=impressions.calibration() if impressions else {},
+        importance=feature_importance(recommender, ranking, requests, histories),
+        catalogue=catalogue_map(recommender.retriever),
+        examples=example_users(recommender, ranking, requests, histories),
     )
 
 
@@ -252,16 +280,47 @@ def _segments(evaluation: Evaluation, ranks: NDArray[np.float64], counts: Ints) 
     return segments
 
 
-def _head_metrics(recommender: Recommender, evaluation: Evaluation) -> dict[str, Interval]:
-    """Return how well each head separates clicked from ignored impressions (MIND's metrics), if there are any."""
+@dataclass(frozen=True)
+class _Impressions:
+    """The items that were shown, `[I]` of R requests, with what the ranker says of them and what became of them."""
+
+    probabilities: Floats
+    """`[I, 2]`"""
+    labels: Bools
+    """`[I, 2]`"""
+    offsets: Ints
+    """`[R + 1]`"""
+    users: Ints
+    """`[R]`"""
+
+    def calibration(self) -> dict[str, list[CalibrationBin]]:
+        """Return predicted and observed rates by head."""
+        users = np.repeat(self.users, np.diff(self.offsets))
+        return {
+            name: calibration_bins(self.probabilities[:, head], self.labels[:, head], users)
+            for head, name in enumerate(HEADS)
+        }
+
+
+def _impressions(recommender: Recommender, evaluation: Evaluation) -> _Impressions | None:
     part, data = impression_data(recommender.retriever, evaluation.log, evaluation.requests)
     if not len(part):
-        return {}
+        return None
     ranker = recommender.ranker
     probabilities = ranker.when_shown(ranker.probabilities(data.dense, data.categorical))[data.present]
     labels = data.labels[data.present] > 0
-    metrics = impression_metrics(probabilities[:, 0], labels[:, 0], offsets_of(data.present.sum(1)))
-    intervals = {f"impression_{name}": bootstrap_interval(values, part.users) for name, values in metrics.items()}
+    return _Impressions(probabilities, labels, offsets_of(data.present.sum(1)), part.users)
+
+
+def _head_metrics(impressions: _Impressions | None) -> dict[str, Interval]:
+    """Return how well each head separates clicked from ignored impressions (MIND's metrics), if there are any."""
+    if not impressions:
+        return {}
+    probabilities, labels = impressions.probabilities, impressions.labels
+    metrics = impression_metrics(probabilities[:, 0], labels[:, 0], impressions.offsets)
+    intervals = {
+        f"impression_{name}": bootstrap_interval(values, impressions.users) for name, values in metrics.items()
+    }
     for head, name in enumerate(HEADS):
         if labels[:, head].any():
             intervals |= _calibration(name, probabilities[:, head], labels[:, head])

@@ -35,13 +35,32 @@ class NewItems:
     """Share of the first 10 positions of all lists."""
 
 
+@dataclass(frozen=True)
+class Ages:
+    """Which targets and which of the first 10 positions of lists are items without events, by age."""
+
+    groups: dict[str, tuple[Bools, Bools]]
+    """`[T]` and `[P]`"""
+    listed_for: Ints
+    """`[P]` the request of each position."""
+
+
 def new_items(
     lists: Ints, ranks: NDArray[np.float64], requests: Requests, counts: Ints, since: Ints | None
 ) -> dict[str, NewItems]:
     """Return what becomes of items without events, by age at the request; of any age alone where there is no clock.
 
-    `lists` `[R, K]` are padded with -1, `ranks` `[T]` are those of the targets. `counts` `[N]` are the items' events in
-    what was fitted, `since` `[N]` when they came to exist, in microseconds, negative where unknown.
+    `ranks` `[T]` are those of the targets; the rest is as in `ages_of`.
+    """
+    ages = ages_of(lists, requests, counts, since)
+    return {name: _new_items(wanted, listed, ranks) for name, (wanted, listed) in ages.groups.items()}
+
+
+def ages_of(lists: Ints, requests: Requests, counts: Ints, since: Ints | None) -> Ages:
+    """Sort targets and positions by the age of items without events; of any age alone where there is no clock.
+
+    `lists` `[R, K]` are padded with -1. `counts` `[N]` are the items' events in what was fitted, `since` `[N]` when they
+    came to exist, in microseconds, negative where unknown.
     """
     owners = np.repeat(np.arange(len(requests)), np.diff(requests.offsets))
     shown_to, column = np.nonzero(lists[:, :TOP] >= 0)
@@ -53,7 +72,7 @@ def new_items(
         for name, (least, greatest) in AGES.items():
             wanted, listed = ((least <= ages) & (ages < greatest) for ages in (target_ages, shown_ages))
             groups[name] = groups[ALL][0] & wanted, groups[ALL][1] & listed
-    return {name: _new_items(wanted, listed, ranks) for name, (wanted, listed) in groups.items()}
+    return Ages(groups, shown_to)
 
 
 def _ages(since: Ints, now: Ints) -> NDArray[np.float64]:

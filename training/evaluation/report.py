@@ -15,6 +15,7 @@ from rich.table import Table
 
 from recsys.atomic import atomic_file
 from recsys.metrics import Interval
+from training.evaluation.details import Details
 from training.evaluation.new_items import ALL, NewItems
 
 HISTORY_BINS = ((0, 0, "no history"), (1, 2, "history 1-2"), (3, 9, "history 3-9"), (10, 1 << 30, "history 10+"))
@@ -57,6 +58,8 @@ class Report:
     """Requests that are not measured, by reason."""
     requests: pl.DataFrame = field(default_factory=pl.DataFrame)
     """user (a number), time, history (events before), new_item (a target had no event) and the metrics of each request."""
+    details: Details = field(default_factory=Details)
+    """What pictures show beyond these figures; no part of `--json`."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report as plain values, the form of `--json`."""
