@@ -195,6 +195,24 @@ def test_the_json_report_has_the_documented_form(inside: Shop, capsys: pytest.Ca
     assert report["segments"]["cold items"]["n"] > 0
 
 
+def test_a_training_and_an_evaluation_leave_pictures_and_pages(
+    inside: Shop, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the run, learning curves among them; `--html` writes the same page, and a comparison has one, too."""
+    folder, page, both = "evaluation-simulated-shop-test", tmp_path / "report.html", tmp_path / "both.html"
+    run(capsys, "evaluate", str(inside.dataset), "--html", str(page))
+    run(capsys, "runs", "compare", inside.trained.version, inside.trained.version, "--html", str(both))
+    with mlflow_client() as client:
+        kept = Path(client.download_artifacts(inside.trained.run_id, ""))
+    drawn = {path.stem for path in (kept / folder / "pictures").iterdir()}
+    assert drawn >= {"segments", "sources", "popularity", "calibration", "importance", "catalogue", "learning"}
+    assert drawn == {path.stem for path in (kept / "pictures").iterdir()}
+    assert (kept / folder / "report.html").read_text(encoding="utf-8") == page.read_text(encoding="utf-8")
+    assert page.read_text(encoding="utf-8").count("data:image/png") == len(drawn)
+    assert "epoch" in json.loads((kept / "epochs.json").read_text())["choose"][0]
+    assert "neither better nor worse" in both.read_text(encoding="utf-8")
+
+
 def test_a_stopped_run_goes_on_where_it_was(tmp_path: Path, inside: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """`--resume` keeps the finished segments, refuses other options, and ends with a registered model."""
     monkeypatch.chdir(tmp_path)

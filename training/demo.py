@@ -23,7 +23,10 @@ from recsys.progress import stage
 from serving.batch import recommend_lists
 from training.evaluation.registered import evaluate_model
 from training.evaluation.report import render
+from training.pictures.charts import pictures
+from training.pictures.page import report_page, write_page
 from training.pipeline import train
+from training.tracking import read_epochs
 
 USERS, ITEMS, SEED = 2000, 1500, 7
 EXAMPLES = 5
@@ -50,10 +53,13 @@ def main(folder: Path) -> None:
     trained = train(shop, load_config(None, SETTINGS), RUN, seed=0, fit_on="train+valid")
     report = evaluate_model(shop, trained.model, "test", slow_baselines=True)
     report.write(Path("evaluation.json"))
+    drawn = pictures(report, read_epochs(trained.run_id))
+    write_page(report_page(report, drawn, f"version {trained.version}"), Path("evaluation.html"))
     written = recommend_lists(shop, trained.model, 20, Path("lists"))
     render(report, out)
     _show_users(shop, out)
     out.print(f"\nlists for {written.lists:,} users in {folder / 'lists'}; all in {time.monotonic() - start:.0f} s")
+    out.print(f"the report with pictures, for a browser: {folder / 'evaluation.html'}")
     out.print(f"\nnext, in {folder}:")
     for command in (
         "../.venv/bin/recsys serve",

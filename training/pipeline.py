@@ -9,6 +9,7 @@ anew, for as many epochs, on everything that `--fit-on` allows. Each stage leave
 run's folder, so that `--resume` goes on where a run was stopped.
 """
 
+import json
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
@@ -54,6 +55,8 @@ from training.interest.sequences import at_most, prepare
 from training.interest.text_vectors import catalogue_text_vectors
 from training.interest.trainer import load_trained
 from training.machine import machine, peak_memory_gib
+from training.pictures.charts import pictures
+from training.pictures.page import as_files, report_page
 from training.plan import PLANS, FitOn, FitPlan, Segments, item_counts
 from training.ranker import fit_ranker
 from training.ranker.calibration import latest_rows
@@ -142,6 +145,7 @@ def train(
             for title, result in fits.items():
                 log_epochs(title, result.history)
             report = _report(recommender, prepared, fit_on)
+            _log_pictures(run_id, report, {title: result.history for title, result in fits.items()})
             version = _register(run_id, up_to_date(prepared, recommender), prepared, fit_on, report)
         tracking.log_metrics(run_id, _costs(seconds))
     except BaseException as error:
@@ -396,6 +400,15 @@ def _report(recommender: Recommender, prepared: Prepared, fit_on: FitOn) -> Repo
             update=update,
         )
     return replace(report, skipped=skipped)
+
+
+def _log_pictures(run_id: str, report: Report | None, fits: dict[str, Epochs]) -> None:
+    """Keep the epochs of the fits, pictures, and the report as a page with the run."""
+    with stage("drawing pictures"):
+        drawn = pictures(report, fits)
+        page = report_page(report, drawn, f"run {run_id[:8]}") if report else None
+        tracking.log_text(run_id, json.dumps(fits), tracking.EPOCHS)
+        tracking.log_files(run_id, as_files(page, drawn))
 
 
 def _open_run(prepared: Prepared, name: str | None, fit_on: FitOn, resume: str | None) -> str:

@@ -10,7 +10,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -59,6 +59,8 @@ ABOUT_EXPERIMENT = {
     ),
 }
 """Tags for MLflow's pages: these are trainings and not traces of language models, and what is shown of them at first."""
+EPOCHS = "epochs.json"
+"""The file of a run that holds the epochs of its fits, in order; MLflow's own metrics cannot tell two of one number apart."""
 LEAST_ID = 4
 """Characters of a run's id that are enough to name it."""
 
@@ -201,6 +203,26 @@ def log_text(run_id: str, text: str, name: str) -> None:
     """Log `text` as an artifact of the run, in the file `name`."""
     with mlflow_client() as client:
         client.log_text(run_id, text, name)
+
+
+def log_files(run_id: str, files: Mapping[str, bytes], folder: str | None = None) -> None:
+    """Log `files` by their paths as artifacts of the run, in `folder` of its artifacts."""
+    with mlflow_client() as client, tempfile.TemporaryDirectory() as temporary:
+        for name, content in files.items():
+            path = Path(temporary) / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        client.log_artifacts(run_id, temporary, folder)
+
+
+def read_epochs(run_id: str) -> dict[str, list[dict[str, float]]]:
+    """Return the epochs of a run's fits by the fit; empty for runs of releases that kept none."""
+    with mlflow_client() as client:
+        if EPOCHS not in [file.path for file in client.list_artifacts(run_id)]:
+            return {}
+        uri = f"{client.get_run(run_id).info.artifact_uri}/{EPOCHS}"
+        epochs: dict[str, list[dict[str, float]]] = mlflow.artifacts.load_dict(uri)
+    return epochs
 
 
 @dataclass(frozen=True)

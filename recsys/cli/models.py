@@ -1,6 +1,7 @@
 """`recsys evaluate` and `recsys recommend`: measure a model, and write its lists."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from serving.lists import Extra, Format
     from training.evaluation.off_policy_report import OffPolicyReport
     from training.evaluation.report import Report
+    from training.pictures.charts import Epochs
+    from training.tracking import RunInfo
 
 
 @click.command()
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     "--split", type=click.Choice(["valid", "test"]), default="test", show_default=True, help="Split to evaluate on."
 )
 @click.option("--json", "json_file", type=File, callback=in_a_folder, help="Write the report to this JSON file.")
+@click.option("--html", "html_file", type=File, callback=in_a_folder, help="Write the report to this HTML page.")
 @click.option("--baselines", is_flag=True, help="Measure the slow baselines as well: als and the frozen encoder.")
 @click.option("--yardsticks", "baselines", is_flag=True, hidden=True)  # the name until 0.1
 @click.option("--off-policy", is_flag=True, help="Estimate what the model would have brought at explored positions.")
@@ -38,6 +42,7 @@ def evaluate(
     model: str,
     split: str,
     json_file: Path | None,
+    html_file: Path | None,
     baselines: bool,
     off_policy: bool,
     against: str | None,
@@ -46,11 +51,13 @@ def evaluate(
     """Evaluate a model's lists on DATASET, with 95 % confidence intervals.
 
     With --off-policy, DATASET is an export with explored positions, and the figures are clicks and purchases that the
-    model would have had there. The report of a registered model is kept with its MLflow run, too.
+    model would have had there. The report of a registered model is kept with its MLflow run, too,
+    with pictures and as a page.
 
     \b
     Examples:
       recsys evaluate shop --split test --baselines --json report.json
+      recsys evaluate shop --baselines --html report.html
       recsys evaluate shop-2 --off-policy --model models:/recsys/2 --against models:/recsys@champion
     """
     from rich.console import Console
@@ -63,14 +70,31 @@ def evaluate(
 
         estimated = evaluate_off_policy(dataset, model, against, top_share)
         render_off_policy(estimated, Console())
-        _keep(estimated, model, "off-policy", json_file)
+        if json_file:
+            estimated.write(json_file)
+        run, _ = _run_of(model)
+        if run:
+            _keep(estimated, "off-policy", run, {})
         return
     from training.evaluation.registered import evaluate_model
     from training.evaluation.report import render
+    from training.pictures.charts import pictures
+    from training.pictures.page import as_files, report_page, write_page
 
     report = evaluate_model(dataset, model, split, baselines)
     render(report, Console())
-    _keep(report, model, split, json_file)
+    if json_file:
+        report.write(json_file)
+    run, epochs = _run_of(model)
+    if not (run or html_file):
+        return
+    drawn = pictures(report, epochs)
+    page = report_page(report, drawn, run.label if run else model)
+    if html_file:
+        write_page(page, html_file)
+        click.echo(f"written to {html_file}")
+    if run:
+        _keep(report, split, run, as_files(page, drawn))
 
 
 def _refuse_mixed(off_policy: bool) -> None:
@@ -78,27 +102,40 @@ def _refuse_mixed(off_policy: bool) -> None:
     from recsys.errors import UsageError
 
     context = click.get_current_context()
-    others = ("split", "baselines") if off_policy else ("against", "top_share")
+    others = ("split", "baselines", "html_file") if off_policy else ("against", "top_share")
     given = [name for name in others if context.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE]
     if given:
         rule = "does not go with" if off_policy else "needs"
-        raise UsageError(f"--{given[0].replace('_', '-')} {rule} --off-policy; see `recsys evaluate --help`")
+        option = given[0].removesuffix("_file").replace("_", "-")
+        raise UsageError(f"--{option} {rule} --off-policy; see `recsys evaluate --help`")
 
 
-def _keep(report: "Report | OffPolicyReport", model: str, kind: str, json_file: Path | None) -> None:
-    """Write `report` to `json_file`, and keep it with the run of `model`; where that cannot be done, say so: it has been printed."""
+def _run_of(model: str) -> "tuple[RunInfo | None, dict[str, Epochs]]":
+    """Return the run of a registered `model` and the epochs of its fits; where there is none, say so: the report was printed."""
     from recsys.errors import RecsysError
-    from training.tracking import find, log_text
+    from training.tracking import find, read_epochs
 
-    if json_file:
-        report.write(json_file)
     if not model.startswith("models:/"):
-        return
-    name = f"evaluation-{re.sub(r'[^a-zA-Z0-9_.-]', '-', report.dataset)}-{kind}.json"
+        return None, {}
     try:
         run = find(model)
-        log_text(run.id, report.as_json(), name)
-        click.echo(f"kept with run {run.id} as {name}")
+        return run, read_epochs(run.id)
+    except RecsysError as error:
+        click.echo(f"not kept with a run: {error}", err=True)
+        return None, {}
+
+
+def _keep(report: "Report | OffPolicyReport", kind: str, run: "RunInfo", files: Mapping[str, bytes]) -> None:
+    """Keep `report` with the `run` of its model, as JSON and in `files`; where that cannot be done, say so."""
+    from recsys.errors import RecsysError
+    from training.tracking import log_files, log_text
+
+    name = f"evaluation-{re.sub(r'[^a-zA-Z0-9_.-]', '-', report.dataset)}-{kind}"
+    try:
+        log_text(run.id, report.as_json(), f"{name}.json")
+        if files:
+            log_files(run.id, files, name)
+        click.echo(f"kept with run {run.id} as {name}.json" + (f", and with pictures in {name}/" if files else ""))
     except RecsysError as error:
         click.echo(f"not kept with a run: {error}", err=True)
 

@@ -2,11 +2,12 @@
 
 import json
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from recsys.cli.common import Commands, mlflow_names
+from recsys.cli.common import Commands, File, in_a_folder, mlflow_names
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -98,8 +99,11 @@ def show(run: str, as_json: bool) -> None:
 @click.option("--examples", default=0, type=click.IntRange(0), help="Also show so many users whose lists changed most.")
 @click.option("--force", is_flag=True, help="Compare runs on other data or requests, too, unpaired.")
 @AS_JSON
+@click.option(
+    "--html", "html_file", type=File, callback=in_a_folder, help="Write the comparison to this HTML page, too."
+)
 @mlflow_names
-def compare(run: tuple[str, ...], as_json: bool, force: bool, examples: int) -> None:
+def compare(run: tuple[str, ...], as_json: bool, force: bool, examples: int, html_file: Path | None) -> None:
     """Say of each further RUN whether it is better than the first.
 
     Differences are paired over the same requests of the same data, with intervals that allow for the number of differences looked
@@ -111,6 +115,7 @@ def compare(run: tuple[str, ...], as_json: bool, force: bool, examples: int) -> 
       recsys runs compare champion 4 --examples 3
       recsys runs compare 1 2 3 4 5 6
       recsys runs compare 2 3 4 --json
+      recsys runs compare champion 4 --html comparison.html
     """
     from recsys.errors import UsageError
     from training.evaluation.compare import Evaluated, pool_seeds
@@ -121,6 +126,10 @@ def compare(run: tuple[str, ...], as_json: bool, force: bool, examples: int) -> 
         raise UsageError(f"runs compare {run[0]}: name at least two runs; `recsys runs list` shows them")
     first, *others = pool_seeds([Evaluated(found, read_requests(found)) for found in map(find, run)])
     comparisons = compare_runs(first, others, force=force)
+    if html_file:
+        from training.pictures.page import comparison_page, write_page
+
+        write_page(comparison_page(first, comparisons), html_file)
     if as_json:
         click.echo(json.dumps([_plain_comparison(one) for one in comparisons], indent=1))
         return

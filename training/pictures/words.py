@@ -1,0 +1,65 @@
+"""What ranking features mean, in words for people who do not know their names.
+
+In: the names of `features.ranking`. Out: a few words each.
+"""
+
+from features.ranking import CATEGORICAL, CLOCK, ITEM, PAIR, USER
+from training.evaluation.details import SOURCE
+
+HOUR = "time of the day"
+WORDS = {
+    "popularity": "events of the item",
+    "purchases": "purchases of the item",
+    "price": "price",
+    "text_length": "length of its text",
+    "history_length": "length of the history",
+    "distinct_share": "variety of the history",
+    "price_level": "the user's usual price",
+    "seen": "how often the user met it",
+    "seen_back": "how recently the user met it",
+    "price_gap": "price against the user's usual one",
+    "similarity_last": "similarity to the latest event",
+    "similarity_mean": "similarity to the whole history",
+    "similarity_best": "similarity to the nearest event",
+    "taste_mean": "words that suit the whole history",
+    "taste_category": "words that suit its category's events",
+    "taste_best": "words that suit one event",
+    "brand_share": "brand's share of the history",
+    "category_share": "category's share of the history",
+    "brand_last": "brand of the latest event",
+    "category_last": "category of the latest event",
+    "popularity_1d": "events of the last day",
+    "popularity_7d": "events of the last 7 days",
+    "popularity_30d": "events of the last 30 days",
+    "age": "age of the item",
+    "seen_age": "days since the user met it",
+    "last_age": "days since the user's last event",
+    "hour_sin": HOUR,
+    "hour_cos": HOUR,
+    "weekend": "weekend or not",
+    "brand": "which brand",
+    "category": "which category",
+    "last_type": "kind of the latest event",
+}
+SOURCES = {
+    "interest": "vector near the user's",
+    "purchase": "vector near what is bought",
+    "taste": "words that the user likes",
+    "covisitation": "chosen by the same users",
+    "lexical": "words of the history",
+    "related": "same brand or category",
+    "popular": "chosen by many",
+    "new": "new, and near the user",
+}
+"""What the scores of sources mean."""
+NAMED = ITEM | USER | PAIR | CLOCK | CATEGORICAL
+"""What `WORDS` has to name."""
+
+
+def in_words(feature: str) -> str:
+    """Return what `feature` means; an attribute of the dataset is its own name."""
+    for form in ("relative_", "rank_", SOURCE):
+        if feature.startswith(form):
+            name = feature.removeprefix(form)
+            return f"{SOURCES[name]} ({name})" if name in SOURCES else f"score of the source {name}"
+    return WORDS.get(feature, feature)
