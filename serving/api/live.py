@@ -12,17 +12,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
 from cachetools import LRUCache
 
 from recsys import registry
 from recsys.errors import first_line
 from recsys.events import DAY_US
 from serving.api.fairness import taking_turns
-from serving.columns import items_table
 from serving.first_list import require_first_list
-from serving.loading import Bundle, load_bundle, with_items
+from serving.loading import Bundle, load_bundle
 from serving.lookup import Lookup
+from serving.store.changes import with_changes
 from serving.store.retention import prune
 from serving.store.store import ItemChange, Store
 
@@ -196,15 +195,5 @@ def _with_changes(snapshot: Snapshot, changes: list[ItemChange]) -> Snapshot:
     if not changes:
         return snapshot
     bundle = snapshot.bundle
-    recommender, rows = bundle.recommender, snapshot.lookup.rows
-    bodies = [{"item_id": change.item_id, **change.body} for change in changes if change.body is not None]
-    if bodies:
-        table = items_table(bodies, recommender.retriever.items.schema)
-        recommender = with_items(recommender, bundle.tokenizer, table)
-    deleted = [rows[change.item_id] for change in changes if change.body is None and change.item_id in rows]
-    if deleted:
-        retriever = recommender.retriever
-        available = np.ones(len(retriever.vectors), bool) if retriever.available is None else retriever.available.copy()
-        available[deleted] = False
-        recommender = replace(recommender, retriever=retriever.restricted(available))
+    recommender = with_changes(bundle.recommender, bundle.tokenizer, changes)
     return Snapshot(snapshot.name, Lookup(replace(bundle, recommender=recommender)), changes[-1].number)

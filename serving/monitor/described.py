@@ -18,7 +18,7 @@ from recsys.arrays import Bools, Floats, Ints, distinct
 from serving.lookup import Lookup, PastEvent
 from serving.recommender import RecommendOptions
 from serving.retrieval.retriever import BLOCK
-from serving.store.store import ImpressionList
+from serving.store.store import ImpressionList, Store
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,16 @@ class Described:
     """`[R, K]` of an item that is shown."""
 
 
-def describe_served(lookup: Lookup, lists: Sequence[ImpressionList], events: pl.DataFrame, length: int) -> Described:
-    """Return the first `length` items of each of `lists`, all of known users, as the model of `lookup` describes them."""
-    stored = _by_user(events, {one.user_id for one in lists})
+def describe_served(lookup: Lookup, lists: Sequence[ImpressionList], store: Store, length: int) -> Described:
+    """Return the first `length` items of each of `lists`, all of named users, as the model of `lookup` describes them.
+
+    The users' events since the fit are in `store`, as are the users whose fitted events must not be read.
+    """
+    stored, forgotten = _stored(store, lists), store.forgotten_users()
     histories = [
-        lookup.histories([(None, _before(lookup, one, stored))], one.timestamp if lookup.retriever.has_clock else None)
+        lookup.histories(
+            [(None, _before(lookup, one, stored, forgotten))], one.timestamp if lookup.retriever.has_clock else None
+        )
         for one in lists
     ]
     items = np.full((len(lists), length), -1, np.int64)
@@ -85,20 +90,22 @@ def _columns(candidates: Ints, items: Ints) -> Ints:
     return np.asarray((candidates[:, :, None] == np.where(items < 0, -2, items)[:, None, :]).argmax(1))
 
 
-def _by_user(events: pl.DataFrame, users: set[str | None]) -> Mapping[str, list[PastEvent]]:
-    wanted = events.filter(pl.col("user_id").is_in([user for user in users if user])).sort(
-        "timestamp", maintain_order=True
-    )
+def _stored(store: Store, lists: Sequence[ImpressionList]) -> Mapping[str, list[PastEvent]]:
+    """Return the events since the fit of each user of `lists`."""
     of_user: dict[str, list[PastEvent]] = {}
-    for user, item, kind, time in wanted.select("user_id", "item_id", "event_type", "timestamp").iter_rows():
-        of_user.setdefault(user, []).append(PastEvent(item, kind, time))
+    for event in store.events_of(sorted({one.user_id for one in lists if one.user_id})):
+        of_user.setdefault(event.user_id, []).append(PastEvent(event.item_id, event.event_type, event.timestamp))
     return of_user
 
 
-def _before(lookup: Lookup, one: ImpressionList, stored: Mapping[str, list[PastEvent]]) -> list[PastEvent]:
-    """Return what was known of the user of a list when it was made, oldest first."""
+def _before(
+    lookup: Lookup, one: ImpressionList, stored: Mapping[str, list[PastEvent]], forgotten: Mapping[str, int]
+) -> list[PastEvent]:
+    """Return what was known of the user of a list when it was made, in no order."""
     user = one.user_id or ""
-    both = dict.fromkeys([*lookup.past(user), *stored.get(user, [])])  # exported and fitted events are in both
+    since = forgotten.get(user, -1)
+    fitted = [event for event in lookup.past(user) if event.timestamp is None or event.timestamp > since]
+    both = dict.fromkeys([*fitted, *stored.get(user, [])])  # exported and fitted events are in both
     return [event for event in both if event.timestamp is None or event.timestamp < one.timestamp]
 
 

@@ -10,26 +10,29 @@ from scipy.stats import binomtest
 
 from recsys.events import DAY_US
 from recsys.metrics import CONFIDENCE, Interval
-from serving.store.export import IMPRESSION_KEY, logged_events
+from serving.store.export import IMPRESSION_KEY, events_table
 from serving.store.store import ImpressionList, Store
 
+MOST_LISTS = 50_000
 FIRST = 10
 """Positions that are looked at one by one."""
 
 
 @dataclass(frozen=True)
 class Served:
-    """The lists of a span of time, and all events of the store."""
+    """The lists of a span of time, and the events since the first of them."""
 
     lists: list[ImpressionList]
-    """Oldest first."""
+    """Oldest first; at most `MOST_LISTS` of them, drawn by their random ids."""
     events: pl.DataFrame
 
     @classmethod
     def of(cls, store: Store, days: float, now: int) -> "Served":
-        """Return the lists that `store` got in the `days` before `now` (microseconds)."""
-        lists = [one for one in store.every_list() if now - days * DAY_US < one.timestamp <= now]
-        return cls(sorted(lists, key=lambda one: one.timestamp), logged_events(store))
+        """Return what `store` got in the `days` before `now` (microseconds)."""
+        since = int(now - days * DAY_US)
+        lists = [one for one in store.lists_since(since, MOST_LISTS) if one.timestamp <= now]
+        lists.sort(key=lambda one: one.timestamp)
+        return cls(lists, events_table(store.events_since(lists[0].timestamp) if lists else ()))
 
     @property
     def impressions(self) -> pl.DataFrame:

@@ -4,7 +4,7 @@ In: a model, a store, a span of time, limits. Out: a `Watch`.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from serving.lookup import Lookup
 from serving.monitor.described import Described, describe_known, describe_served
 from serving.monitor.drift import psi
 from serving.monitor.served import FIRST, Rate, Served, rates
+from serving.store.changes import with_changes
 from serving.store.store import ImpressionList, Store
 
 SAMPLE = 1000
@@ -115,21 +116,29 @@ def watch(model: str, store: Store, days: float, limits: Mapping[str, float], no
         RecsysError: the model or the store cannot be read, or no list was served in that time.
     """
     name = resolve(model)
-    lookup = Lookup(load_bundle(bundle_folder(name)))
+    bundle = load_bundle(bundle_folder(name))
+    fitted, changed = Lookup(bundle), bundle.recommender
+    changed = with_changes(changed, bundle.tokenizer, store.item_changes())
+    lookup = Lookup(replace(bundle, recommender=changed))
     with stage("reading the lists"):
         served = Served.of(store, days, now)
     if not served.lists:
         raise RecsysError(
             f"{store}: no list was served in the last {days:g} days; give more --days, or another --store"
         )
-    own = [one for one in served.lists if one.model == name] or served.lists
+    own = [one for one in served.lists if one.model == name]
+    if not own:
+        others = ", ".join(sorted({one.model for one in served.lists}))
+        raise RecsysError(
+            f"{store}: none of the {len(served.lists):,} lists is by {name}; name another --model: {others}"
+        )
     chosen = _sample([one for one in own if one.user_id and one.items])
-    figures = _shares(lookup, served)
+    figures = _shares(lookup, served, store)
     drifts: list[Drift] = []
     if len(chosen) >= FEWEST:
         with stage("describing lists, then and now"):
-            listed = describe_served(lookup, chosen, served.events, FIRST)
-            before = describe_known(lookup, SAMPLE, FIRST)
+            listed = describe_served(lookup, chosen, store, FIRST)
+            before = describe_known(fitted, SAMPLE, FIRST)
         drifts = _drifts(lookup.retriever.features.names, before, listed)
         figures["feature_psi"] = drifts[0].psi
         figures["score_psi"] = psi(before.p_click[before.present], listed.p_click[listed.present])
@@ -155,17 +164,16 @@ def _sample(lists: list[ImpressionList]) -> list[ImpressionList]:
     return [lists[row] for row in sorted(rows)]
 
 
-def _shares(lookup: Lookup, served: Served) -> dict[str, float]:
-    first = served.events.group_by("user_id").agg(pl.col("timestamp").min())
-    since = dict(first.iter_rows())
+def _shares(lookup: Lookup, served: Served, store: Store) -> dict[str, float]:
+    strangers = {one.user_id for one in served.lists if one.user_id and one.user_id not in lookup.users}
+    since: dict[str | None, int] = {}
+    for event in store.events_of(sorted(strangers)):
+        since[event.user_id] = min(event.timestamp, since.get(event.user_id, event.timestamp))
     lists, named = served.lists, [one for one in served.lists if one.user_id]
     unknown = [
-        one
-        for one in named
-        if one.user_id not in lookup.users and since.get(one.user_id, one.timestamp) >= one.timestamp
+        one for one in named if one.user_id in strangers and since.get(one.user_id, one.timestamp) >= one.timestamp
     ]
-    start = lists[0].timestamp
-    items = served.events.filter(pl.col("timestamp") >= start)["item_id"]
+    items = served.events["item_id"]
     return {
         "unknown_users": len(unknown) / max(1, len(named)),
         "no_user": 1 - len(named) / len(lists),

@@ -4,6 +4,7 @@ In: a dataset folder and a store. Out: a new dataset folder with the old tables,
 received since, and an impression for every item that was listed and led to no event.
 """
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from recsys.atomic import atomic_folder
 from recsys.schema import EVENT_COLUMNS, DatasetInfo
 from serving.columns import items_table
 from serving.loading import changed_catalogue
-from serving.store.store import Store
+from serving.store.store import Store, StoredEvent
 
 STORED_COLUMNS = ("user_id", "item_id", "event_type", "timestamp", "value", "session_id", "request_id", "position")
 EVENT_KEY = ("user_id", "item_id", "event_type", "timestamp")
@@ -96,7 +97,12 @@ def with_changes(items: pl.DataFrame, bodies: list[dict[str, object]]) -> pl.Dat
 
 def logged_events(store: Store) -> pl.DataFrame:
     """Return the events of the store, in order of arrival."""
-    rows = [tuple(getattr(event, name) for name in STORED_COLUMNS) for event in store.every_event()]
+    return events_table(store.every_event())
+
+
+def events_table(events: Iterable[StoredEvent]) -> pl.DataFrame:
+    """Return stored events as a table, in their order."""
+    rows = [tuple(getattr(event, name) for name in STORED_COLUMNS) for event in events]
     return pl.DataFrame(rows, schema={name: EVENT_COLUMNS[name] for name in STORED_COLUMNS}, orient="row")
 
 

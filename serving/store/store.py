@@ -97,6 +97,18 @@ class Store:
         for row in self._pages(events, events.c.number):
             yield StoredEvent(*row[1:])
 
+    def events_since(self, moment: int) -> Iterator[StoredEvent]:
+        """Yield the events that are no older than the time `moment`, in order of arrival."""
+        for row in self._pages(events, events.c.number, events.c.timestamp >= moment):
+            yield StoredEvent(*row[1:])
+
+    def events_of(self, user_ids: Sequence[str]) -> Iterator[StoredEvent]:
+        """Yield all events of some users."""
+        for start in range(0, len(user_ids), INSERT_ROWS):
+            of_some = events.c.user_id.in_(user_ids[start : start + INSERT_ROWS])
+            for row in self._pages(events, events.c.number, of_some):
+                yield StoredEvent(*row[1:])
+
     def change_items(self, changes: Sequence[tuple[str, dict[str, Any] | None]]) -> int:
         """Store the new bodies of items, None for a deleted item; return the number of the last change."""
         with self._writing() as connection:
@@ -133,6 +145,12 @@ class Store:
         """Yield all lists, in order of `request_id`."""
         for row in self._pages(lists, lists.c.request_id):
             yield ImpressionList(*row)
+
+    def lists_since(self, moment: int, limit: int) -> list[ImpressionList]:
+        """Return at most `limit` lists that are no older than the time `moment`: the first by their random `request_id`."""
+        query = sa.select(lists).where(lists.c.timestamp >= moment).order_by(lists.c.request_id).limit(limit)
+        with self._reading() as connection:
+            return [ImpressionList(*row) for row in connection.execute(query)]
 
     def forget_user(self, user_id: str) -> int:
         """Delete the user's events and lists, have models ignore the user's past, and return the rows deleted."""
@@ -219,10 +237,10 @@ class Store:
         if self.url.get_backend_name() == "postgresql":
             connection.execute(sa.text(f"LOCK TABLE forgotten IN {mode} MODE"))
 
-    def _pages(self, table: sa.Table, key: sa.Column[Any]) -> Iterator[Any]:
-        """Yield all rows in order of `key`, reading a page at a time so that no query takes long."""
+    def _pages(self, table: sa.Table, key: sa.Column[Any], *conditions: sa.ColumnElement[bool]) -> Iterator[Any]:
+        """Yield all rows that meet the conditions in order of `key`, a page at a time so that no query takes long."""
         key_index = list(table.c).index(key)
-        query = sa.select(table).order_by(key).limit(PAGE_ROWS)
+        query = sa.select(table).where(*conditions).order_by(key).limit(PAGE_ROWS)
         page = query
         while True:
             with self._reading() as connection:
