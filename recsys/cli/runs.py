@@ -130,6 +130,7 @@ def compare(run: tuple[str, ...], as_json: bool, force: bool, examples: int, htm
         from training.pictures.page import comparison_page, write_page
 
         write_page(comparison_page(first, comparisons), html_file)
+        click.echo(f"written to {html_file}", err=True)
     if as_json:
         click.echo(json.dumps([_plain_comparison(one) for one in comparisons], indent=1))
         return
