@@ -48,7 +48,6 @@ COLUMNS = (
         f"metrics.`test_{name}`"
         for name in ("ndcg_at_10", "ndcg_at_10_low", "ndcg_at_10_high", "hr_at_10", "recall_at_50")
     ),
-    "metrics.`seconds/all_stages`",
     "params.`fit_on`",
     "params.`seed`",
 )
