@@ -192,7 +192,7 @@ def test_peers_are_rows_of_their_fit(tmp_path: Path) -> None:
 def without_ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Fit the interest model for one epoch in this process."""
 
-    def fit_here(data: Any, *_: Any, config: Config, seed: int, folder: Path, update: Any) -> InterestFit:
+    def fit_here(data: Any, *_: Any, config: Config, seed: int, folder: Path, **others: Any) -> InterestFit:
         trainer = InterestTrainer(data, config, device=torch.device("cpu"), seed=seed)
         trainer.fit_epoch(0)
         folder.mkdir(parents=True, exist_ok=True)
