@@ -190,6 +190,7 @@ def _print_examples(first: "RunInfo", other: "RunInfo", count: int) -> None:
     """Print users whose lists changed most; what is new in a list has a plus."""
     from rich import box
     from rich.table import Table
+    from rich.text import Text
 
     from serving.model import Model
     from training.evaluation.examples import most_changed
@@ -203,8 +204,8 @@ def _print_examples(first: "RunInfo", other: "RunInfo", count: int) -> None:
         after = [f"{' ' if item in one.before else '+'} {title}" for item, title in one.after.items()]
         columns = (one.history, list(one.before.values()), after)
         cells = ("\n".join(titles[:SHOWN_TITLES]) for titles in columns)
-        table.add_row(f"{one.user_id}\n{one.shared} of {len(one.after)} stay", *cells)
-    console().print(table, markup=False)
+        table.add_row(*map(Text, (f"{one.user_id}\n{one.shared} of {len(one.after)} stay", *cells)))
+    console().print(table)
 
 
 def _interval(difference: "Difference") -> str:
