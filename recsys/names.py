@@ -4,10 +4,15 @@ They come from the environment (`RECSYS_EXPERIMENT`, `RECSYS_MODEL_NAME`) or, wh
 """
 
 import os
+from pathlib import Path
 
 EXPERIMENT_VARIABLE, MODEL_VARIABLE = "RECSYS_EXPERIMENT", "RECSYS_MODEL_NAME"
 DEFAULT = "recsys"
 CHAMPION = "champion"
+OWN_STORE = "MLFLOW_TRACKING_URI" not in os.environ
+"""Whether MLflow's store is in the working directory. Read before mlflow sets the variable itself."""
+OWN_DATABASE = Path("mlflow.db")
+"""That store."""
 
 
 def experiment() -> str:

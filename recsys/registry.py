@@ -17,8 +17,6 @@ from pathlib import Path
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-OWN_STORE = "MLFLOW_TRACKING_URI" not in os.environ
-"""Whether MLflow's store is in the working directory. Read before mlflow sets the variable itself."""
 
 import mlflow
 import sqlalchemy as sa
@@ -29,8 +27,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from recsys import names
 from recsys.errors import RecsysError, first_line
+from recsys.names import OWN_DATABASE, OWN_STORE
 
-OWN_DATABASE, OWN_ARTIFACTS = Path("mlflow.db"), Path("mlartifacts")
+OWN_ARTIFACTS = Path("mlartifacts")
 LOCATIONS = (
     ("experiments", "artifact_location"),
     ("runs", "artifact_uri"),

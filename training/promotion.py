@@ -19,7 +19,8 @@ from serving.loading import load_bundle
 from serving.lookup import Lookup
 from serving.recommender import RecommendOptions
 from training.evaluation.compare import MAIN, Comparison, Evaluated, compare
-from training.tracking import RunInfo, aliases_of, author, find, read_requests, version_of
+from training.run_info import RunInfo
+from training.tracking import aliases_of, author, find, read_requests, version_of
 
 LISTS_TIMED = 50
 MIB, MS = "MiB", "ms a list"

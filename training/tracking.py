@@ -12,8 +12,6 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from importlib import metadata
 from importlib.resources import files
 from pathlib import Path
@@ -31,8 +29,10 @@ from packaging.version import Version
 
 from recsys import names
 from recsys.errors import RecsysError
+from recsys.names import OWN_DATABASE, OWN_STORE
 from recsys.packages import DISTRIBUTION, installed
-from recsys.registry import OWN_ARTIFACTS, OWN_DATABASE, OWN_STORE, has_store, mlflow_client
+from recsys.registry import OWN_ARTIFACTS, has_store, mlflow_client
+from training.run_info import RunInfo
 
 HARDWARE_EXTRAS = ("cpu", "gpu")
 """The extras of which one is installed; the other extras are not needed to recommend."""
@@ -224,31 +224,6 @@ def read_epochs(run_id: str) -> dict[str, list[dict[str, float]]]:
     return epochs
 
 
-@dataclass(frozen=True)
-class RunInfo:
-    """A training that ended, as MLflow knows it."""
-
-    id: str
-    name: str
-    started: datetime
-    status: str
-    dataset: str
-    fingerprint: str
-    parameters: dict[str, str]
-    metrics: dict[str, float]
-    versions: tuple[str, ...]
-    """Of the registered model."""
-    aliases: tuple[str, ...]
-    """Of these versions."""
-
-    @property
-    def label(self) -> str:
-        """How messages call it: `version 3 (champion)`, or the beginning of its id."""
-        if not self.versions:
-            return f"run {self.id[:8]}"
-        return f"version {self.versions[-1]}" + (f" ({', '.join(self.aliases)})" if self.aliases else "")
-
-
 def log_requests(run_id: str, requests: pl.DataFrame) -> None:
     """Keep the results by request with the run, so that runs can be compared request by request."""
     with mlflow_client() as client, tempfile.TemporaryDirectory() as folder:
@@ -288,18 +263,8 @@ def runs(limit: int = 1000) -> list[RunInfo]:
 
 
 def _run_info(run: Run, versions: tuple[str, ...], aliases: dict[str, str]) -> RunInfo:
-    return RunInfo(
-        id=run.info.run_id,
-        name=run.info.run_name,
-        started=datetime.fromtimestamp(run.info.start_time / 1000, UTC),
-        status=run.info.status.lower(),
-        dataset=run.data.params.get("dataset", ""),
-        fingerprint=run.data.tags.get("dataset.fingerprint", ""),
-        parameters={"fit_on": run.data.tags.get("fit_on", ""), **run.data.params},
-        metrics={name.removeprefix("test_").replace("_at_", "@"): value for name, value in run.data.metrics.items()},
-        versions=versions,
-        aliases=tuple(alias for alias, version in aliases.items() if version in versions),
-    )
+    about = (run.info.run_id, run.info.run_name, run.info.start_time, run.info.status)
+    return RunInfo.of(about, run.data.params, run.data.tags, run.data.metrics, versions, aliases)
 
 
 def aliases_of(client: mlflow.MlflowClient) -> dict[str, str]:

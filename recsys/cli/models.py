@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from training.evaluation.off_policy_report import OffPolicyReport
     from training.evaluation.report import Report
     from training.pictures.charts import Epochs
-    from training.tracking import RunInfo
+    from training.run_info import RunInfo
 
 
 @click.command()

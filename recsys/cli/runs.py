@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from training.evaluation.compare import Comparison, Difference
-    from training.tracking import RunInfo
+    from training.run_info import RunInfo
 
 SHOWN = ("ndcg@10", "hr@10", "recall@50")
 SHOWN_TITLES = 5
@@ -37,7 +37,7 @@ def list_runs(limit: int, as_json: bool) -> None:
     Example:
       recsys runs list --limit 50
     """
-    from training.tracking import runs
+    from training.run_list import runs
 
     found = runs(limit)
     if as_json:

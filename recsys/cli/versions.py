@@ -22,9 +22,9 @@ def list_models() -> None:
       recsys models list
     """
     from recsys.cli.runs import print_runs
-    from training.tracking import runs
+    from training.run_list import runs
 
-    registered = [run for run in runs() if run.versions]
+    registered = [run for run in runs(1000) if run.versions]
     if registered:
         print_runs(registered)
     else:

@@ -24,7 +24,7 @@ from packaging.requirements import Requirement
 from recsys.errors import RecsysError
 from recsys.registry import bundle_folder, mlflow_client, resolve
 from tests.command_line import free_port
-from training import tracking
+from training import run_list, tracking
 from training.demo import refuse_to_delete_others
 
 pytestmark = pytest.mark.slow
@@ -250,6 +250,29 @@ def test_the_pages_of_mlflow_open_on_the_trainings(inside: Registered) -> None:
     assert tags["mlflow.experimentKind"] == "custom_model_development"
     shared = json.loads(tags[f"mlflow.sharedViewState.{view.rpartition('=')[2]}"])
     assert "metrics.`test_ndcg_at_10`" in shared["selectedColumns"]
+
+
+def test_the_list_of_trainings_is_what_mlflow_says(inside: Registered) -> None:
+    """To the last figure, though it is read from the tables; and no run beyond the limit."""
+    run = tracking.start_run(
+        "measured", {"dataset": "shop", "seed": 3}, {"fit_on": "train", "dataset.fingerprint": "f" * 16}
+    )
+    tracking.log_metrics(run, {"test_ndcg@10": 0.25, "segment/history 10+_ndcg@10": 0.5})
+    tracking.end_run(run, finished=True)
+    told = tracking.runs()
+    assert run_list.read_tables(f"sqlite:///{inside.folder}/mlflow.db", 1000) == told
+    assert run_list.runs(1000) == told
+    assert run_list.runs(1) == told[:1]
+    assert told[0].metrics["ndcg@10"] == 0.25
+    assert [one.aliases for one in told if one.versions == ("1",)] == [("champion",)]
+
+
+def test_listing_trainings_does_not_wait_for_mlflow(inside: Registered) -> None:
+    """Which takes longer to be imported than hundreds of runs to be read."""
+    code = "import sys; from recsys.cli import main; sys.argv = ['recsys', 'runs', 'list']\ntry: main()\nfinally: assert 'mlflow' not in sys.modules"
+    listed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert listed.returncode == 0, listed.stderr
+    assert "champion" in listed.stdout
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import polars as pl
 from recsys.errors import RecsysError
 from recsys.metrics import CONFIDENCE, Interval, bootstrap_interval, unpaired_difference
 from training.evaluation.report import HISTORY_BINS
-from training.tracking import RunInfo
+from training.run_info import RunInfo
 
 METRICS = ("ndcg@10", "hr@10", "recall@50", "mrr@100")
 MAIN = METRICS[0]

@@ -9,7 +9,7 @@ import pytest
 
 from recsys.errors import RecsysError
 from training.evaluation.compare import MAIN, METRICS, Evaluated, compare, pool_seeds
-from training.tracking import RunInfo
+from training.run_info import RunInfo
 
 RUN = RunInfo(
     "a" * 32, "run", datetime(2026, 11, 28, tzinfo=UTC), "finished", "shop", "f" * 16, {}, {}, ("1",), ("champion",)

@@ -13,7 +13,7 @@ from tests.training.pictures.reports import FITS, SCRIPT, around, full_report
 from training.evaluation.compare import METRICS, Comparison, Difference, Evaluated
 from training.pictures.charts import pictures
 from training.pictures.page import as_files, comparison_page, report_page, write_page
-from training.tracking import RunInfo
+from training.run_info import RunInfo
 
 
 def run(version: str, name: str = "run") -> RunInfo:
