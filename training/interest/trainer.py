@@ -105,7 +105,7 @@ class InterestTrainer:
         torch.manual_seed(epoch_seed + 7919 * self.rank)
         self.step_module.train()
         loss_sum, norm_sum = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
-        rate = float(self.schedule.get_last_lr()[TOWER])
+        rate = float(self.optimizer.param_groups[TOWER]["lr"])
         batches = self.data.batches(epoch_seed, self.config.interest.batch_users, self.rank, self.world_size)
         for done, batch in enumerate(_prefetched(batches, self.device), start=1):
             loss = self.step_module(batch)
