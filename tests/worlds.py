@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import threading
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +13,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import sqlalchemy as sa
+import uvicorn
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
@@ -189,6 +192,19 @@ def holder_of(bundle: Path, store: Store) -> ModelHolder:
 def client_of(app: FastAPI, **options: Any) -> TestClient:
     """Return a client on this machine."""
     return TestClient(app, base_url="http://localhost", client=("127.0.0.1", 50_000), **options)
+
+
+@contextmanager
+def listening(app: FastAPI) -> Iterator[str]:
+    """Give the address of the application, which listens on this machine while the body runs."""
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    server.should_exit = True
+    thread.join()
 
 
 @contextmanager

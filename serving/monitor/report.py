@@ -5,14 +5,12 @@ In: a `Watch`. Out: what is printed, an HTML file, a file of Prometheus' text fo
 
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from prometheus_client import CollectorRegistry, Gauge, write_to_textfile
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from recsys.atomic import atomic_file
 from recsys.metrics import Interval
+from recsys.shown import table_of, templates_of
 from serving.monitor.watch import MEANING, Watch
 
 SHOWN = 10
@@ -22,13 +20,13 @@ SHOWN = 10
 def render(watch: Watch, console: Console) -> None:
     """Print a watch as tables."""
     console.print(f"{watch.model}: {watch.lists:,} lists of the last {watch.days:g} days", highlight=False)
-    figures = _table("figures", "", "value", "limit", "")
+    figures = table_of("figures", "", "value", "limit", "")
     for name, value in watch.figures.items():
         limit = f"{watch.limits[name]:g}" if name in watch.limits else ""
         figures.add_row(MEANING[name], f"{value:.4f}", limit, "[red]too much[/]" if name in watch.exceeded else "")
     console.print(figures)
     if watch.drifts:
-        drifts = _table(
+        drifts = table_of(
             f"features that drifted most, {watch.described:,} lists described", "", "PSI", "mean before", "now"
         )
         for drift in watch.drifts[:SHOWN]:
@@ -37,7 +35,7 @@ def render(watch: Watch, console: Console) -> None:
     else:
         console.print("too few lists of known users to speak of drift")
     for title, rows in (("by model", watch.by_model), ("by position", watch.by_position)):
-        table = _table(title, "", "shown", "click-through", "purchases")
+        table = table_of(title, "", "shown", "click-through", "purchases")
         for row in rows:
             table.add_row(row.what, f"{row.shown:,}", _interval(row.clicks), _interval(row.purchases))
         console.print(table)
@@ -45,10 +43,7 @@ def render(watch: Watch, console: Console) -> None:
 
 def write_page(watch: Watch, path: Path) -> None:
     """Write a watch as one HTML page that needs no network."""
-    templates = Environment(
-        loader=PackageLoader("serving.monitor", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    page = templates.get_template("page.html").render(watch=watch, meaning=MEANING)
+    page = templates_of("serving.monitor", ".").get_template("page.html").render(watch=watch, meaning=MEANING)
     with atomic_file(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
 
@@ -68,13 +63,6 @@ def write_metrics(watch: Watch, path: Path) -> None:
     shown = Gauge("recsys_monitor_lists", "Lists in the time looked at.", ["model"], registry=registry)
     shown.labels(watch.model).set(watch.lists)
     write_to_textfile(str(path), registry)
-
-
-def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", padding=0)
-    for index, column in enumerate(columns):
-        table.add_column(column, justify="right" if index else "left", no_wrap=True)
-    return table
 
 
 def _interval(interval: Interval) -> str:

@@ -133,7 +133,7 @@ def watch(model: str, store: Store, days: float, limits: Mapping[str, float], no
             f"{store}: none of the {len(served.lists):,} lists is by {name}; name another --model: {others}"
         )
     chosen = _sample([one for one in own if one.user_id and one.items])
-    figures = _shares(lookup, served, store)
+    figures, impressions = _shares(lookup, served, store), served.impressions
     drifts: list[Drift] = []
     if len(chosen) >= FEWEST:
         with stage("describing lists, then and now"):
@@ -142,8 +142,7 @@ def watch(model: str, store: Store, days: float, limits: Mapping[str, float], no
         drifts = _drifts(lookup.retriever.features.names, before, listed)
         figures["feature_psi"] = drifts[0].psi
         figures["score_psi"] = psi(before.p_click[before.present], listed.p_click[listed.present])
-        figures |= _calibration(served.impressions, chosen, listed)
-    impressions = served.impressions
+        figures |= _calibration(impressions, chosen, listed)
     return Watch(
         model=name,
         days=days,

@@ -13,8 +13,9 @@ from rich.console import Console
 
 from recsys.atomic import atomic_file
 from recsys.metrics import Interval
+from recsys.shown import table_of
 from training.evaluation.off_policy import ESTIMATORS, Estimate
-from training.evaluation.report import show, table_of
+from training.evaluation.report import show
 
 LOGGED = "logged"
 """The policy that was logged: an even draw from the pool."""

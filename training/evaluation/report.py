@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from recsys.atomic import atomic_file
 from recsys.metrics import Interval
+from recsys.shown import table_of
 from training.evaluation.details import Details
 from training.evaluation.new_items import ALL, NewItems
 
@@ -165,14 +164,6 @@ def render_new_items(groups: dict[str, NewItems], console: Console) -> None:
     console.print(table)
     if groups[ALL].targets and not groups[ALL].share_of_lists:
         console.print("[red]no list shows an item without events in its first 10, though users chose such items[/]")
-
-
-def table_of(title: str, *columns: str) -> Table:
-    """Return an empty table whose first column is of names and whose others are of numbers."""
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", padding=0)
-    for index, column in enumerate(columns):
-        table.add_column(column, justify="right" if index else "left", no_wrap=True)
-    return table
 
 
 def show(interval: Interval) -> str:

@@ -7,10 +7,9 @@ from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from recsys.atomic import atomic_file
 from recsys.metrics import Interval
+from recsys.shown import templates_of
 from training.evaluation.compare import MAIN, Comparison, Difference, Evaluated
 from training.evaluation.report import Report
 from training.pictures.canvas import Picture
@@ -19,13 +18,7 @@ from training.pictures.words import in_words
 
 PAGE = "report.html"
 """The page's name among the files of a run."""
-TEMPLATES = Environment(
-    loader=PackageLoader("training.pictures"),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
+TEMPLATES = templates_of("training.pictures")
 
 
 def report_page(report: Report, drawn: Sequence[Picture], model: str) -> str:

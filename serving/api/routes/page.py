@@ -4,8 +4,8 @@ from importlib import resources
 
 from fastapi import APIRouter, HTTPException, Request, Response
 from fastapi.responses import HTMLResponse
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from recsys.shown import templates_of
 from serving.api.access.scopes import ReadRoute
 from serving.api.page.form import PageForm
 from serving.api.page.view import REFUSALS, view_of
@@ -14,13 +14,7 @@ from serving.api.service import UnknownItemError
 
 router = APIRouter(route_class=ReadRoute, include_in_schema=False)
 
-TEMPLATES = Environment(
-    loader=PackageLoader("serving.api.page"),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
+TEMPLATES = templates_of("serving.api.page")
 TEMPLATES.filters["percent"] = lambda share: f"{100 * share:.2g} %" if share >= 1e-4 else "< 0.01 %"
 FILES = {"page.css": "text/css", "page.js": "text/javascript", "icon.svg": "image/svg+xml"}
 HEADERS = {

@@ -2,7 +2,6 @@
 
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -20,24 +19,8 @@ from serving.batch import histories_of
 from serving.loading import load_bundle
 from serving.recommender import RecommendOptions
 from serving.store.store import Store, StoredEvent
+from tests.serving.api.conftest import NOW
 from tests.worlds import DAY, START, client_of, holder_of, tiny_recommender, with_config
-
-NOW = 1_702_000_000_000_000
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    """Return an empty store."""
-    opened = Store(f"sqlite:///{tmp_path}/store.db")
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def client(tiny: Path, store: Store) -> Iterator[TestClient]:
-    """Return a client of an application whose clock always shows `NOW`."""
-    with client_of(create_app(holder_of(tiny, store), store, clock=lambda: NOW)) as opened:
-        yield opened
 
 
 def send(client: TestClient, user: str, item: str, **more: Any) -> Any:

@@ -1,8 +1,6 @@
 """Every answer is one that the documentation lists, whatever is sent."""
 
 import asyncio
-import threading
-import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +8,6 @@ from typing import Any
 import httpx
 import pytest
 import schemathesis
-import uvicorn
 from fastapi import FastAPI
 from hypothesis import HealthCheck, given, settings
 from schemathesis import GenerationMode
@@ -26,7 +23,7 @@ from serving.api.access.keys import create_key
 from serving.api.access.limits import Limits
 from serving.api.app import create_app
 from serving.store.store import Store
-from tests.worlds import holder_of
+from tests.worlds import holder_of, listening
 
 EXAMPLES = 30
 """Requests per route and kind: valid ones and invalid ones."""
@@ -65,14 +62,8 @@ def app(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> FastAPI:
 @pytest.fixture(scope="module")
 def url(app: FastAPI) -> Iterator[str]:
     """Return the address of the application, which listens on this machine."""
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    thread.join()
+    with listening(app) as address:
+        yield address
 
 
 def test_every_route_is_in_the_list_of_tested_routes(app: FastAPI) -> None:

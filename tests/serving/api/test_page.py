@@ -2,7 +2,6 @@
 
 import base64
 import re
-import threading
 import time
 from collections.abc import Iterator
 from html.parser import HTMLParser
@@ -12,7 +11,6 @@ from typing import Any
 import httpx
 import polars as pl
 import pytest
-import uvicorn
 from fastapi.testclient import TestClient
 
 from serving.api.access.keys import create_key
@@ -22,26 +20,11 @@ from serving.api.page import words
 from serving.api.schemas import Contribution, RankedItem, Reasons, SimilarItem
 from serving.store.store import Store
 from tests.browser import CHROMIUM, browser
-from tests.worlds import client_of, holder_of, with_columns, with_config
+from tests.serving.api.conftest import NOW
+from tests.worlds import client_of, holder_of, listening, with_columns, with_config
 
-NOW = 1_702_000_000_000_000
 FILES = ("page.css", "page.js", "icon.svg")
 ATTACK = "<script>alert(1)</script>"
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    """Return an empty store."""
-    opened = Store(f"sqlite:///{tmp_path}/store.db")
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def client(tiny: Path, store: Store) -> Iterator[TestClient]:
-    """Return a client of an application whose clock always shows `NOW`."""
-    with client_of(create_app(holder_of(tiny, store), store, clock=lambda: NOW)) as opened:
-        yield opened
 
 
 class Parsed(HTMLParser):
@@ -350,15 +333,8 @@ def test_reasons_say_what_the_item_is_like_and_what_the_user_did() -> None:
 @pytest.fixture
 def address(tiny: Path, store: Store) -> Iterator[str]:
     """Return the address of a server with the small bundle."""
-    app = create_app(holder_of(tiny, store), store, clock=lambda: NOW)
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    thread.join()
+    with listening(create_app(holder_of(tiny, store), store, clock=lambda: NOW)) as url:
+        yield url
 
 
 @pytest.mark.slow
