@@ -6,7 +6,7 @@ done before a moment) and `Requests` (moments, and the items that users chose th
 Shapes: V users of the log, E events, Q request ids, I impressions, R requests, L history positions, T targets.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from features.data.dataset import Dataset
 from features.data.split import assign_splits
 from features.keys import SortedRuns
-from recsys.arrays import Bools, Floats, offsets_of, spans
+from recsys.arrays import Bools, Floats, found_in, offsets_of, spans
 from recsys.arrays import Ints as Ints  # re-exported
 from recsys.config import Config
 from recsys.events import EVENT_TYPES, IMPRESSION, SPLITS
@@ -27,6 +27,56 @@ EARLY, LATE, VALID, TEST = range(4)
 
 KEY_SEPARATOR = "\x1f"
 """Stands between user id and request id, since two users may have the same request id."""
+
+
+@dataclass(frozen=True)
+class EarlierItems:
+    """The items of what R users did before the events of their histories: models read a part, the rule on seen items all."""
+
+    offsets: Ints
+    """`[R + 1]` request r's items are `items[offsets[r]:offsets[r + 1]]`."""
+    items: NDArray[np.int32]
+    """Item indexes."""
+
+    @classmethod
+    def of(cls, rows: Sequence[NDArray[np.int32]]) -> "EarlierItems":
+        """Put the items of each request end to end."""
+        counts = np.array([len(row) for row in rows], np.int64)
+        return cls(offsets_of(counts), np.concatenate([np.empty(0, np.int32), *rows]))
+
+    @classmethod
+    def none(cls, requests: int) -> "EarlierItems":
+        """Return that of `requests` users who did nothing before."""
+        return cls(np.zeros(requests + 1, np.int64), np.empty(0, np.int32))
+
+    @classmethod
+    def join(cls, parts: Sequence["EarlierItems"]) -> "EarlierItems":
+        """Put those of several groups of requests together."""
+        counts, items = ([getattr(part, name) for part in parts] for name in ("counts", "items"))
+        return cls(offsets_of(np.concatenate(counts)), np.concatenate(items))
+
+    @property
+    def counts(self) -> Ints:
+        """`[R]` items of each request."""
+        return np.diff(self.offsets)
+
+    @property
+    def owners(self) -> Ints:
+        """The request of each item."""
+        return np.repeat(np.arange(len(self.counts)), self.counts)
+
+    def rows(self, rows: slice | Ints) -> "EarlierItems":
+        """Return those of some requests."""
+        counts = self.counts[rows]
+        return EarlierItems(offsets_of(counts), self.items[spans(self.offsets[:-1][rows], counts)])
+
+    def hold(self, items: Ints) -> Bools:
+        """Return which of `items` `[R, C]` are among those of their request."""
+        if not len(self.items):
+            return np.zeros(items.shape, bool)
+        size = 1 + max(int(items.max(initial=0)), int(self.items.max()))
+        own = self.owners * size + self.items
+        return np.isin(np.arange(len(items))[:, None] * size + items, own) & (items >= 0)
 
 
 @dataclass(frozen=True)
@@ -41,13 +91,37 @@ class Histories:
     """`[R, L]` microseconds or ordinals."""
     now: Ints
     """`[R]` moment of the request."""
+    earlier: EarlierItems | None = None
+    """What lies before the L events; None where nothing does."""
 
     def __len__(self) -> int:
         return len(self.now)
 
+    @classmethod
+    def join(cls, parts: Sequence["Histories"]) -> "Histories":
+        """Put the histories of several requests together; all of them are of one length."""
+        columns = (
+            np.concatenate([getattr(part, name) for part in parts]) for name in ("items", "types", "times", "now")
+        )
+        earlier = None
+        if any(part.earlier for part in parts):
+            earlier = EarlierItems.join([part.earlier or EarlierItems.none(len(part)) for part in parts])
+        return cls(*columns, earlier=earlier)
+
     def rows(self, rows: slice | Ints) -> "Histories":
         """Return the histories of some requests."""
-        return Histories(self.items[rows], self.types[rows], self.times[rows], self.now[rows])
+        earlier = self.earlier.rows(rows) if self.earlier else None
+        return Histories(self.items[rows], self.types[rows], self.times[rows], self.now[rows], earlier)
+
+    @property
+    def events(self) -> Ints:
+        """`[R]` number of all events, those before the history among them."""
+        return self.lengths + (self.earlier.counts if self.earlier else 0)
+
+    def seen(self, items: Ints) -> Bools:
+        """Return which of `items` `[R, C]` their user had an event on."""
+        seen = found_in(items, self.items) & (items >= 0)
+        return seen | self.earlier.hold(items) if self.earlier else seen
 
     @property
     def lengths(self) -> Ints:
@@ -57,7 +131,8 @@ class Histories:
     def trimmed(self) -> "Histories":
         """Return the histories without the columns that are padding in all of them; at least one column stays."""
         start = self.items.shape[1] - max(int(self.lengths.max(initial=0)), 1)
-        return Histories(self.items[:, start:], self.types[:, start:], self.times[:, start:], self.now)
+        items, types, times = self.items[:, start:], self.types[:, start:], self.times[:, start:]
+        return replace(self, items=items, types=types, times=times)
 
 
 @dataclass(frozen=True)
@@ -150,15 +225,17 @@ class EventLog:
 
     def histories(self, users: Ints, before: Ints, length: int) -> Histories:
         """Return the last `length` events of `users` `[R]` strictly before the times `before` `[R]`."""
-        stops = self._by_moment.first_not_below(users, before)
+        stops, starts = self._by_moment.first_not_below(users, before), self.offsets[users]
+        further = np.maximum(stops - length, starts)
         rows = stops[:, None] - np.arange(length if len(self) else 0, 0, -1)  # [R, L]
-        known = rows >= self.offsets[users][:, None]
+        known = rows >= starts[:, None]
         rows = np.where(known, rows, 0)
         return Histories(
             items=np.where(known, self.items[rows], -1).astype(np.int32),
             types=np.where(known, self.types[rows], 0).astype(np.int8),
             times=np.where(known, self.times[rows], 0),
             now=before,
+            earlier=EarlierItems(offsets_of(further - starts), self.items[spans(starts, further - starts)]),
         )
 
     def requests(self, *segments: int) -> Requests:

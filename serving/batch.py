@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 from features.data.dataset import Dataset
 from features.data.user_ids import read_users
 from features.data.values import moment_of_text
-from features.histories import EventLog, Histories, read_log
+from features.histories import EarlierItems, EventLog, Histories, read_log
 from recsys.arrays import Bools, Ints
 from recsys.atomic import atomic_file
 from recsys.bundle import read_config, verify
@@ -263,7 +263,8 @@ def stored_histories(stored: pl.DataFrame, length: int, now: int) -> Histories:
     for row, (past, kinds, moments) in enumerate(stored.select("items", "types", "times").iter_rows()):
         if past:
             items[row, -len(past) :], types[row, -len(past) :], times[row, -len(past) :] = past, kinds, moments
-    return Histories(items, types, times, np.full(stored.height, now, np.int64))
+    earlier = EarlierItems.of([row.to_numpy() for row in stored["earlier"]])
+    return Histories(items, types, times, np.full(stored.height, now, np.int64), earlier)
 
 
 @contextmanager
@@ -322,6 +323,10 @@ def _history_rows(users: list[str], histories: Histories) -> pl.DataFrame:
             ("times", histories.times, pl.Int64),
         )
     }
+    assert histories.earlier is not None
+    bounds = zip(histories.earlier.offsets[:-1], histories.earlier.offsets[1:], strict=True)
+    earlier = [histories.earlier.items[start:stop] for start, stop in bounds]
+    columns["earlier"] = pl.Series(earlier, dtype=pl.List(pl.Int32))
     return pl.DataFrame({"user_id": pl.Series(users, dtype=pl.String), **columns})
 
 
@@ -329,10 +334,10 @@ def _histories(log: EventLog, rows: list[int], now: int | Ints, length: int) -> 
     users = np.array(rows, np.int64)
     if not len(log.user_ids):
         empty = np.zeros((len(rows), length), np.int64)
-        return Histories((empty - 1).astype(np.int32), empty.astype(np.int8), empty, np.full(len(rows), now))
-    histories: Histories = log.histories(np.maximum(users, 0), np.full(len(rows), now), length)
-    histories.items[users < 0] = -1
-    return histories
+        none = EarlierItems.none(len(rows))
+        return Histories((empty - 1).astype(np.int32), empty.astype(np.int8), empty, np.full(len(rows), now), none)
+    before = np.where(users < 0, np.iinfo(np.int64).min, now)  # nothing lies before that
+    return replace(log.histories(np.maximum(users, 0), before, length), now=np.full(len(rows), now))
 
 
 def _made(job: Job, work: Path, todo: list[int]) -> Iterator[int]:

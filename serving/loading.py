@@ -46,7 +46,7 @@ class Bundle:
     tokenizer: Any
     manifest: dict[str, Any]
     users: pl.DataFrame
-    """user_id, items (indexes), types, times: the last events of each user as of the fit."""
+    """user_id, items (indexes), types, times: the last events of each user as of the fit; earlier: distinct items before."""
     items: pl.DataFrame
     """The catalogue as of the fit; that of the recommender may have changed since."""
 
@@ -266,12 +266,14 @@ def _histories_table(log: EventLog, length: int) -> pl.DataFrame:
     stops = log.offsets[1:]
     starts = np.maximum(log.offsets[:-1], stops - length)
     spans = [slice(start, stop) for start, stop in zip(starts, stops, strict=True)]
+    earlier = [np.unique(log.items[first:start]) for first, start in zip(log.offsets[:-1], starts, strict=True)]
     return pl.DataFrame(
         {
             "user_id": pl.Series(log.user_ids, dtype=pl.String),
             "items": pl.Series([log.items[span] for span in spans], dtype=pl.List(pl.Int32)),
             "types": pl.Series([log.types[span] for span in spans], dtype=pl.List(pl.Int8)),
             "times": pl.Series([log.times[span] for span in spans], dtype=pl.List(pl.Int64)),
+            "earlier": pl.Series(earlier, dtype=pl.List(pl.Int32)),
         }
     )
 

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from features.data.markup import plain
-from features.histories import Histories
+from features.histories import EarlierItems, Histories
 from recsys.arrays import Bools, Ints
 from recsys.events import EVENT_TYPES, TYPE_CODE
 from serving.loading import Bundle
@@ -58,40 +58,53 @@ class Lookup:
         row = self.users.get(user_id)
         if row is None:
             return []
-        items, types, times = self.bundle.users.row(row)[1:]
+        items, types, times = self.bundle.users.row(row)[1:4]
         return [
             PastEvent(self.ids[item], EVENT_TYPES[kind], time)
             for item, kind, time in zip(items, types, times, strict=True)
         ]
+
+    def earlier(self, user_id: str) -> Ints:
+        """Return the distinct items of the user's events as of the fit that are too old for `past`."""
+        row = self.users.get(user_id)
+        if row is None or "earlier" not in self.bundle.users.columns:  # bundles did not have it always
+            return np.empty(0, np.int64)
+        return self.bundle.users["earlier"][row].to_numpy()
 
     def histories(
         self,
         requests: Sequence[tuple[str | None, Sequence[str | PastEvent] | None]],
         now: int | None = None,
         typed: bool = False,
+        earlier: Ints | None = None,
     ) -> Histories:
         """Return the histories of requests `(user_id, history)`.
 
-        A history that is sent replaces what the bundle knows of the user; items that it does not
-        know are left out. Where every event has a time, the times tell the order. Users without events have an empty history. `now` is in microseconds;
-        by default just after the newest event that the bundle knows. `typed` puts what the users
-        typed behind their events (see `Sentences`).
+        A history that is sent replaces what the bundle knows of the user; items that the catalogue lacks are left out.
+        Where every event has a time, the times tell the order. Users without events have an empty history. `now` is in
+        microseconds; by default just after the newest event that the bundle knows. `typed` puts what the users
+        typed behind their events (see `Sentences`). `earlier` are items that a single user met before the history.
         """
         length, moment = self.length, self.newest + 1 if now is None else now
         items = np.full((len(requests), length), -1, np.int32)
         types, times = np.zeros((len(requests), length), np.int8), np.zeros((len(requests), length), np.int64)
+        met = []
         for row, (user, sent) in enumerate(requests):
             history = sent if sent is not None else self.past(user) if user is not None else []
-            events = self._latest(history, length - typed, moment)
-            events += [(len(self.ids), TYPE_CODE["click"], moment)] * typed
+            known = self._known(history, moment)
+            cut = max(0, len(known) - (length - typed))
+            older = self.earlier(user) if sent is None and user is not None else earlier
+            met.append(np.array([*(() if older is None else older), *(item for item, _, _ in known[:cut])], np.int32))
+            events = known[cut:] + [(len(self.ids), TYPE_CODE["click"], moment)] * typed
             if events:
                 items[row, -len(events) :], types[row, -len(events) :], times[row, -len(events) :] = zip(
                     *events, strict=True
                 )
-        return Histories(items, types, times, np.full(len(requests), moment, np.int64))
+        now_of_all = np.full(len(requests), moment, np.int64)
+        return Histories(items, types, times, now_of_all, EarlierItems.of(met) if any(map(len, met)) else None)
 
-    def _latest(self, history: Sequence[str | PastEvent], count: int, moment: int) -> list[tuple[int, int, int]]:
-        """Return item, type code and time of the last `count` events on known items."""
+    def _known(self, history: Sequence[str | PastEvent], moment: int) -> list[tuple[int, int, int]]:
+        """Return item, type code and time of the events on known items, oldest first."""
         events = [PastEvent(event) if isinstance(event, str) else event for event in history]
         known = [event for event in events if event.item_id in self.rows]
         if all(event.timestamp is not None for event in known):
@@ -102,7 +115,7 @@ class Lookup:
                 TYPE_CODE[event.event_type],
                 moment if event.timestamp is None else event.timestamp,
             )
-            for event in known[max(0, len(known) - count) :]
+            for event in known
         ]
 
     def unknown(self, history: Sequence[str | PastEvent]) -> list[str]:

@@ -7,8 +7,6 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-import numpy as np
-
 from features.histories import Histories
 from serving.api import schemas
 from serving.api.live import Snapshot
@@ -70,10 +68,7 @@ def answer_in_groups(
 def join_histories(group: Sequence[Pending[Any]]) -> Histories:
     """Return the histories of R requests as one `[R, L]`."""
     parts = [request.histories for request in group]
-    if len(parts) == 1:
-        return parts[0]
-    columns = zip(*((part.items, part.types, part.times, part.now) for part in parts), strict=True)
-    return Histories(*(np.concatenate(column) for column in columns))
+    return parts[0] if len(parts) == 1 else Histories.join(parts)
 
 
 def join_sentences(group: Sequence[Pending[Any]]) -> Sentences | None:

@@ -35,6 +35,10 @@ AHEAD_US = 5 * 60 * 1_000_000
 """How far an event's time may lie ahead of this machine's clock."""
 
 
+MOST_EVENTS = 10_000
+"""Events of a user that are read from the store, the latest ones."""
+
+
 class UnknownItemError(RecsysError):
     """An item that the catalogue lacks."""
 
@@ -202,7 +206,10 @@ class Service:
             now=now,
             k=request.k,
             histories=lookup.histories(
-                [(None, past)], now if lookup.retriever.has_clock else None, typed=request.query is not None
+                [(None, past)],
+                now if lookup.retriever.has_clock else None,
+                typed=request.query is not None,
+                earlier=self._earlier(snapshot, request),
             ),
             unknown=lookup.unknown(past) if request.history is not None else [],
             batch_key=options,
@@ -275,13 +282,20 @@ class Service:
             return [PastEvent(event) if isinstance(event, str) else event.past() for event in history]
         return [] if user_id is None else self.events_of(snapshot, user_id)
 
+    def _earlier(self, snapshot: Snapshot, request: schemas.ListRequest) -> Ints | None:
+        """Return items that the user met before the events of `events_of`; None where a history was sent instead."""
+        if request.history is not None or request.user_id is None:
+            return None
+        earlier = snapshot.lookup.earlier(request.user_id)
+        return earlier if len(earlier) and self.store.forgotten_at(request.user_id) is None else None
+
     def events_of(self, snapshot: Snapshot, user_id: str) -> list[PastEvent]:
         """Return what the user did, oldest first, as of the bundle and the store; nothing from before the user was forgotten."""
         fitted = snapshot.lookup.past(user_id)
         forgotten = self.store.forgotten_at(user_id) if fitted else None
         if forgotten is not None:
             fitted = [event for event in fitted if (event.timestamp or 0) > forgotten]
-        stored = self.store.history(user_id, snapshot.lookup.length)
+        stored = self.store.history(user_id, MOST_EVENTS)
         later = [PastEvent(event.item_id, event.event_type, event.timestamp) for event in stored]
         # Events that were exported and fitted are in both.
         return sorted(dict.fromkeys([*fitted, *later]), key=lambda event: event.timestamp or 0)

@@ -49,7 +49,7 @@ def describe_served(lookup: Lookup, lists: Sequence[ImpressionList], store: Stor
     for row, one in enumerate(lists):
         known = [lookup.rows.get(item, -1) for item in one.items[:length]]
         items[row, : len(known)] = known
-    return describe(lookup, _joined(histories), items)
+    return describe(lookup, Histories.join(histories), items)
 
 
 def describe_known(lookup: Lookup, count: int, length: int) -> Described:
@@ -63,7 +63,7 @@ def describe_known(lookup: Lookup, count: int, length: int) -> Described:
         lookup.histories([(None, lookup.past(user)[:-1])], time if lookup.retriever.has_clock else None)
         for user, time in users.iter_rows()
     ]
-    joined = _joined(histories)
+    joined = Histories.join(histories)
     return describe(lookup, joined, lookup.recommender.recommend(joined, RecommendOptions(length)).items)
 
 
@@ -107,7 +107,3 @@ def _before(
     fitted = [event for event in lookup.past(user) if event.timestamp is None or event.timestamp > since]
     both = dict.fromkeys([*fitted, *stored.get(user, [])])  # exported and fitted events are in both
     return [event for event in both if event.timestamp is None or event.timestamp < one.timestamp]
-
-
-def _joined(histories: Sequence[Histories]) -> Histories:
-    return Histories(*(np.concatenate([getattr(one, part.name) for one in histories]) for part in fields(Histories)))

@@ -14,12 +14,11 @@ from functools import cached_property
 import numpy as np
 import polars as pl
 import torch
-from numpy.typing import NDArray
 
 from features.facts import LATEST, fit_facts
 from features.histories import EventLog, Histories
 from features.ranking import CATEGORICAL, RankingFeatures
-from recsys.arrays import Bools, Floats, Ints, distinct, found_in
+from recsys.arrays import Bools, Floats, Ints, distinct
 from recsys.config import Config
 from recsys.models.interest import HistoryBatch, InterestModel, UserTower, recency_buckets
 from serving.retrieval.index import VectorIndex
@@ -140,20 +139,21 @@ class Retriever:
 
         `exclude_seen` is the retriever's own rule by default.
         """
-        past = batch.requests.histories.items
+        histories = batch.requests.histories
         exclude = self.exclude_seen if exclude_seen is None else exclude_seen
-        candidates = _usable(np.concatenate(list(proposals.values()), axis=1), past, exclude)
+        candidates = _usable(np.concatenate(list(proposals.values()), axis=1), histories, exclude)
         short = (candidates >= 0).sum(1) < min(k, len(self.vectors))
         if not short.any():
             return candidates
-        # Excluding seen items can remove one item per event of the history.
-        count = min(k + self.config.interest.max_history * exclude, len(self.vectors))
+        counts = k + histories.events * exclude  # [R], since excluding seen items can remove one per event
+        count = min(int(counts.max(initial=0)), len(self.vectors))
+        filled = short[:, None] & (np.arange(count) < counts[:, None])  # whoever else is in the batch
         fills = [
-            np.where(short[:, None], self._top(batch, name, count, allowed), -1)
+            np.where(filled, self._top(batch, name, count, allowed), -1)
             for name, source in self.sources.items()
             if source.fills_short_lists
         ]
-        return _usable(np.concatenate([candidates, *fills], axis=1), past, exclude) if fills else candidates
+        return _usable(np.concatenate([candidates, *fills], axis=1), histories, exclude) if fills else candidates
 
     def _top(self, batch: OpenBatch, name: str, k: int, allowed: Bools | None) -> Ints:
         """Return the best `allowed` `[N]` items `[R, k]` of a source that existed when each request was made."""
@@ -238,9 +238,7 @@ def _both(one: Bools | None, other: Bools | None) -> Bools | None:
     return one if other is None else other if one is None else one & other
 
 
-def _usable(proposed: Ints, past: NDArray[np.int32], exclude_seen: bool) -> Ints:
-    """Return the distinct items of `proposed` `[R, P]` that may be in a list after the history `past` `[R, L]`."""
+def _usable(proposed: Ints, histories: Histories, exclude_seen: bool) -> Ints:
+    """Return the distinct items of `proposed` `[R, P]` that may be in a list after R histories."""
     candidates = distinct(proposed)
-    if not exclude_seen:
-        return candidates
-    return distinct(np.where(found_in(candidates, past), -1, candidates))
+    return distinct(np.where(histories.seen(candidates), -1, candidates)) if exclude_seen else candidates

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from features.data.dataset import load_dataset
 from features.data.split import assign_splits
-from features.histories import EARLY, LATE, TEST, VALID, build_log, read_log
+from features.histories import EARLY, LATE, TEST, VALID, Histories, build_log, read_log
 from recsys.config import Config
 from recsys.events import PURCHASE
 from tests.worlds import DAY, START, events, log_of, write_dataset
@@ -58,8 +58,16 @@ def test_histories_equal_a_plain_loop(rows: list[tuple[str, str, str, int]], day
     histories = log.histories(users, np.full(len(users), before), length)
     for row, user in enumerate(log.user_ids):
         past = [(d, n, int(i[1:])) for n, (u, i, _, d) in enumerate(rows) if u == user and d < day]
-        expected = [item for _, _, item in sorted(past)][-length:]
+        items = [item for _, _, item in sorted(past)]
+        expected = items[-length:]
         assert histories.items[row].tolist() == [-1] * (length - len(expected)) + expected
+        assert histories.events[row] == len(items)
+    for chosen in (slice(None), slice(1, None), users[::-1]):  # none is lost where requests are taken apart and joined
+        part = Histories.join([histories.rows(chosen), histories])
+        seen = part.seen(np.tile(np.arange(-1, 5), (len(part), 1)))
+        for row, user in enumerate([*users[chosen], *users]):
+            met = {int(i[1:]) for u, i, _, d in rows if u == log.user_ids[user] and d < day}
+            assert np.flatnonzero(seen[row]).tolist() == [1 + item for item in sorted(met)]
 
 
 def test_events_of_a_request_become_one_request_with_distinct_targets() -> None:

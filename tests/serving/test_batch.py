@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,12 +21,13 @@ from filelock import FileLock
 import serving.batch
 from features.data.user_ids import read_users
 from features.histories import EventLog
+from recsys.bundle import read_config
 from recsys.errors import RecsysError
 from serving.batch import Job, Written, histories_of, write_lists
 from serving.lists import FileOptions, lists_table
 from serving.loading import load_bundle
 from serving.recommender import RecommendOptions
-from tests.worlds import DAY, START, log_of, tiny_bundle
+from tests.worlds import DAY, START, log_of, sealed_again, tiny_bundle
 
 pytestmark = pytest.mark.slow
 
@@ -98,6 +100,22 @@ def test_lists_are_those_of_the_recommender_and_the_report_counts_them(
     )
     written_lists = pl.concat([pl.read_parquet(path) for path in sorted((tmp_path / "lists").glob("*.parquet"))])
     assert written_lists.select("user_id", "rank", "item_id").equals(expected.select("user_id", "rank", "item_id"))
+
+
+def test_no_list_has_what_its_user_ever_met(bundle: Path, tmp_path: Path) -> None:
+    """However long ago, and an unknown user's list lacks nothing for that."""
+    events = [("u00", f"i{row}", "purchase", row) for row in range(30)]
+    log, out = log_of(events, 40), tmp_path / "lists"
+    strict = shutil.copytree(bundle, tmp_path / "strict")
+    rules = json.loads((strict / "serving.json").read_text()) | {"exclude_seen": True}
+    (strict / "serving.json").write_text(json.dumps(rules))
+    sealed_again(strict, read_config(strict))
+    job = Job.of("tiny", strict, "-", 40, ["u00", "unknown"], log)
+    write_lists(job, pl.read_parquet(bundle / "items.parquet"), log, ["u00", "unknown"], out, False, quiet, PLAIN)
+    lists = pl.concat([pl.read_parquet(path) for path in out.glob("*.parquet")])
+    met = {f"i{row}" for row in range(30)}
+    assert set(lists.filter(user_id="u00")["item_id"]) == {f"i{row}" for row in range(40)} - met
+    assert lists.filter(user_id="unknown").height == 40
 
 
 def _only(part: int) -> Callable[..., Iterator[int]]:

@@ -206,7 +206,11 @@ def baseline_ranks(evaluation: Evaluation, baseline: Baseline) -> NDArray[np.flo
         return baseline.scores(evaluation.histories.items[rows])
 
     def left_out(rows: slice) -> Floats:
-        return exclude(kept(rows), evaluation.histories.items[rows])
+        histories = evaluation.histories.rows(rows)
+        scores = exclude(kept(rows), histories.items)
+        if histories.earlier:
+            scores[histories.earlier.owners, histories.earlier.items] = -np.inf
+        return scores
 
     both = [evaluation.ranks_of(scores_of) for scores_of in (kept, left_out)]
     return max(both, key=lambda ranks: float(ndcg(ranks, evaluation.requests.offsets, 10).mean()))

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.histories import EventLog, Requests
-from recsys.arrays import Bools, Floats, Ints, distinct, found_in, spans
+from recsys.arrays import Bools, Floats, Ints, distinct, spans
 from recsys.events import PURCHASE
 from serving.retrieval.retriever import BLOCK, OpenBatch, Retriever
 
@@ -77,7 +77,7 @@ def ranking_data(
 
     def retrieved(batch: OpenBatch, rows: slice) -> Ints:
         items = retriever.candidates(batch, retriever.propose(batch), k=1)
-        met = found_in(items, batch.requests.histories.items)
+        met = batch.requests.histories.seen(items)
         return distinct(np.where(met & hidden[items], -1, items))
 
     return _described(retriever, log, requests, retrieved, on_block)

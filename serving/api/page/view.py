@@ -25,6 +25,8 @@ PICTURES = ("image_url", "image")
 """Columns of items that may hold the address of a picture."""
 CATEGORIES = 200
 """Categories that the form suggests."""
+SHOWN = 200
+"""Events of a history that are shown, the latest ones."""
 EXAMPLES = 6
 """Users that are offered as examples."""
 SAMPLED = 200
@@ -143,7 +145,7 @@ def view_of(form: PageForm, services: Sequence[Service], *, sees_users: bool, pr
         view,
         heading=_heading(form, lookup),
         newcomer=form.user is not None and not past,
-        history=[_history_row(lookup, event) for event in reversed(past)] if sees_users else [],
+        history=[_history_row(lookup, event) for event in reversed(past[-SHOWN:])] if sees_users else [],
         columns=_with_moves(*columns) if len(columns) > 1 else columns,
     )
 
