@@ -100,13 +100,12 @@ class Histories:
     @classmethod
     def join(cls, parts: Sequence["Histories"]) -> "Histories":
         """Put the histories of several requests together; all of them are of one length."""
-        columns = (
-            np.concatenate([getattr(part, name) for part in parts]) for name in ("items", "types", "times", "now")
-        )
+        names = ("items", "types", "times", "now")
+        items, types, times, now = (np.concatenate([getattr(part, name) for part in parts]) for name in names)
         earlier = None
         if any(part.earlier for part in parts):
             earlier = EarlierItems.join([part.earlier or EarlierItems.none(len(part)) for part in parts])
-        return cls(*columns, earlier=earlier)
+        return cls(items, types, times, now, earlier)
 
     def rows(self, rows: slice | Ints) -> "Histories":
         """Return the histories of some requests."""
