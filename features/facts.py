@@ -5,7 +5,7 @@ In: the catalogue, and a log of events that precede every request. Out: `ItemFac
 Shapes: N catalogue, A attributes, E events, R requests, C candidates.
 """
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -14,11 +14,14 @@ import polars as pl
 
 from features.histories import EventLog
 from features.keys import SortedRuns
+from features.recent import RecentEvents
 from recsys.arrays import Floats, Ints, grow, offsets_of
 from recsys.errors import RecsysError, suggest
 from recsys.events import PURCHASE
 
 LATEST = np.iinfo(np.int64).max
+ARRAYS = ("price", "text_length", "brand", "category", "created", "attributes", "purchases")
+"""What a bundle keeps of `ItemFacts`, besides the events."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,11 @@ class ItemEvents:
     def counts(self) -> Ints:
         """`[N]` all events of each item."""
         return np.diff(self.offsets)
+
+    @cached_property
+    def first(self) -> Ints:
+        """`[N]` the time of each item's first event; -1 where it had none."""
+        return np.where(self.counts > 0, np.append(self.times, -1)[self.offsets[:-1]], -1)
 
     def count_before(self, items: Ints, before: Ints) -> Ints:
         """Return how many events each of `items` had strictly before the times `before`."""
@@ -81,10 +89,14 @@ class ItemFacts:
     """`[N]` log(1 + purchases)."""
     events: ItemEvents
     """The fitted events."""
+    recent: ItemEvents | None = None
+    """Those since the fit, where they are followed (see `with_recent`)."""
+    recent_purchases: Ints | None = None
+    """`[N]` the purchases among them."""
 
     def save(self, path: Path) -> None:
         """Write all arrays to `path` (`.npz`)."""
-        arrays = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "events"}
+        arrays = {name: getattr(self, name) for name in ARRAYS}
         events = {"event_times": self.events.times, "event_offsets": self.events.offsets}
         np.savez(path, allow_pickle=False, **arrays, **events)
 
@@ -92,15 +104,47 @@ class ItemFacts:
     def load(cls, path: Path) -> "ItemFacts":
         """Read what `save` wrote."""
         with np.load(path, allow_pickle=False) as saved:
-            arrays = {field.name: saved[field.name] for field in fields(cls) if field.name != "events"}
+            arrays = {name: saved[name] for name in ARRAYS}
             return cls(**arrays, events=ItemEvents.of(saved["event_times"], saved["event_offsets"]))
+
+    def with_recent(self, recent: RecentEvents) -> "ItemFacts":
+        """Return the facts of the fit and of the events since."""
+        new, count = recent.new, len(self.price)
+        items, times = recent.items[new], recent.times[new]
+        order = np.lexsort((times, items))
+        events = ItemEvents.of(times[order], offsets_of(np.bincount(items, minlength=count)))
+        bought = np.bincount(items[recent.types[new] == PURCHASE], minlength=count)
+        return replace(self, recent=events, recent_purchases=bought)
+
+    @cached_property
+    def all_purchases(self) -> Floats:
+        """`[N]` log(1 + purchases), those since the fit among them."""
+        if self.recent_purchases is None:
+            return self.purchases
+        return np.log1p(np.expm1(self.purchases) + self.recent_purchases).astype(np.float32)
+
+    @cached_property
+    def appeared(self) -> Ints:
+        """`[N]` microseconds: the creation, else the first event; -1 if there is neither."""
+        return np.where(self.created >= 0, self.created, self.recent.first) if self.recent else self.created
+
+    @cached_property
+    def counts(self) -> Ints:
+        """`[N]` all events of each item."""
+        return self.events.counts + self.recent.counts if self.recent else self.events.counts
+
+    def count_before(self, items: Ints, before: Ints) -> Ints:
+        """Return how many events each of `items` had strictly before the times `before`."""
+        count = self.events.count_before(items, before)
+        return count + self.recent.count_before(items, before) if self.recent else count
 
     @cached_property
     def since(self) -> Ints:
         """`[N]` microseconds since which each item exists; -1 for always: without a creation, or with events before it."""
-        had = self.events.counts > 0
-        first = np.append(self.events.times, 0)[self.events.offsets[:-1]]
-        return np.where(had & (self.created >= first), -1, self.created)
+        first = self.events.first
+        if self.recent:
+            first = np.where(first < 0, self.recent.first, first)
+        return np.where((first >= 0) & (self.appeared >= first), -1, self.appeared)
 
     @cached_property
     def median_price(self) -> np.float32:
@@ -117,9 +161,7 @@ def fit_facts(items: pl.DataFrame, log: EventLog | None, attributes: tuple[str, 
     """Return the facts of `items` and the events of `log`, which must precede every request."""
     event_items, types, times = (log.items, log.types, log.times) if log else (np.empty(0, np.int64),) * 3
     times = times[np.lexsort((times, event_items))]
-    counts = np.bincount(event_items, minlength=items.height)
-    offsets = offsets_of(counts)
-    first = np.where(counts > 0, np.append(times, -1)[offsets[:-1]], -1)
+    events = ItemEvents.of(times, offsets_of(np.bincount(event_items, minlength=items.height)))
     created = items["created_at"].fill_null(-1).to_numpy()
     bought = np.bincount(event_items[types == PURCHASE], minlength=items.height)
     price = np.log1p(items["price"].cast(pl.Float64).to_numpy())
@@ -131,10 +173,10 @@ def fit_facts(items: pl.DataFrame, log: EventLog | None, attributes: tuple[str, 
         text_length=np.log1p(length.to_series().to_numpy()).astype(np.float32),
         brand=_codes(items["brand"]),
         category=_codes(items["category"]),
-        created=np.where(created >= 0, created, first),
+        created=np.where(created >= 0, created, events.first),
         attributes=_attributes(items, attributes),
         purchases=np.log1p(bought).astype(np.float32),
-        events=ItemEvents.of(times, offsets),
+        events=events,
     )
 
 
@@ -148,10 +190,7 @@ def extend_facts(
     fresh = fit_facts(items[changed], None, attributes)
     total = items.height
     new = changed >= old.height
-    grown = {
-        name: grow(getattr(facts, name), total, fill=0)
-        for name in ("price", "text_length", "brand", "category", "created", "attributes", "purchases")
-    }
+    grown = {name: grow(getattr(facts, name), total, fill=0) for name in ARRAYS}
     unpriced = items["price"][changed].fill_null(float("nan")).is_nan().to_numpy()
     grown["price"][changed] = np.where(unpriced, facts.median_price, fresh.price)
     grown["text_length"][changed], grown["attributes"][changed] = fresh.text_length, fresh.attributes
@@ -161,7 +200,13 @@ def extend_facts(
         codes = pl.DataFrame({"value": old[name], "code": getattr(facts, name)})
         codes = codes.filter(pl.col("value").is_in(values.implode())).unique("value")
         grown[name][changed] = values.replace_strict(codes["value"], codes["code"], default=0)
-    return ItemFacts(**grown, events=facts.events.grown(total))
+    bought = facts.recent_purchases
+    return ItemFacts(
+        **grown,
+        events=facts.events.grown(total),
+        recent=facts.recent.grown(total) if facts.recent else None,
+        recent_purchases=None if bought is None else grow(bought, total, fill=0),
+    )
 
 
 def _codes(column: pl.Series) -> Ints:

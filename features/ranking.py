@@ -75,13 +75,12 @@ class FeatureInputs:
     @cached_property
     def popularity(self) -> Ints:
         """`[R, C]` events of each candidate before the request; without a clock all events, because ordinals are not comparable."""
-        events = self.facts.events
-        return self.events_before(0) if self.has_clock else events.counts[self.items]
+        return self.events_before(0) if self.has_clock else self.facts.events.counts[self.items]
 
     def events_before(self, days: int) -> Ints:
         """Return the events `[R, C]` of each candidate that lie more than `days` before the request."""
         moments = np.broadcast_to(self.now - days * DAY_US, self.items.shape)
-        return self.facts.events.count_before(self.items, moments)
+        return self.facts.count_before(self.items, moments)
 
     @cached_property
     def seen(self) -> tuple[Ints, Ints]:
@@ -202,7 +201,7 @@ def _events_within(days: int) -> Feature:
 
 
 def _age(inputs: FeatureInputs) -> Column:
-    created = inputs.facts.created[inputs.items]
+    created = inputs.facts.appeared[inputs.items]
     return _log_days(np.where(created >= 0, (inputs.now - created) / DAY_US, ABSENT_AGE_DAYS))
 
 
@@ -223,7 +222,7 @@ def _last_type(inputs: FeatureInputs) -> Column:
 
 ITEM: dict[str, Feature] = {
     "popularity": lambda inputs: np.log1p(inputs.popularity),
-    "purchases": lambda inputs: inputs.facts.purchases[inputs.items],
+    "purchases": lambda inputs: inputs.facts.all_purchases[inputs.items],
     "price": lambda inputs: inputs.facts.price[inputs.items],
     "text_length": lambda inputs: inputs.facts.text_length[inputs.items],
 }

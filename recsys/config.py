@@ -124,6 +124,8 @@ class SourcesConfig(Section):
     """Items whose words match those of the user's latest items (BM25)."""
     popular: int = Field(40, ge=0)
     """Items with the most weighted events, the latest counting most."""
+    trending: int = Field(10, ge=0)
+    """Items with more events lately than before."""
     related: int = Field(20, ge=0)
     """Popular items of the brand or category of the user's latest items."""
     new: int = Field(20, ge=0)

@@ -25,6 +25,7 @@ from features.data.dataset import Dataset
 from features.data.user_ids import read_users
 from features.data.values import moment_of_text
 from features.histories import EarlierItems, EventLog, Histories, read_log
+from features.recent import RecentEvents
 from recsys.arrays import Bools, Ints
 from recsys.atomic import atomic_file
 from recsys.bundle import read_config, verify
@@ -35,7 +36,7 @@ from recsys.registry import bundle_folder, resolve
 from serving.encoding import EncodedItems
 from serving.filters import matching, read_conditions
 from serving.lists import REASONS, SCHEMA, FileOptions, lists_table, meanings, reasons_table, write_files
-from serving.loading import catalogue_ids, encode_new_items, load_bundle, read_dataset
+from serving.loading import catalogue_ids, encode_new_items, load_bundle, newest_event, read_dataset
 from serving.recommender import ItemFilter, Recommender, RecommendOptions
 
 PART_USERS = 1024
@@ -46,6 +47,8 @@ PARTS_ALONE = 8
 
 EXAMPLES = 3
 REPORT = "_report.json"
+RECENT = "recent.npz"
+"""The events since the fit."""
 NEW_ITEMS = "new-items.npz"
 """Items that the bundle does not know, encoded once for all actors."""
 
@@ -221,7 +224,10 @@ class ListMaker:
         self.job, self.work = job, work
         catalogue = pl.read_parquet(work / "catalogue.parquet")
         bundle = load_bundle(Path(job.bundle), catalogue, EncodedItems.load(work / NEW_ITEMS))
-        self.recommender = bundle.recommender
+        recent, retriever = RecentEvents.load(work / RECENT), bundle.recommender.retriever
+        if recent.new.any():
+            retriever = retriever.with_recent(recent, bundle.weights)
+        self.recommender = replace(bundle.recommender, retriever=retriever)
         ids = self.recommender.retriever.items["item_id"]
         self.ids = np.array(ids.to_list())
         filters = None
@@ -302,6 +308,7 @@ def _prepare(
         (work / name).mkdir(parents=True)
     catalogue.write_parquet(work / "catalogue.parquet")
     encode_new_items(Path(job.bundle), catalogue).save(work / NEW_ITEMS)
+    RecentEvents.of_log(log, newest_event(Path(job.bundle))).save(work / RECENT)
     known = {user: row for row, user in enumerate(log.user_ids)}
     length = read_config(Path(job.bundle)).interest.max_history
     for part, start in enumerate(range(0, len(users), PART_USERS)):

@@ -18,11 +18,12 @@ from safetensors.torch import load_file, save_file
 from features.data.dataset import Dataset, load_dataset
 from features.data.markup import TEXT_COLUMNS, plain_items
 from features.facts import ItemFacts, extend_facts
-from features.histories import EventLog
+from features.histories import EventLog, type_weights
 from features.ranking import RankingFeatures
-from recsys.arrays import Bools, Ints, grow
+from recsys.arrays import Bools, Floats, Ints, grow
 from recsys.bundle import read_config, seal, verify
 from recsys.config import Config
+from recsys.events import DEFAULT_EVENT_WEIGHTS
 from recsys.models.encoder import load_encoder_folder
 from recsys.models.id_table import TorchRecIdTable
 from recsys.models.interest import InterestModel
@@ -49,6 +50,11 @@ class Bundle:
     """user_id, items (indexes), types, times: the last events of each user as of the fit; earlier: distinct items before."""
     items: pl.DataFrame
     """The catalogue as of the fit; that of the recommender may have changed since."""
+
+    @property
+    def weights(self) -> Floats:
+        """Event weights by type code, as of the fit."""
+        return type_weights(self.manifest.get("event_weights", DEFAULT_EVENT_WEIGHTS))
 
 
 def save_bundle(folder: Path, recommender: Recommender, tokenizer: Any, log: EventLog, about: dict[str, Any]) -> None:
@@ -129,6 +135,12 @@ def read_items(folder: Path) -> pl.DataFrame:
     if "available" not in items.columns:  # as in bundles of releases before 2026-11-28
         items = items.with_columns(available=pl.lit(None, pl.Boolean))
     return items
+
+
+def newest_event(folder: Path) -> int:
+    """Return when the newest event was that the bundle in `folder` knows, without loading it; 0 where there is none."""
+    with np.load(folder / "facts.npz", allow_pickle=False) as saved:
+        return int(saved["event_times"].max(initial=0))
 
 
 def catalogue_ids(folder: Path, catalogue: pl.DataFrame) -> pl.Series:
@@ -246,8 +258,8 @@ def read_sentences(retriever: Retriever, tokenizer: Any, texts: list[str]) -> Se
 
 
 def feature_sources(names: Iterable[str]) -> tuple[str, ...]:
-    """Return the scores that the ranker sees: one per source, and the interest of the purchase head."""
-    return (*names, PURCHASE_INTEREST)
+    """Return the scores that the ranker sees: one per source that describes, and the interest of the purchase head."""
+    return (*(name for name in names if SOURCES[name].describes), PURCHASE_INTEREST)
 
 
 def _load_model(folder: Path, config: Config) -> tuple[InterestModel, Any]:

@@ -4,7 +4,8 @@ In: user ids, histories as item ids or events. Out: `Histories`; item ids of ran
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
@@ -14,6 +15,7 @@ from features.histories import EarlierItems, Histories
 from recsys.arrays import Bools, Ints
 from recsys.events import EVENT_TYPES, TYPE_CODE
 from serving.loading import Bundle
+from serving.recommender import Recommender
 from serving.retrieval.sources import Sentences
 
 MATCHES = 200
@@ -42,6 +44,13 @@ class Lookup:
         self.users = {user: row for row, user in enumerate(bundle.users["user_id"])}
         self.newest = self.retriever.features.facts.events.newest
         """The time of the newest event that the bundle knows."""
+
+    def with_recommender(self, recommender: Recommender) -> "Lookup":
+        """Return the same ids with another `recommender` for the same catalogue."""
+        other = copy(self)
+        other.bundle, other.recommender = replace(self.bundle, recommender=recommender), recommender
+        other.retriever = recommender.retriever
+        return other
 
     @property
     def length(self) -> int:

@@ -155,7 +155,8 @@ def tiny_recommender(folder: Path, items: int = 40) -> tuple[Recommender, EventL
 def tiny_bundle(folder: Path) -> Path:
     """Write the bundle of `tiny_recommender` and return its folder."""
     recommender, log, tokenizer = tiny_recommender(folder / "encoder")
-    about = {"dataset": "tiny", "dataset_fingerprint": "-", "fit_on": "train", "metrics": {}}
+    about: dict[str, Any] = {"dataset": "tiny", "dataset_fingerprint": "-", "fit_on": "train", "metrics": {}}
+    about["event_weights"] = dict.fromkeys(EVENT_TYPES, 1.0)
     (folder / "bundle").mkdir()
     save_bundle(folder / "bundle", recommender, tokenizer, log, about)
     return folder / "bundle"

@@ -22,6 +22,7 @@ from serving.first_list import require_first_list
 from serving.loading import Bundle, load_bundle
 from serving.lookup import Lookup
 from serving.store.changes import with_changes
+from serving.store.feed import EventFeed
 from serving.store.retention import prune
 from serving.store.store import ItemChange, Store
 
@@ -29,6 +30,8 @@ log = logging.getLogger("recsys.live")
 
 CACHED = 256
 """Sentences and filters that are cached for a snapshot."""
+EVENTS_EVERY_S = 10.0
+"""Seconds between two looks at the store's events, which counts, trends and co-visits follow."""
 CHANGES_EVERY_S = 0.5
 """Seconds between two looks at the store's item changes."""
 PRUNE_EVERY_S = 3600.0
@@ -64,8 +67,12 @@ class Snapshot:
 
     name: str
     lookup: Lookup
-    change: int
+    feed: EventFeed
+    """The store's events since the fit."""
+    change: int = 0
     """Number of the last item change of the store that is applied."""
+    counted: int = 0
+    """What `change` was when the events were counted."""
     cache: LRUCache[tuple[str, str], Any] = field(default_factory=lambda: LRUCache(CACHED))
     """Values computed from this catalogue, which are dropped together with it."""
     caching: threading.Lock = field(default_factory=threading.Lock)
@@ -131,10 +138,17 @@ class ModelHolder:
                     self.snapshot = _with_changes(self.snapshot, changes)
             return self.snapshot
 
+    def take_events(self) -> Snapshot:
+        """Count the store's new events, and return the snapshot that serves: its counts, trends and co-visits are of now."""
+        with self._changing:
+            self.snapshot = _with_events(self.snapshot)
+            return self.snapshot
+
     def watch(self) -> None:
         """Follow the store and the alias in background threads until `stop` is called, and delete what is too old."""
         steps: list[tuple[float, Callable[[], object]]] = [
             (CHANGES_EVERY_S, self._follow_store),
+            (EVENTS_EVERY_S, self.take_events),
             (ALIAS_EVERY_S, self._follow_alias),
         ]
         if self._keep_days is not None:
@@ -184,8 +198,9 @@ class ModelHolder:
                 return
 
     def _load(self, name: str) -> Snapshot:
-        snapshot = Snapshot(name, Lookup(load_bundle(registry.bundle_folder(name))), change=0)
-        snapshot = _with_changes(snapshot, self._store.item_changes())
+        lookup = Lookup(load_bundle(registry.bundle_folder(name)))
+        snapshot = Snapshot(name, lookup, EventFeed(self._store, lookup.newest))
+        snapshot = _with_events(_with_changes(snapshot, self._store.item_changes()))
         require_first_list(name, snapshot.lookup)
         return snapshot
 
@@ -196,4 +211,16 @@ def _with_changes(snapshot: Snapshot, changes: list[ItemChange]) -> Snapshot:
         return snapshot
     bundle = snapshot.bundle
     recommender = with_changes(bundle.recommender, bundle.tokenizer, changes)
-    return Snapshot(snapshot.name, Lookup(replace(bundle, recommender=recommender)), changes[-1].number)
+    lookup = Lookup(replace(bundle, recommender=recommender))
+    return Snapshot(snapshot.name, lookup, snapshot.feed, changes[-1].number, snapshot.counted)
+
+
+def _with_events(snapshot: Snapshot) -> Snapshot:
+    """Return the snapshot as of the store's events, the same where nothing is new."""
+    lookup, feed = snapshot.lookup, snapshot.feed
+    if not lookup.retriever.has_clock or not (feed.read() or snapshot.counted < snapshot.change):
+        return snapshot
+    with taking_turns():
+        retriever = lookup.retriever.with_recent(feed.recent(lookup.bundle), lookup.bundle.weights)
+        lookup = lookup.with_recommender(replace(lookup.recommender, retriever=retriever))
+    return replace(snapshot, lookup=lookup, counted=snapshot.change)

@@ -18,6 +18,7 @@ import torch
 from features.facts import LATEST, fit_facts
 from features.histories import EventLog, Histories
 from features.ranking import CATEGORICAL, RankingFeatures
+from features.recent import RecentEvents
 from recsys.arrays import Bools, Floats, Ints, distinct
 from recsys.config import Config
 from recsys.models.interest import HistoryBatch, InterestModel, UserTower, recency_buckets
@@ -89,6 +90,17 @@ class Retriever:
             has_clock=self.has_clock,
         )
         sources = {name: type(source).fit(known) for name, source in self.sources.items()}
+        return replace(self, sources=sources, features=replace(self.features, facts=facts))
+
+    def with_recent(self, recent: RecentEvents, weights: Floats) -> "Retriever":
+        """Return the same retriever as of the fit and of the events since, in place of those that it followed before.
+
+        Counts, popularity, trends and co-visits follow. Where there is no clock, nothing does.
+        """
+        if not self.has_clock:
+            return self
+        facts = self.features.facts.with_recent(recent)
+        sources = {name: source.with_recent(recent, facts, weights) for name, source in self.sources.items()}
         return replace(self, sources=sources, features=replace(self.features, facts=facts))
 
     @cached_property
@@ -174,7 +186,7 @@ class Retriever:
 
     def describe(self, batch: OpenBatch, candidates: Candidates) -> tuple[Floats, Ints]:
         """Return the ranker's input: dense `[R, C, F]` and categorical `[R, C, G]`."""
-        scores = {name: view.of(candidates) for name, view in batch.scores.items()}
+        scores = {name: view.of(candidates) for name, view in batch.scores.items() if self.sources[name].describes}
         scores[PURCHASE_INTEREST] = candidates.interest[:, :, 1]
         histories = batch.requests.histories
         inputs = self.features.inputs(

@@ -102,6 +102,13 @@ class Store:
         for row in self._pages(events, events.c.number, events.c.timestamp >= moment):
             yield StoredEvent(*row[1:])
 
+    def events_after(self, number: int, moment: int) -> Iterator[tuple[int, str, str, str, int]]:
+        """Yield number, user, item, type and time of the events after a number and a time `moment`, in order of arrival."""
+        columns = (events.c.number, events.c.user_id, events.c.item_id, events.c.event_type, events.c.timestamp)
+        later = (events.c.number > number, events.c.timestamp > moment)
+        for row in self._pages(events, events.c.number, *later, columns=columns):
+            yield tuple(row)
+
     def events_of(self, user_ids: Sequence[str]) -> Iterator[StoredEvent]:
         """Yield all events of some users."""
         for start in range(0, len(user_ids), INSERT_ROWS):
@@ -237,10 +244,20 @@ class Store:
         if self.url.get_backend_name() == "postgresql":
             connection.execute(sa.text(f"LOCK TABLE forgotten IN {mode} MODE"))
 
-    def _pages(self, table: sa.Table, key: sa.Column[Any], *conditions: sa.ColumnElement[bool]) -> Iterator[Any]:
-        """Yield all rows that meet the conditions in order of `key`, a page at a time so that no query takes long."""
-        key_index = list(table.c).index(key)
-        query = sa.select(table).where(*conditions).order_by(key).limit(PAGE_ROWS)
+    def _pages(
+        self,
+        table: sa.Table,
+        key: sa.Column[Any],
+        *conditions: sa.ColumnElement[bool],
+        columns: Sequence[sa.Column[Any]] = (),
+    ) -> Iterator[Any]:
+        """Yield all rows that meet the conditions in order of `key`, a page at a time so that no query takes long.
+
+        They have the `columns`, those of `table` by default.
+        """
+        columns = columns or list(table.c)
+        key_index = list(columns).index(key)
+        query = sa.select(*columns).where(*conditions).order_by(key).limit(PAGE_ROWS)
         page = query
         while True:
             with self._reading() as connection:

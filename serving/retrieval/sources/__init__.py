@@ -10,7 +10,7 @@ from serving.retrieval.sources.base import (
     Sentences,
 )
 from serving.retrieval.sources.graphs import CovisitationSource, LexicalSource, RelatedSource
-from serving.retrieval.sources.popular import PopularSource
+from serving.retrieval.sources.popular import PopularSource, TrendingSource
 from serving.retrieval.sources.taste import TasteSource
 from serving.retrieval.sources.vectors import InterestSource, NewSource
 
@@ -22,6 +22,7 @@ SOURCES: dict[str, type[CandidateSource]] = {
         CovisitationSource,
         LexicalSource,
         PopularSource,
+        TrendingSource,
         RelatedSource,
         NewSource,
     )

@@ -19,7 +19,9 @@ import numpy as np
 import polars as pl
 from scipy import sparse
 
+from features.facts import ItemFacts
 from features.histories import EventLog, Histories
+from features.recent import RecentEvents
 from recsys.arrays import Bools, Floats, Ints, offsets_of
 from recsys.models.taste import TasteModel, same_category
 from serving.retrieval.index import VectorIndex
@@ -198,6 +200,8 @@ class CandidateSource(ABC):
     """Whether its best items fill up lists that are short of candidates."""
     explored: ClassVar[bool] = False
     """Whether its proposals may be placed in lists for exploration (`lists.explore`)."""
+    describes: ClassVar[bool] = True
+    """Whether its scores are features of the ranker; otherwise it only proposes."""
     catalogue_index: VectorIndex | None = None
     """An index over the whole catalogue, where the source keeps one."""
 
@@ -209,6 +213,13 @@ class CandidateSource(ABC):
     @abstractmethod
     def open(self, batch: RequestBatch) -> Scores:
         """Prepare the scores of one batch of requests."""
+
+    def with_recent(self, recent: RecentEvents, facts: ItemFacts, weights: Floats) -> Self:
+        """Return the source as of the fit and of the events since, in place of those that it followed before.
+
+        `facts` know them too; `weights` are those of events by type code.
+        """
+        return self
 
     def read(self, texts: list[str]) -> sparse.csr_matrix | None:
         """Return how well each item matches what users typed, `[R, N]`; None where the source reads no sentences."""

@@ -14,12 +14,15 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy import sparse
 
-from recsys.arrays import Bools, Floats, Ints
+from features.facts import ItemFacts
+from features.recent import REACH, RecentEvents
+from recsys.arrays import Bools, Floats, Ints, grow
 from recsys.events import DAY_US
 from serving.retrieval.sources.base import Candidates, CandidateSource, Catalogue, FitContext, RequestBatch, Scores
 
 NEIGHBOURS = 200
 """Items kept per item."""
+TOTALS = "covisitation_totals.npy"
 
 logging.getLogger("bm25s").setLevel(logging.WARNING)
 
@@ -86,6 +89,20 @@ class SparseScores(Scores):
         return np.where(candidates.present, scores, 0)
 
 
+@dataclass(frozen=True)
+class RecentVisits:
+    """The visits since the fit, and what they leave of the fitted ones."""
+
+    graph: sparse.csr_matrix
+    """`[N, N]`"""
+    scale: Floats
+    """`[N]` what a row of the fitted graph is worth now."""
+
+    def grown(self, count: int) -> "RecentVisits":
+        """Return the same visits in a catalogue of `count` items."""
+        return RecentVisits(grown(self.graph, count), grow(self.scale, count, fill=1))
+
+
 class CovisitationSource(ItemGraphSource):
     """Where users went within the next few events after an item, the item itself among them.
 
@@ -95,27 +112,78 @@ class CovisitationSource(ItemGraphSource):
     """
 
     name = "covisitation"
-    reach = 4
     backward = 0.5
     half_life_days = 60.0
 
+    def __init__(
+        self, graph: sparse.csr_matrix, total: NDArray[np.float64] | None = None, recent: RecentVisits | None = None
+    ) -> None:
+        """`total` `[N]` is what the rows of `graph` were divided by; None in bundles of releases before 2026-11-29."""
+        super().__init__(graph)
+        self.total, self.recent = total, recent
+
     @classmethod
     def fit(cls, context: FitContext) -> Self:
-        log, count = context.log, context.items.height
-        users, pairs = log.user_rows, []
-        newest = log.times.max(initial=0)
-        for distance in range(1, cls.reach + 1):
+        log = context.log
+        weight = context.weights[log.types].astype(np.float64)
+        if context.has_clock:
+            weight *= 0.5 ** ((log.times.max(initial=0) - log.times) / DAY_US / cls.half_life_days)
+        graph = cls._visits(log.user_rows, log.items, weight, context.items.height)
+        total = row_sums(graph) + context.weights.max(initial=1.0)
+        return cls(keep_strongest(sparse.diags(1 / total) @ graph), total)
+
+    @classmethod
+    def _visits(
+        cls, users: Ints, items: NDArray[np.int32], weight: NDArray[np.float64], count: int
+    ) -> sparse.csr_matrix:
+        """Return the visits `[N, N]` of events `[E]` by user and time, each pair at the `weight` `[E]` of its later event."""
+        pairs = []
+        for distance in range(1, REACH + 1):
             first = np.flatnonzero(users[:-distance] == users[distance:]) if len(users) > distance else np.empty(0, int)
             later = first + distance
-            weight = context.weights[log.types[later]] * 0.5 ** (distance - 1)
-            if context.has_clock:
-                weight = weight * 0.5 ** ((newest - log.times[later]) / DAY_US / cls.half_life_days)
-            here, there = log.items[first], log.items[later]
-            pairs += [(here, there, weight), (there, here, weight * cls.backward)]
+            here, there, weights = items[first], items[later], weight[later] * 0.5 ** (distance - 1)
+            pairs += [(here, there, weights), (there, here, weights * cls.backward)]
         rows, columns, data = (np.concatenate(part) for part in zip(*pairs, strict=True))
-        graph = sparse.csr_matrix((data, (rows, columns)), shape=(count, count))
-        total = np.asarray(graph.sum(1)).ravel() + context.weights.max(initial=1.0)
-        return cls(keep_strongest(sparse.diags(1 / total) @ graph))
+        kept = data > 0
+        return sparse.csr_matrix((data[kept], (rows[kept], columns[kept])), shape=(count, count))
+
+    def with_recent(self, recent: RecentEvents, facts: ItemFacts, weights: Floats) -> Self:
+        if self.total is None:
+            return self
+        days = (recent.newest - recent.times) / DAY_US
+        weight = np.where(recent.new, weights[recent.types] * 0.5 ** (days / self.half_life_days), 0)
+        visits = self._visits(recent.users, recent.items, weight, len(self.total))
+        faded = 0.5 ** ((recent.newest - recent.since) / DAY_US / self.half_life_days)
+        least = weights.max(initial=1.0)
+        total = faded * (self.total - least) + row_sums(visits) + least
+        graph = keep_strongest(sparse.diags(1 / total) @ visits).astype(np.float32)
+        scale = (faded * self.total / total).astype(np.float32)
+        return type(self)(self.graph, self.total, RecentVisits(graph, scale))
+
+    def scores(self, batch: RequestBatch) -> sparse.csr_matrix:
+        weights = batch.weights
+        if self.recent is None:
+            return weights @ self.graph
+        worth = weights.data * self.recent.scale[weights.indices]
+        faded = sparse.csr_matrix((worth, weights.indices, weights.indptr), shape=weights.shape)
+        return faded @ self.graph + weights @ self.recent.graph
+
+    def extended(self, catalogue: Catalogue, changed: Ints) -> Self:
+        count = catalogue.items.height
+        if self.total is None:
+            return type(self)(grown(self.graph, count))
+        total = grow(self.total, count, fill=self.total.min(initial=1.0))
+        return type(self)(grown(self.graph, count), total, self.recent.grown(count) if self.recent else None)
+
+    def save(self, folder: Path) -> None:
+        super().save(folder)
+        if self.total is not None:
+            np.save(folder / TOTALS, self.total, allow_pickle=False)
+
+    @classmethod
+    def load(cls, folder: Path, catalogue: Catalogue) -> Self:
+        graph = sparse.csr_matrix(sparse.load_npz(folder / f"{cls.name}.npz"))
+        return cls(graph, np.load(folder / TOTALS) if (folder / TOTALS).exists() else None)
 
 
 class LexicalSource(ItemGraphSource):
@@ -227,6 +295,11 @@ def _leaders(groups: pl.Series, events: NDArray[np.floating], most: int) -> spar
     pairs = pairs.filter(pl.col("item") != pl.col("leader"))
     shape = (len(groups), len(groups))
     return sparse.csr_matrix((pairs["share"].to_numpy(), (pairs["item"].to_numpy(), pairs["leader"].to_numpy())), shape)
+
+
+def row_sums(graph: sparse.csr_matrix) -> NDArray[np.float64]:
+    """Return the sum of each row `[N]`."""
+    return np.asarray(graph.sum(1), np.float64).ravel()
 
 
 def keep_strongest(graph: sparse.spmatrix, count: int = NEIGHBOURS) -> sparse.csr_matrix:

@@ -13,6 +13,8 @@ from typing import Self
 import numpy as np
 import torch
 
+from features.facts import ItemFacts
+from features.recent import RecentEvents
 from recsys.arrays import Bools, Floats, Ints, distinct, grow
 from recsys.models.taste import TasteModel
 from serving.retrieval.index import VectorIndex
@@ -43,6 +45,9 @@ class TasteSource(CandidateSource):
 
     def open(self, batch: RequestBatch) -> Scores:
         return TasteScores(self, batch)
+
+    def with_recent(self, recent: RecentEvents, facts: ItemFacts, weights: Floats) -> Self:
+        return type(self)(self.model, self.index, facts.counts)
 
     def extended(self, catalogue: Catalogue, changed: Ints) -> Self:
         index = self.index.extended(_by_category(catalogue.tastes, catalogue.category), changed)

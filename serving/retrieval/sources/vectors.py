@@ -9,6 +9,8 @@ from typing import Self
 
 import numpy as np
 
+from features.facts import ItemFacts
+from features.recent import RecentEvents
 from recsys.arrays import Bools, Floats, Ints, grow
 from serving.retrieval.index import VectorIndex
 from serving.retrieval.sources.base import Candidates, CandidateSource, Catalogue, FitContext, RequestBatch, Scores
@@ -63,9 +65,9 @@ class NewSource(CandidateSource):
     explored = True
     most_events = 2
 
-    def __init__(self, index: VectorIndex, new: Bools) -> None:
-        """`new` `[N]` is True for the items of `index`."""
-        self.index, self.new = index, new
+    def __init__(self, index: VectorIndex, indexed: Bools, new: Bools | None = None) -> None:
+        """`indexed` `[N]` is True for the items of `index`, `new` `[N]` for those of them that are new still; all by default."""
+        self.index, self.indexed, self.new = index, indexed, indexed if new is None else new
 
     @classmethod
     def fit(cls, context: FitContext) -> Self:
@@ -73,14 +75,19 @@ class NewSource(CandidateSource):
         return cls(VectorIndex.build(context.vectors, np.flatnonzero(new)), new)
 
     def open(self, batch: RequestBatch) -> Scores:
-        return NewScores(self.index, batch, self.new)
+        return NewScores(self.index, batch, self.new, self.new is not self.indexed)
+
+    def with_recent(self, recent: RecentEvents, facts: ItemFacts, weights: Floats) -> Self:
+        new = self.indexed & (facts.counts <= self.most_events)
+        return type(self)(self.index, self.indexed, None if (new == self.indexed).all() else new)
 
     def extended(self, catalogue: Catalogue, changed: Ints) -> Self:
-        new = grow(self.new, catalogue.items.height, fill=True)
-        return type(self)(self.index.extended(catalogue.vectors, changed[new[changed]]), new)
+        indexed = grow(self.indexed, catalogue.items.height, fill=True)
+        new = None if self.new is self.indexed else grow(self.new, catalogue.items.height, fill=True)
+        return type(self)(self.index.extended(catalogue.vectors, changed[indexed[changed]]), indexed, new)
 
     def save(self, folder: Path) -> None:
-        np.savez(folder / "new.npz", allow_pickle=False, new=self.new)
+        np.savez(folder / "new.npz", allow_pickle=False, new=self.indexed)
         self.index.save(folder / "new.faiss")
 
     @classmethod
@@ -95,6 +102,13 @@ class NewScores(VectorScores):
     """Inner products with new items; 0 for all others."""
 
     new: Bools
+    some_known: bool
+    """Whether the index holds items that are new no longer."""
+
+    def top(self, k: int, allowed: Bools | None = None) -> Ints:
+        if self.some_known:
+            allowed = self.new if allowed is None else self.new & allowed
+        return VectorScores.top(self, k, allowed)
 
     def of(self, candidates: Candidates) -> Floats:
         return np.where(self.new[candidates.items], VectorScores.of(self, candidates), 0)

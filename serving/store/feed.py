@@ -1,0 +1,60 @@
+"""The store's events since a fit, for what follows them: counts, popularity, trends, co-visits.
+
+In: a store, and what a bundle knows. Out: `RecentEvents`. What was read is kept; the next look reads what came since.
+"""
+
+import polars as pl
+
+from features.recent import REACH, RecentEvents
+from recsys.events import EVENT_TYPES, IMPRESSION
+from serving.loading import Bundle
+from serving.store.store import Store
+
+OVERLAP = 1000
+"""Events that are read again: on PostgreSQL a lower number may become visible after a higher one."""
+SCHEMA = {"number": pl.Int64, "user_id": pl.String, "item_id": pl.String, "type": pl.Int8, "time": pl.Int64}
+PAST = (("items", "item", pl.Int32), ("types", "type", pl.Int8), ("times", "time", pl.Int64))
+"""Columns of a bundle's users, their names here, what their lists hold (or arrays, where all users have as many events)."""
+
+
+class EventFeed:
+    """The events of a store after the moment `since` in microseconds, as far as they have been read."""
+
+    def __init__(self, store: Store, since: int) -> None:
+        self.since = since
+        self._store, self._last, self._events = store, 0, pl.DataFrame(schema=SCHEMA)
+
+    def read(self) -> bool:
+        """Read what came since the last call, and leave out users who were forgotten; return whether anything changed."""
+        rows = self._store.events_after(self._last - OVERLAP, self.since)
+        read = pl.DataFrame(
+            [(number, user, item, EVENT_TYPES.index(kind), time) for number, user, item, kind, time in rows],
+            SCHEMA,
+            orient="row",
+        )
+        self._last = int(max([self._last, *read["number"].tail(1)]))
+        new = read.filter(pl.col("type") != IMPRESSION).join(self._events, on="number", how="anti")
+        before = self._events.height
+        self._events = self._remembered(pl.concat([self._events, new]))
+        return bool(new.height) or self._events.height < before
+
+    def recent(self, bundle: Bundle) -> RecentEvents:
+        """Return the events on items of the catalogue of `bundle`, with what their users did just before."""
+        ids = bundle.recommender.retriever.items.select("item_id").with_row_index("item")
+        events = self._events.join(ids, on="item_id", maintain_order="left")
+        past = bundle.users.filter(pl.col("user_id").is_in(events["user_id"].unique().implode()))
+        latest = [pl.col(name).cast(pl.List(kind)).list.tail(REACH).alias(column) for name, column, kind in PAST]
+        before = self._remembered(past.select("user_id", *latest).explode("item", "type", "time").drop_nulls())
+        columns = ["user_id", pl.col("item").cast(pl.Int32), "type", "time"]
+        both = pl.concat([before.select(columns), events.select(columns)])
+        users = both["user_id"].rank("dense").cast(pl.Int64).to_numpy()
+        items, types, times = (both[name].to_numpy() for name in ("item", "type", "time"))
+        return RecentEvents.of(users, items, types, times, self.since)
+
+    def _remembered(self, events: pl.DataFrame) -> pl.DataFrame:
+        """Return `events` without those from before their user was forgotten."""
+        forgotten = self._store.forgotten_users()
+        if not forgotten:
+            return events
+        at = pl.col("user_id").replace_strict(forgotten, default=None, return_dtype=pl.Int64)
+        return events.filter(at.is_null() | (pl.col("time") > at))
