@@ -324,6 +324,22 @@ class RecommendResponse(BaseModel):
     """What the caller should know, for example that no item passes the filters."""
 
 
+class TrendingItem(BaseModel):
+    """An item with more events lately than its past makes expect."""
+
+    item_id: str
+    title: str
+    surprise: float
+    """How many standard deviations more."""
+
+
+class TrendingResponse(BaseModel):
+    """What is going on now, the strongest trend first; empty where nothing is."""
+
+    model: str
+    items: list[TrendingItem]
+
+
 class SimilarResponse(BaseModel):
     """The items most similar to one."""
 

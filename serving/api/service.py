@@ -117,6 +117,19 @@ class Service:
         ]
         return schemas.SimilarResponse(item_id=item_id, model=snapshot.name, items=items)
 
+    def trending(self, k: int, category: str | None) -> schemas.TrendingResponse:
+        """Return the items, of a category or of all, with more events lately than their past makes expect."""
+        snapshot = self.holder.snapshot
+        lookup = snapshot.lookup
+        chosen = self._filter(snapshot, schemas.Filters(category=category)) if category is not None else None
+        items, surprises = lookup.retriever.trending(k, chosen.allowed if chosen else None)
+        pairs = zip(items.tolist(), surprises.tolist(), strict=True)
+        listed = [
+            schemas.TrendingItem(item_id=lookup.ids[item], title=lookup.titles[item], surprise=surprise)
+            for item, surprise in pairs
+        ]
+        return schemas.TrendingResponse(model=snapshot.name, items=listed)
+
     def add_events(self, body: schemas.EventsRequest) -> schemas.EventsResponse:
         """Keep events; the next request sees them.
 

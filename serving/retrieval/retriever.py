@@ -31,6 +31,7 @@ from serving.retrieval.sources import (
     RequestBatch,
     Scores,
     Sentences,
+    TrendingSource,
 )
 
 PURCHASE_INTEREST = "purchase"
@@ -206,6 +207,15 @@ class Retriever:
         nearest = self._index.search(self.vectors[item][None], min(k, len(allowed)), allowed)[0]
         nearest = nearest[nearest >= 0]
         return nearest, self.vectors[nearest] @ self.vectors[item]
+
+    def trending(self, k: int, allowed: Bools | None = None) -> tuple[Ints, Floats]:
+        """Return the k available items with the strongest trend, and how strong it is; fewer where there are fewer."""
+        source = self.sources.get(TrendingSource.name)
+        if not isinstance(source, TrendingSource):  # as in bundles of releases before 2026-11-29
+            return np.empty(0, np.int64), np.empty(0, np.float32)
+        allowed = _both(self.available, allowed)
+        items = source.order if allowed is None else source.order[allowed[source.order]]
+        return items[:k], source.scores[items[:k]]
 
     def matching(self, sentences: Sentences, k: int, allowed: Bools | None) -> Ints:
         """Return the k available items that match one sentence best, by its words and by its vector."""

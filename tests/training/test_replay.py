@@ -78,6 +78,8 @@ def test_a_burst_of_clicks_makes_an_item_a_trend_and_a_candidate(tiny: Path, tmp
         holder.take_events()
         assert proposals()["trending"][0] == 39 and proposals()["popular"][0] == 39 and 39 not in proposals()["new"]
         assert holder.snapshot.lookup.retriever.features.facts.counts[39] == 200
+        trend = client.get("/v1/trending").json()["items"]
+        assert [item["item_id"] for item in trend] == ["i39"] and trend[0]["surprise"] > 40
         client.delete("/v1/users/fan0")
         holder.take_events()
         assert holder.snapshot.lookup.retriever.features.facts.counts[39] == 199

@@ -49,6 +49,7 @@ SOURCES = {
     "lexical": "words of the history",
     "related": "same brand or category",
     "popular": "chosen by many",
+    "trending": "chosen by more than usual",
     "new": "new, and near the user",
 }
 """What the scores of sources mean."""

@@ -38,6 +38,19 @@ async def search(body: schemas.SearchRequest, workers: ServiceWorkers) -> schema
     return await workers.run(workers.service.search, body)
 
 
+@router.get("/trending")
+async def trending(
+    workers: ServiceWorkers,
+    k: K = 20,
+    category: Annotated[schemas.Word | None, Query(description="Only items of this category.")] = None,
+) -> schemas.TrendingResponse:
+    """List the items that have more events lately than their past makes expect, the strongest trend first.
+
+    Events count within ten seconds.
+    """
+    return await workers.run(workers.service.trending, k, category)
+
+
 @router.get("/items/{item_id:path}/similar", responses=UNKNOWN_ITEM)
 async def similar(item_id: ItemId, workers: ServiceWorkers, k: K = 20) -> schemas.SimilarResponse:
     """List the items most similar to an item."""

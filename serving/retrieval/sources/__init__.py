@@ -28,4 +28,14 @@ SOURCES: dict[str, type[CandidateSource]] = {
     )
 }
 
-__all__ = ["SOURCES", "CandidateSource", "Candidates", "Catalogue", "FitContext", "RequestBatch", "Scores", "Sentences"]
+__all__ = [
+    "SOURCES",
+    "CandidateSource",
+    "Candidates",
+    "Catalogue",
+    "FitContext",
+    "RequestBatch",
+    "Scores",
+    "Sentences",
+    "TrendingSource",
+]

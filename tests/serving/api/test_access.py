@@ -27,6 +27,7 @@ SCOPES = {
     "POST /v1/recommend": "read",
     "POST /v1/rank": "read",
     "POST /v1/search": "read",
+    "GET /v1/trending": "read",
     "GET /v1/items/{item_id}/similar": "read",
     "POST /v1/events": "write",
     "PUT /v1/items": "write",

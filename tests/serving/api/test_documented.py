@@ -39,6 +39,7 @@ ROUTES = [
     "POST /v1/recommend",
     "POST /v1/rank",
     "POST /v1/search",
+    "GET /v1/trending",
     "GET /v1/items/{item_id}/similar",
     "POST /v1/events",
     "PUT /v1/items",
