@@ -128,7 +128,7 @@ def _show_burst(model: str, out: Console) -> None:
         store.add_events(clicks)
         feed = EventFeed(store, lookup.newest)
         feed.read()
-        after = retriever.with_recent(feed.recent(bundle), bundle.weights)
+        after = feed.followed_by(lookup).retriever
         store.close()
     histories = lookup.histories([(user, None) for user in list(lookup.users)[:WATCHERS]], moment + HOUR_US)
     table = Table(title=f"a burst of {BURST} clicks on “{lookup.titles[row]}”, a minute later")

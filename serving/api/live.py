@@ -221,6 +221,5 @@ def _with_events(snapshot: Snapshot) -> Snapshot:
     if not lookup.retriever.has_clock or not (feed.read() or snapshot.counted < snapshot.change):
         return snapshot
     with taking_turns():
-        retriever = lookup.retriever.with_recent(feed.recent(lookup.bundle), lookup.bundle.weights)
-        lookup = lookup.with_recommender(replace(lookup.recommender, retriever=retriever))
+        lookup = feed.followed_by(lookup)
     return replace(snapshot, lookup=lookup, counted=snapshot.change)

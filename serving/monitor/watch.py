@@ -20,6 +20,7 @@ from serving.monitor.described import Described, describe_known, describe_served
 from serving.monitor.drift import psi
 from serving.monitor.served import FIRST, Rate, Served, rates
 from serving.store.changes import with_changes
+from serving.store.feed import EventFeed
 from serving.store.store import ImpressionList, Store
 
 SAMPLE = 1000
@@ -119,7 +120,7 @@ def watch(model: str, store: Store, days: float, limits: Mapping[str, float], no
     bundle = load_bundle(bundle_folder(name))
     fitted, changed = Lookup(bundle), bundle.recommender
     changed = with_changes(changed, bundle.tokenizer, store.item_changes())
-    lookup = Lookup(replace(bundle, recommender=changed))
+    lookup = _counting(Lookup(replace(bundle, recommender=changed)), EventFeed(store, fitted.newest))
     with stage("reading the lists"):
         served = Served.of(store, days, now)
     if not served.lists:
@@ -161,6 +162,19 @@ def _sample(lists: list[ImpressionList]) -> list[ImpressionList]:
         return lists
     rows = np.random.default_rng(0).choice(len(lists), SAMPLE, replace=False)
     return [lists[row] for row in sorted(rows)]
+
+
+def _counting(lookup: Lookup, feed: EventFeed) -> Lookup:
+    """Return `lookup` with the counts of each moment since the fit, which hold for lists of that moment.
+
+    Its sources stay as of the fit: as of now, they would know what came of the lists.
+    """
+    if not (lookup.retriever.has_clock and feed.read()):
+        return lookup
+    features = lookup.retriever.features
+    counting = replace(features, facts=features.facts.with_recent(feed.recent(lookup.bundle)))
+    retriever = replace(lookup.retriever, features=counting)
+    return lookup.with_recommender(replace(lookup.recommender, retriever=retriever))
 
 
 def _shares(lookup: Lookup, served: Served, store: Store) -> dict[str, float]:

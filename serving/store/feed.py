@@ -3,11 +3,14 @@
 In: a store, and what a bundle knows. Out: `RecentEvents`. What was read is kept; the next look reads what came since.
 """
 
+from dataclasses import replace
+
 import polars as pl
 
 from features.recent import REACH, RecentEvents
 from recsys.events import EVENT_TYPES, IMPRESSION
 from serving.loading import Bundle
+from serving.lookup import Lookup
 from serving.store.store import Store
 
 OVERLAP = 1000
@@ -37,6 +40,12 @@ class EventFeed:
         before = self._events.height
         self._events = self._remembered(pl.concat([self._events, new]))
         return bool(new.height) or self._events.height < before
+
+    def followed_by(self, lookup: Lookup) -> Lookup:
+        """Return `lookup` with counts, popularity, trends and co-visits as of the events that were read."""
+        bundle, recommender = lookup.bundle, lookup.recommender
+        retriever = recommender.retriever.with_recent(self.recent(bundle), bundle.weights)
+        return lookup.with_recommender(replace(recommender, retriever=retriever))
 
     def recent(self, bundle: Bundle) -> RecentEvents:
         """Return the events on items of the catalogue of `bundle`, with what their users did just before."""

@@ -22,8 +22,10 @@ from serving.monitor.drift import psi
 from serving.monitor.report import write_metrics, write_page
 from serving.monitor.watch import Watch, limits_of, watch
 from serving.recommender import RecommendOptions
+from serving.store.feed import EventFeed
 from serving.store.store import ImpressionList, Store, StoredEvent
 from tests.command_line import run
+from tests.worlds import DAY
 
 SAMPLES = arrays.arrays(np.float64, st.integers(1, 60), elements=st.floats(-1e6, 1e6))
 
@@ -128,6 +130,20 @@ def test_a_list_is_described_as_it_was_served(parts: tuple[Lookup, Store, str]) 
     assert described.present.all()
     assert described.dense.shape == (12, 10, len(lookup.retriever.features.names))
     assert len(describe_known(lookup, 5, 10).p_click) == 5
+
+
+def test_lists_of_a_shop_in_full_swing_are_no_drift(parts: tuple[Lookup, Store, str]) -> None:
+    """The counts that a list was made by are those of its moment, not those of the training."""
+    lookup, store, name = parts
+    days = [
+        StoredEvent(f"d{n}", f"other{n}", f"i{n % 35}", "click", clock_of(lookup) + n * DAY // 4) for n in range(160)
+    ]
+    store.add_events(days)
+    now, feed = days[-1].timestamp + 1000, EventFeed(store, lookup.newest)
+    feed.read()
+    serve(store, feed.followed_by(lookup), now, name)
+    drifts = {drift.feature: drift for drift in watch(name, store, 7, {}, now + 2).drifts}
+    assert drifts["popularity_7d"].now > 0.5 * drifts["popularity_7d"].before > 0
 
 
 def test_what_is_unknown_and_what_was_clicked_is_counted(parts: tuple[Lookup, Store, str]) -> None:
