@@ -142,9 +142,7 @@ class ItemFacts:
     def since(self) -> Ints:
         """`[N]` microseconds since which each item exists; -1 for always: without a creation, or with events before it."""
         first = self.events.first
-        if self.recent:
-            first = np.where(first < 0, self.recent.first, first)
-        return np.where((first >= 0) & (self.appeared >= first), -1, self.appeared)
+        return np.where((first >= 0) & (self.created >= first), -1, self.created)
 
     @cached_property
     def median_price(self) -> np.float32:

@@ -202,7 +202,8 @@ def _events_within(days: int) -> Feature:
 
 def _age(inputs: FeatureInputs) -> Column:
     created = inputs.facts.appeared[inputs.items]
-    return _log_days(np.where(created >= 0, (inputs.now - created) / DAY_US, ABSENT_AGE_DAYS))
+    known = (created >= 0) & (created <= inputs.now)
+    return _log_days(np.where(known, (inputs.now - created) / DAY_US, ABSENT_AGE_DAYS))
 
 
 def _last_age(inputs: FeatureInputs) -> Column:
