@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from recsys.errors import RecsysError, first_problem, suggest
 from recsys.events import DEFAULT_EVENT_WEIGHTS, EVENT_TYPES
@@ -24,6 +24,8 @@ ITEM_COLUMNS: dict[str, pl.DataType] = {
     "price": pl.Float64(),
     "created_at": pl.Int64(),
     "available": pl.Boolean(),
+    "available_from": pl.Int64(),
+    "available_until": pl.Int64(),
 }
 EVENT_COLUMNS: dict[str, pl.DataType] = {
     "user_id": pl.String(),
@@ -66,6 +68,8 @@ class DatasetInfo(BaseModel):
     """How much an event of each type counts as supervision; missing types keep their default."""
     split: Literal["time", "leave-last", "column"] = "time"
     """How events are divided into train, valid and test; `column` reads the column `split`."""
+    items_as_of: AwareDatetime | None = None
+    """When the items were as the table has them, such as `2026-01-31T06:00:00Z`; by default when its file was written."""
     timestamp: Literal["utc", "ordinal"] = "utc"
     """`ordinal` orders events without being a clock: then no age, window or hour is computed."""
 

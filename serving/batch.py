@@ -36,7 +36,7 @@ from recsys.registry import bundle_folder, resolve
 from serving.encoding import EncodedItems
 from serving.filters import matching, read_conditions
 from serving.lists import REASONS, SCHEMA, FileOptions, lists_table, meanings, reasons_table, write_files
-from serving.loading import catalogue_ids, encode_new_items, load_bundle, newest_event, read_dataset
+from serving.loading import catalogue_ids, encode_differing_items, load_bundle, newest_event, read_dataset
 from serving.recommender import ItemFilter, Recommender, RecommendOptions
 
 PART_USERS = 1024
@@ -50,7 +50,7 @@ REPORT = "_report.json"
 RECENT = "recent.npz"
 """The events since the fit."""
 NEW_ITEMS = "new-items.npz"
-"""Items that the bundle does not know, encoded once for all actors."""
+"""Items whose texts the bundle does not know, encoded once for all actors."""
 
 
 @dataclass(frozen=True)
@@ -307,7 +307,7 @@ def _prepare(
     for name in ("histories", "parts"):
         (work / name).mkdir(parents=True)
     catalogue.write_parquet(work / "catalogue.parquet")
-    encode_new_items(Path(job.bundle), catalogue).save(work / NEW_ITEMS)
+    encode_differing_items(Path(job.bundle), catalogue).save(work / NEW_ITEMS)
     RecentEvents.of_log(log, newest_event(Path(job.bundle))).save(work / RECENT)
     known = {user: row for row, user in enumerate(log.user_ids)}
     length = read_config(Path(job.bundle)).interest.max_history

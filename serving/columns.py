@@ -14,8 +14,12 @@ from recsys.errors import RecsysError
 TEXT = (pl.String, pl.Categorical, pl.Enum)
 
 
+MAX_COLUMNS = 500
+"""Columns up to which a catalogue gets one for an attribute that it lacks."""
+
+
 class UnfitError(RecsysError):
-    """A value that the column of its name cannot hold."""
+    """A value that the column of its name cannot hold, or one column too many."""
 
 
 def json_types(kind: pl.DataType) -> tuple[type, ...]:
@@ -39,6 +43,29 @@ def held(value: Any, kind: pl.DataType) -> Any:
     return number if number == value or kind.is_float() else None
 
 
+def kind_of(value: Any) -> pl.DataType | None:
+    """Return the type of a column for a JSON value; None where it has no value."""
+    if isinstance(value, list):
+        return pl.List(pl.String())
+    if isinstance(value, bool):
+        return pl.Boolean()
+    return None if value is None else pl.String() if isinstance(value, str) else pl.Float64()
+
+
+def with_attributes(schema: Mapping[str, pl.DataType], bodies: Sequence[Mapping[str, Any]]) -> dict[str, pl.DataType]:
+    """Return `schema` with a column for every further attribute of the items, in the type of its first value.
+
+    There are at most `MAX_COLUMNS`; attributes beyond them have none, nor have those whose names begin with `_`.
+    """
+    kinds = dict(schema)
+    for body in bodies:
+        for name, value in body.items():
+            kind = kind_of(value)
+            if name not in kinds and kind and not name.startswith("_") and len(kinds) < MAX_COLUMNS:
+                kinds[name] = kind
+    return kinds
+
+
 def items_table(bodies: Sequence[Mapping[str, Any]], schema: Mapping[str, pl.DataType]) -> pl.DataFrame:
     """Return items as a table with those columns of `schema` that any of them names, texts plain; what does not fit is null."""
     known = {name: kind for name, kind in schema.items() if any(name in body for body in bodies)}
@@ -47,14 +74,23 @@ def items_table(bodies: Sequence[Mapping[str, Any]], schema: Mapping[str, pl.Dat
 
 
 def refuse_unfit(bodies: Sequence[Mapping[str, Any]], schema: Mapping[str, pl.DataType]) -> None:
-    """Refuse items with a value that its column cannot hold.
+    """Refuse items with a value that its column cannot hold; attributes without a column get one (see `with_attributes`).
 
     Raises:
-        UnfitError: with the first such value.
+        UnfitError: with the first such value, or the first attribute for which there is no column left.
     """
+    kinds = with_attributes(schema, bodies)
     for body in bodies:
         for name, value in body.items():
-            if name in schema and value is not None and held(value, schema[name]) is None:
+            if value is None:
+                continue
+            if name not in kinds:
                 raise UnfitError(
-                    f"items: {str(value)[:50]!r} of {body['item_id']!r} for {name!r}, which holds {schema[name]} here"
+                    f"items: {name!r} of {body['item_id']!r} would be more than {MAX_COLUMNS} columns; "
+                    "use the attributes that there are, or put it into tags"
+                )
+            if held(value, kinds[name]) is None:
+                raise UnfitError(
+                    f"items: {str(value)[:50]!r} of {body['item_id']!r} for {name!r}, which holds {kinds[name]} here; "
+                    "send values of one type, or another attribute"
                 )

@@ -5,7 +5,7 @@ the fit (`users.parquet`).
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from recsys.models.interest import InterestModel
 from recsys.models.rankers import RANKERS
 from recsys.models.taste import TasteModel
 from recsys.progress import console, stage
+from recsys.schema import ITEM_COLUMNS
 from serving.encoding import EncodedItems, encode_items
 from serving.recommender import Recommender
 from serving.rerank import Reranker
@@ -55,6 +56,11 @@ class Bundle:
     def weights(self) -> Floats:
         """Event weights by type code, as of the fit."""
         return type_weights(self.manifest.get("event_weights", DEFAULT_EVENT_WEIGHTS))
+
+    @property
+    def items_as_of(self) -> int | None:
+        """The time in microseconds since 1970 at which `items` were so; None in bundles from before it was kept."""
+        return self.manifest.get("items_as_of")
 
 
 def save_bundle(folder: Path, recommender: Recommender, tokenizer: Any, log: EventLog, about: dict[str, Any]) -> None:
@@ -87,9 +93,9 @@ def save_bundle(folder: Path, recommender: Recommender, tokenizer: Any, log: Eve
 def load_bundle(folder: Path, catalogue: pl.DataFrame | None = None, encoded: EncodedItems | None = None) -> Bundle:
     """Verify and load a bundle; with `catalogue`, for the items of a dataset as they are now.
 
-    Items that the bundle does not know can be recommended at once: they are encoded from their text, unless another
-    process did so and gives them `encoded`. Items that the catalogue no longer has stay in histories and
-    out of lists.
+    Items that the bundle does not know can be recommended at once, and others are as the catalogue has them: new texts are
+    encoded, unless another process did so and gives them `encoded`. Items that the catalogue no longer has stay in
+    histories and out of lists.
 
     Raises:
         RecsysError: the bundle is damaged.
@@ -132,9 +138,14 @@ def _load_retriever(folder: Path, config: Config, model: InterestModel) -> Retri
 def read_items(folder: Path) -> pl.DataFrame:
     """Return the items of the bundle in `folder`, as they were at the fit."""
     items = pl.read_parquet(folder / "items.parquet")
-    if "available" not in items.columns:  # as in bundles of releases before 2026-11-28
-        items = items.with_columns(available=pl.lit(None, pl.Boolean))
-    return items
+    return with_columns_of(items, ITEM_COLUMNS)  # bundles of earlier releases lack some
+
+
+def with_columns_of(items: pl.DataFrame, schema: Mapping[str, pl.DataType]) -> pl.DataFrame:
+    """Return `items` with every column of `schema`; those that they lack are null."""
+    return items.with_columns(
+        pl.lit(None, kind).alias(name) for name, kind in schema.items() if name not in items.columns
+    )
 
 
 def newest_event(folder: Path) -> int:
@@ -154,24 +165,38 @@ def new_items(known: pl.DataFrame, catalogue: pl.DataFrame) -> pl.DataFrame:
     return catalogue.join(known, on="item_id", how="anti", maintain_order="left")
 
 
-def encode_new_items(folder: Path, catalogue: pl.DataFrame) -> EncodedItems:
-    """Return what the models make of the items of `catalogue` that the bundle in `folder` does not know."""
-    config = read_config(folder)
-    known = pl.read_parquet(folder / "items.parquet", columns=["item_id"])
-    new = new_items(known, catalogue)
-    if not new.height:
+def differing_items(known: pl.DataFrame, catalogue: pl.DataFrame) -> pl.DataFrame:
+    """Return the rows of `catalogue` that the items `known` lack or have otherwise, with their columns.
+
+    What the catalogue does not say of an item, since it lacks the column, stays as it was.
+    """
+    stated = [name for name in known.columns if name in catalogue.columns]
+    unstated = known.select("item_id", *(name for name in known.columns if name not in stated))
+    rows = catalogue.select(stated).cast({name: known.schema[name] for name in stated}, strict=False)
+    rows = rows.join(unstated, on="item_id", how="left", maintain_order="left").select(known.columns)
+    after = changed_catalogue(known, rows)
+    changed = np.flatnonzero(after["item_id"].is_in(rows["item_id"].implode()).to_numpy())
+    return after[changed[~same_rows(known, after, changed, known.columns)]]
+
+
+def encode_differing_items(folder: Path, catalogue: pl.DataFrame) -> EncodedItems:
+    """Return what the models make of the items of `catalogue` whose texts the bundle in `folder` does not know."""
+    config, known = read_config(folder), read_items(folder)
+    items = changed_catalogue(known, differing_items(known, catalogue))
+    rewritten = rewritten_rows(known, items)
+    if not len(rewritten):
         return EncodedItems.none()
     model, tokenizer = _load_model(folder, config)
-    return encode_items(model, tokenizer, new, config, known.height + np.arange(new.height))
+    return encode_items(model, tokenizer, items[rewritten], config, rewritten)
 
 
 def for_catalogue(
     recommender: Recommender, tokenizer: Any, catalogue: pl.DataFrame, encoded: EncodedItems | None = None
 ) -> Recommender:
-    """Return the recommender for `catalogue`: with its new items, and without those that it no longer has."""
-    new = new_items(recommender.retriever.items, catalogue)
-    if new.height:
-        recommender = with_items(recommender, tokenizer, new, encoded)
+    """Return the recommender for the items as `catalogue` has them, without those that it no longer has."""
+    differing = differing_items(recommender.retriever.items, catalogue)
+    if differing.height:
+        recommender = with_items(recommender, tokenizer, differing, encoded)
     retriever = recommender.retriever
     offered = catalogue.filter(pl.Series(offered_items(catalogue)))["item_id"]
     available = retriever.items["item_id"].is_in(offered.implode()).to_numpy()
@@ -193,7 +218,7 @@ def with_items(
     """Return the recommender with the items `changes`: known ids in their old rows, new ones at the end.
 
     Both can be recommended at once: where their texts are new, they are encoded, unless they are given `encoded`, in the
-    order of the rows.
+    order of the rows. Columns that the catalogue lacks are added to it.
     """
     old = recommender.retriever
     items = changed_catalogue(old.items, changes)
@@ -202,7 +227,8 @@ def with_items(
     if encoded is None:
         encoded = encode_items(old.model, tokenizer, items[rewritten], old.config, rewritten)
     vectors, tastes = grow(old.vectors, items.height, fill=0), grow(old.tastes, items.height, fill=0)
-    vectors[rewritten], tastes[rewritten] = encoded.vectors, encoded.tastes
+    if len(rewritten):
+        vectors[rewritten], tastes[rewritten] = encoded.vectors, encoded.tastes
     available = np.ones(old.items.height, bool) if old.available is None else old.available
     available = grow(available, items.height, fill=True)
     available[changed] = offered_items(items)[changed]
@@ -220,29 +246,38 @@ def with_items(
 
 
 def changed_catalogue(old: pl.DataFrame, changes: pl.DataFrame) -> pl.DataFrame:
-    """Return `old` with the rows `changes` in place of those of the same id, or at the end; columns are those of `old`."""
-    absent = [pl.lit(None, kind).alias(name) for name, kind in old.schema.items() if name not in changes.columns]
-    rows = changes.with_columns(absent).select(old.columns).cast(pl.Schema(old.schema), strict=False)
-    positions = pl.DataFrame({"item_id": old["item_id"], "row": np.arange(old.height)})
-    rows = rows.join(positions, on="item_id", how="left", maintain_order="left")
-    known = rows.filter(pl.col("row").is_not_null())
-    new = rows.filter(pl.col("row").is_null()).drop("row")
+    """Return `old` with the rows `changes` in place of those of the same id, or at the end.
+
+    The columns are those of `old` and, after them, further ones of `changes`; what has no value in one is null.
+    """
+    old = with_columns_of(old, changes.schema)
+    rows = with_columns_of(changes, old.schema).select(old.columns).cast(pl.Schema(old.schema), strict=False)
+    positions = pl.DataFrame({"item_id": old["item_id"], "position": np.arange(old.height)})
+    positions = rows.select("item_id").join(positions, on="item_id", how="left", maintain_order="left")
+    is_known = positions["position"].is_not_null()
+    known, new = rows.filter(is_known), rows.filter(~is_known)
     if known.height:
         order = np.arange(old.height)
-        order[known["row"].to_numpy()] = old.height + np.arange(known.height)
-        old = pl.concat([old, known.drop("row")])[order]
+        order[positions["position"].drop_nulls().to_numpy()] = old.height + np.arange(known.height)
+        old = pl.concat([old, known])[order]
     return pl.concat([old, new])
 
 
 def same_rows(old: pl.DataFrame, items: pl.DataFrame, rows: Ints, columns: Sequence[str]) -> Bools:
     """Return for each of the `rows` `[n]` of `items` whether `old` has the same values in `columns` there; not for new rows."""
     known = rows[rows < old.height]
-    before, after = old[known].select(columns), items[known].select(columns)
-    pairs = pl.concat([before, after.rename(lambda name: f"new {name}")], how="horizontal")
-    equal = pairs.select(pl.all_horizontal(pl.col(name).eq_missing(pl.col(f"new {name}")) for name in columns))
+    before, after = old[known], items[known]
     same: Bools = np.zeros(len(rows), bool)
-    same[rows < old.height] = equal.to_series().to_numpy()
+    same[rows < old.height] = True
+    for name in columns:
+        same[rows < old.height] &= before[name].eq_missing(after[name]).to_numpy()
     return same
+
+
+def rewritten_rows(old: pl.DataFrame, items: pl.DataFrame) -> Ints:
+    """Return the rows of `items` whose texts are others than in `old`, which they extend, and those that follow it."""
+    every = np.arange(items.height)
+    return every[~same_rows(old, items, every, TEXT_COLUMNS)]
 
 
 def read_sentences(retriever: Retriever, tokenizer: Any, texts: list[str]) -> Sentences:

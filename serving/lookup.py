@@ -58,9 +58,18 @@ class Lookup:
         return self.retriever.config.interest.max_history
 
     def offered(self, item_id: str) -> int | None:
-        """Return the row of an item; None where the catalogue lacks it or no longer offers it."""
+        """Return the row of an item, also before and after its time; None where the catalogue lacks it or no longer offers it."""
         row, available = self.rows.get(item_id), self.retriever.available
         return row if row is None or available is None or available[row] else None
+
+    def offered_at(self, item_ids: Sequence[str], now: int) -> dict[str, int]:
+        """Return the rows of those of the items that the catalogue offers at the time `now`."""
+        rows, offered = {item: self.rows[item] for item in item_ids if item in self.rows}, self.retriever.offered(now)
+        return rows if offered is None else {item: row for item, row in rows.items() if offered[row]}
+
+    def moment(self, now: int | None) -> int:
+        """Return the time `now` of a request, which by default, or without a clock, is just after the newest event that the bundle knows."""
+        return now if now is not None and self.retriever.has_clock else self.newest + 1
 
     def past(self, user_id: str) -> list[PastEvent]:
         """Return the user's events as of the fit, oldest first; none for a user that the bundle does not know."""
@@ -132,9 +141,9 @@ class Lookup:
         ids = [event if isinstance(event, str) else event.item_id for event in history]
         return [item for item in ids if item not in self.rows]
 
-    def found(self, query: str, sentences: Sentences, k: int, allowed: Bools | None) -> Ints:
+    def found(self, query: str, sentences: Sentences, k: int, allowed: Bools | None, now: int | None = None) -> Ints:
         """Return the k items that match `query`, which is read as `sentences`: those of exactly this title first, then the best."""
-        matches = self.retriever.matching(sentences, max(k, MATCHES), allowed)
+        matches = self.retriever.matching(sentences, max(k, MATCHES), allowed, self.moment(now))
         title = plain(pl.Series([query])).item().strip().casefold()
         others = np.array([self.titles[item].strip().casefold() != title for item in matches.tolist()], bool)
         return matches[np.argsort(others, kind="stable")[:k]]

@@ -119,7 +119,9 @@ class Model:
     def similar(self, item: str, *, k: int = 20) -> pl.DataFrame:
         """Return the items nearest to `item`: rank, item_id, title, similarity (cosine of their vectors)."""
         self._require_positive(k)
-        neighbours, cosines = self._lookup.retriever.similar(self._rows([item], "item")[0], k)
+        neighbours, cosines = self._lookup.retriever.similar(
+            self._rows([item], "item")[0], k, self._lookup.moment(None)
+        )
         return self._named(neighbours.tolist()).with_columns(similarity=cosines).with_row_index("rank", offset=1)
 
     def explain(self, item: str, user: str | None = None, *, history: Sequence[str] | None = None) -> pl.DataFrame:

@@ -456,6 +456,7 @@ def _register(run_id: str, recommender: Recommender, prepared: Prepared, fit_on:
     about = {
         "dataset": prepared.dataset.info.name,
         "dataset_fingerprint": prepared.dataset.fingerprint,
+        "items_as_of": prepared.dataset.items_as_of,
         "seed": prepared.seed,
         "fit_on": fit_on,
         "event_weights": prepared.weights,

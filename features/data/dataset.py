@@ -39,6 +39,13 @@ class Dataset:
         """Whether timestamps are UTC microseconds and not ordinals."""
         return self.info.timestamp == "utc"
 
+    @property
+    def items_as_of(self) -> int:
+        """The time in microseconds since 1970 at which the items were as they are here."""
+        if self.info.items_as_of is not None:
+            return round(self.info.items_as_of.timestamp() * 1e6)
+        return self.paths["items"].stat().st_mtime_ns // 1000
+
     @cached_property
     def fingerprint(self) -> str:
         """The SHA-256 of the names and bytes of the tables and `dataset.json`; files are read on first use."""

@@ -20,7 +20,7 @@ SUFFIXES = (".parquet", ".csv", ".jsonl")
 ROW = "_row"
 """Column with the number of a row in its file, from 1."""
 
-TIMES = ("timestamp", "created_at")
+TIMES = ("timestamp", "created_at", "available_from", "available_until")
 
 
 @dataclass(frozen=True)

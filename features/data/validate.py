@@ -107,7 +107,10 @@ def rules(tables: Tables) -> list[Rule]:
         Rule("empty title", "items", ("title",), blank("title"), "item_id", quarantine),
         Rule("price is not a number of 0 or more", "items", ("price",), failed("price") | pl.col("price").is_nan()
              | pl.col("price").is_infinite() | (pl.col("price") < 0), "_raw_price", quarantine),
-        Rule("unparsable created_at", "items", ("created_at",), failed("created_at"), "_raw_created_at", quarantine),
+        *(Rule(f"unparsable {name}", "items", (name,), failed(name), f"_raw_{name}", quarantine)
+          for name in ("created_at", "available_from", "available_until")),
+        Rule("available_until is not after available_from", "items", ("available_from", "available_until"),
+             pl.col("available_until") <= pl.col("available_from"), "_raw_available_until", quarantine),
         Rule("available is neither true nor false", "items", ("available",), failed("available"), "_raw_available", quarantine),
         Rule("description over 100,000 characters", "items", ("description",),
              pl.col("description").str.len_bytes() > LONG_DESCRIPTION, "item_id",

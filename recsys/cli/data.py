@@ -160,14 +160,16 @@ def prune(days: int, model: str | None, store: str) -> None:
     """
     import time
 
+    from recsys.bundle import verify
     from recsys.events import DAY_US
     from recsys.registry import bundle_folder, resolve
     from serving.loading import read_items
     from serving.store.retention import prune as delete
     from serving.store.store import Store
 
-    items = read_items(bundle_folder(resolve(model))) if model else None
-    deleted = delete(Store(store), time.time_ns() // 1000 - days * DAY_US, items)
+    bundle = bundle_folder(resolve(model)) if model else None
+    items, as_of = (read_items(bundle), verify(bundle).get("items_as_of")) if bundle else (None, None)
+    deleted = delete(Store(store), time.time_ns() // 1000 - days * DAY_US, items, as_of)
     click.echo(f"deleted {deleted} older than {days} days")
     if not model:
         click.echo("item changes stay; --model NAME deletes those that the model knows")

@@ -21,7 +21,7 @@ from serving.api.fairness import taking_turns
 from serving.first_list import require_first_list
 from serving.loading import Bundle, load_bundle
 from serving.lookup import Lookup
-from serving.store.changes import with_changes
+from serving.store.changes import later_changes, with_changes
 from serving.store.feed import EventFeed
 from serving.store.retention import prune
 from serving.store.store import ItemChange, Store
@@ -181,7 +181,8 @@ class ModelHolder:
     def _prune(self) -> None:
         assert self._keep_days is not None
         before = time.time_ns() // 1000 - self._keep_days * DAY_US
-        pruned = prune(self._store, before, self.snapshot.bundle.items)
+        bundle = self.snapshot.bundle
+        pruned = prune(self._store, before, bundle.items, bundle.items_as_of)
         if pruned.total:
             log.info("deleted %s older than %d days", pruned, self._keep_days)
 
@@ -199,18 +200,26 @@ class ModelHolder:
 
     def _load(self, name: str) -> Snapshot:
         lookup = Lookup(load_bundle(registry.bundle_folder(name)))
-        snapshot = Snapshot(name, lookup, EventFeed(self._store, lookup.newest))
-        snapshot = _with_events(_with_changes(snapshot, self._store.item_changes()))
+        snapshot, changes = Snapshot(name, lookup, EventFeed(self._store, lookup.newest)), self._store.item_changes()
+        older = len(changes) - len(later_changes(changes, snapshot.bundle.items_as_of))
+        if older:
+            log.info(
+                "%d of %d item changes are older than the catalogue of %s, which counts", older, len(changes), name
+            )
+        snapshot = _with_events(_with_changes(snapshot, changes))
         require_first_list(name, snapshot.lookup)
         return snapshot
 
 
 def _with_changes(snapshot: Snapshot, changes: list[ItemChange]) -> Snapshot:
-    """Return the snapshot with items added, replaced and deleted."""
+    """Return the snapshot with items added, replaced and deleted, but for changes that its bundle's catalogue knows."""
     if not changes:
         return snapshot
     bundle = snapshot.bundle
-    recommender = with_changes(bundle.recommender, bundle.tokenizer, changes)
+    later = later_changes(changes, bundle.items_as_of)
+    if not later:
+        return replace(snapshot, change=changes[-1].number)
+    recommender = with_changes(bundle.recommender, bundle.tokenizer, later)
     lookup = Lookup(replace(bundle, recommender=recommender))
     return Snapshot(snapshot.name, lookup, snapshot.feed, changes[-1].number, snapshot.counted)
 

@@ -222,24 +222,44 @@ class Item(Body):
     created_at: Moment | None = None
     available: bool | None = None
     """False takes the item out of lists; it stays in histories, and in what models learn from."""
+    available_from: Moment | None = None
+    """From when on the item may be in lists; at any time by default."""
+    available_until: Moment | None = None
+    """Until when the item may be in lists; at any time by default."""
     attributes: Annotated[
         dict[Word, bool | Number | Text | Annotated[list[Text], Field(max_length=100)] | None], Field(max_length=100)
     ] = {}
-    """Values of the catalogue's other columns."""
+    """Values of the catalogue's other columns; one that it lacks gets the type of its first value."""
 
     @model_validator(mode="after")
     def _only_others(self) -> "Item":
         known = sorted(set(self.attributes) & set(ITEM_COLUMNS))
         if known:
             raise ValueError(f"attributes names {known[0]!r}, which is a field of the item itself")
+        private = [name for name in self.attributes if name.startswith("_")]
+        if private:
+            raise ValueError(
+                f"attributes names {private[0]!r}; a name that begins with _ is no column: leave the _ out"
+            )
         return self
+
+    @model_validator(mode="after")
+    def _some_time(self) -> "Item":
+        start, end = microseconds(self.available_from), microseconds(self.available_until)
+        if start is not None and end is not None and end <= start:
+            raise ValueError("available_until is not after available_from; send a later time, or leave one of them out")
+        return self
+
+    def moments(self) -> dict[str, datetime | int]:
+        """Return the times of the item, by their columns."""
+        stated = {name: getattr(self, name) for name in ("created_at", "available_from", "available_until")}
+        return {name: moment for name, moment in stated.items() if moment is not None}
 
     def body(self) -> dict[str, Any]:
         """Return the columns of the item, but for its id."""
-        known = self.model_dump(exclude={"item_id", "attributes", "created_at"}, exclude_none=True)
-        if self.created_at is not None:
-            known["created_at"] = microseconds(self.created_at)
-        return self.attributes | known
+        times = {name: microseconds(moment) for name, moment in self.moments().items()}
+        known = self.model_dump(exclude={"item_id", "attributes", *times}, exclude_none=True)
+        return self.attributes | known | times
 
 
 class ItemsRequest(Body):

@@ -93,7 +93,7 @@ class Service:
         pending = self._pending_list(self.holder.snapshot, typed)
         lookup, filters, sentences = pending.snapshot.lookup, pending.batch_key.filter, pending.sentences
         assert sentences is not None  # the query's
-        found = lookup.found(request.query, sentences, request.k, filters.allowed if filters else None)
+        found = lookup.found(request.query, sentences, request.k, filters.allowed if filters else None, pending.now)
         if not len(found):
             return self._respond(pending, None)
         ranking = lookup.recommender.rank(pending.histories, found[None], sentences=sentences)
@@ -110,7 +110,7 @@ class Service:
         row = lookup.offered(item_id)
         if row is None:
             raise UnknownItemError(f"item {item_id!r} is not in the catalogue; PUT /v1/items adds items")
-        neighbours, cosines = lookup.retriever.similar(row, k)
+        neighbours, cosines = lookup.retriever.similar(row, k, lookup.moment(self.clock()))
         items = [
             schemas.SimilarItem(item_id=lookup.ids[item], title=lookup.titles[item], similarity=cosine)
             for item, cosine in zip(neighbours.tolist(), cosines.tolist(), strict=True)
@@ -160,7 +160,7 @@ class Service:
             UnfitError: a value that its column cannot hold.
         """
         if self.holder.snapshot.lookup.retriever.has_clock:
-            refuse_other_units([item.created_at for item in body.items])
+            refuse_other_units([moment for item in body.items for moment in item.moments().values()])
         schema = self.holder.snapshot.lookup.retriever.items.schema
         refuse_unfit([{"item_id": item.item_id, **item.body()} for item in body.items], schema)
         return self._change([(item.item_id, item.body()) for item in body.items])
@@ -183,13 +183,13 @@ class Service:
         """Return what the served snapshot is."""
         snapshot = self.holder.snapshot
         manifest, lookup = snapshot.bundle.manifest, snapshot.lookup
-        available = lookup.retriever.available
+        offered = lookup.retriever.offered(lookup.moment(self.clock()))
         return schemas.ModelResponse(
             model=snapshot.name,
             dataset=manifest["dataset"],
             fit_on=manifest["fit_on"],
             metrics=manifest["metrics"],
-            items=len(lookup.ids) if available is None else int(available.sum()),
+            items=len(lookup.ids) if offered is None else int(offered.sum()),
             users=len(lookup.users),
             failed=self.holder.failed,
         )
@@ -258,9 +258,9 @@ class Service:
         now = self.clock() if time is None else time
         past = self._past(snapshot, request.user_id, request.history)
         lookup = snapshot.lookup
-        rows = {item: lookup.offered(item) for item in request.candidates}
-        known = [row for row in rows.values() if row is not None]
-        unknown = [item for item, row in rows.items() if row is None]
+        offered = lookup.offered_at(request.candidates, lookup.moment(now))
+        known = list(offered.values())
+        unknown = [item for item in request.candidates if item not in offered]
         if request.history is not None:
             unknown = lookup.unknown(past) + unknown
         return Pending(

@@ -19,7 +19,7 @@ from serving.lookup import Lookup
 from serving.monitor.described import Described, describe_known, describe_served
 from serving.monitor.drift import psi
 from serving.monitor.served import FIRST, Rate, Served, rates
-from serving.store.changes import with_changes
+from serving.store.changes import later_changes, with_changes
 from serving.store.feed import EventFeed
 from serving.store.store import ImpressionList, Store
 
@@ -119,7 +119,7 @@ def watch(model: str, store: Store, days: float, limits: Mapping[str, float], no
     name = resolve(model)
     bundle = load_bundle(bundle_folder(name))
     fitted, changed = Lookup(bundle), bundle.recommender
-    changed = with_changes(changed, bundle.tokenizer, store.item_changes())
+    changed = with_changes(changed, bundle.tokenizer, later_changes(store.item_changes(), bundle.items_as_of))
     lookup = _counting(Lookup(replace(bundle, recommender=changed)), EventFeed(store, fitted.newest))
     with stage("reading the lists"):
         served = Served.of(store, days, now)

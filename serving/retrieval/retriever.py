@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 import torch
 
-from features.facts import LATEST, fit_facts
+from features.facts import fit_facts
 from features.histories import EventLog, Histories
 from features.ranking import CATEGORICAL, RankingFeatures
 from features.recent import RecentEvents
@@ -33,6 +33,7 @@ from serving.retrieval.sources import (
     Sentences,
     TrendingSource,
 )
+from serving.retrieval.windows import Windows
 
 PURCHASE_INTEREST = "purchase"
 """The name under which the ranker gets the interest of the purchase head, in addition to the sources' scores."""
@@ -68,7 +69,7 @@ class Retriever:
     exclude_seen: bool
     """Whether items of the history are excluded, unless a request says otherwise."""
     available: Bools | None = None
-    """`[N]` items that may be in lists; None for all."""
+    """`[N]` items that may be in lists in their time (see `windows`); None for all."""
 
     def restricted(self, available: Bools) -> "Retriever":
         """Return the same retriever for lists of `available` `[N]` items alone."""
@@ -129,6 +130,20 @@ class Retriever:
         """`[N]` in units of the dataset; 0 where unknown."""
         return np.nan_to_num(self.items["price"].cast(pl.Float64).to_numpy(), nan=0.0)
 
+    @cached_property
+    def windows(self) -> Windows:
+        """When each item may be in lists, by what the catalogue says."""
+        return Windows.of(self.items)
+
+    @cached_property
+    def listed(self) -> Windows:
+        """The same, and not before the item is known to exist."""
+        return self.windows if self.since is None else self.windows.since(self.since)
+
+    def offered(self, now: int) -> Bools | None:
+        """Return a mask `[N]` of the items that may be in lists at the time `now`; None for all."""
+        return _both(self.available, self.windows.open_at(now))
+
     def open(self, histories: Histories, sentences: Sentences | None = None) -> OpenBatch:
         """Compute the user vectors of `histories` and open every source for them."""
         requests = self._requests(histories.trimmed(), sentences)
@@ -169,21 +184,17 @@ class Retriever:
         return _usable(np.concatenate([candidates, *fills], axis=1), histories, exclude) if fills else candidates
 
     def _top(self, batch: OpenBatch, name: str, k: int, allowed: Bools | None) -> Ints:
-        """Return the best `allowed` `[N]` items `[R, k]` of a source that existed when each request was made."""
-        k, allowed = min(k, len(self.vectors)), _both(self.available, allowed)
-        now, since = batch.requests.histories.now, self.since
-        if since is None or now.min(initial=LATEST) >= self._newest:
-            return batch.scores[name].top(k, allowed)
-        between = int(np.count_nonzero((since > now.min()) & (since <= now.max())))
-        found = batch.scores[name].top(min(k + between, len(since)), _both(allowed, since <= now.max()))
-        existing = (found >= 0) & (since[found] <= now[:, None])
-        order = np.argsort(~existing, axis=1, kind="stable")[:, :k]
-        return np.where(np.take_along_axis(existing, order, 1), np.take_along_axis(found, order, 1), -1)
-
-    @cached_property
-    def _newest(self) -> int:
-        """The moment since which all items exist."""
-        return int(self.features.facts.since.max(initial=0))
+        """Return the best `allowed` `[N]` items `[R, k]` of a source that might be listed when each request was made."""
+        k, now = min(k, len(self.vectors)), batch.requests.histories.now
+        listed, varying = self.listed.open_between(int(now.min()), int(now.max())) if len(now) else (None, 0)
+        found = batch.scores[name].top(
+            min(k + varying, len(self.vectors)), _both(_both(self.available, allowed), listed)
+        )
+        if not varying:
+            return found
+        still = self.listed.has_open(found, now)
+        order = np.argsort(~still, axis=1, kind="stable")[:, :k]
+        return np.where(np.take_along_axis(still, order, 1), np.take_along_axis(found, order, 1), -1)
 
     def describe(self, batch: OpenBatch, candidates: Candidates) -> tuple[Floats, Ints]:
         """Return the ranker's input: dense `[R, C, F]` and categorical `[R, C, G]`."""
@@ -200,26 +211,27 @@ class Retriever:
         )
         return self.features.dense(inputs), self.features.categorical(inputs)
 
-    def similar(self, item: int, k: int) -> tuple[Ints, Floats]:
-        """Return the k available items nearest to `item` by their vectors, and their cosines."""
-        allowed = np.ones(len(self.vectors), bool) if self.available is None else self.available.copy()
+    def similar(self, item: int, k: int, now: int) -> tuple[Ints, Floats]:
+        """Return the k items nearest to `item` by their vectors that are offered at the time `now`, and their cosines."""
+        offered = self.offered(now)
+        allowed = np.ones(len(self.vectors), bool) if offered is None else offered.copy()
         allowed[item] = False
         nearest = self._index.search(self.vectors[item][None], min(k, len(allowed)), allowed)[0]
         nearest = nearest[nearest >= 0]
         return nearest, self.vectors[nearest] @ self.vectors[item]
 
-    def trending(self, k: int, allowed: Bools | None = None) -> tuple[Ints, Floats]:
-        """Return the k available items with the strongest trend, and how strong it is; fewer where there are fewer."""
+    def trending(self, k: int, allowed: Bools | None, now: int) -> tuple[Ints, Floats]:
+        """Return the k items offered at the time `now` with the strongest trend, and how strong it is; fewer where there are fewer."""
         source = self.sources.get(TrendingSource.name)
         if not isinstance(source, TrendingSource):  # as in bundles of releases before 2026-11-29
             return np.empty(0, np.int64), np.empty(0, np.float32)
-        allowed = _both(self.available, allowed)
+        allowed = _both(self.offered(now), allowed)
         items = source.order if allowed is None else source.order[allowed[source.order]]
         return items[:k], source.scores[items[:k]]
 
-    def matching(self, sentences: Sentences, k: int, allowed: Bools | None) -> Ints:
-        """Return the k available items that match one sentence best, by its words and by its vector."""
-        allowed = _both(self.available, allowed)
+    def matching(self, sentences: Sentences, k: int, allowed: Bools | None, now: int) -> Ints:
+        """Return the k items offered at the time `now` that match one sentence best, by its words and by its vector."""
+        allowed = _both(self.offered(now), allowed)
         near = self._index.search(sentences.vectors, min(k, len(self.vectors)), allowed)[0]
         items = distinct(np.concatenate([near, *(matches.indices for matches in sentences.matches.values())])[None])[0]
         items = items[(items >= 0) & (True if allowed is None else allowed[items])]

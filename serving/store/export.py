@@ -6,15 +6,18 @@ received since, and an impression for every item that was listed and led to no e
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
 
 from features.data.dataset import Dataset, load_dataset
+from features.data.tables import TIMES
 from recsys.atomic import atomic_folder
 from recsys.schema import EVENT_COLUMNS, DatasetInfo
-from serving.columns import items_table
+from serving.columns import items_table, with_attributes
 from serving.loading import changed_catalogue
+from serving.store.changes import later_changes
 from serving.store.store import Store, StoredEvent
 
 STORED_COLUMNS = ("user_id", "item_id", "event_type", "timestamp", "value", "session_id", "request_id", "position")
@@ -49,7 +52,7 @@ def export(folder: Path, store: Store, out: Path) -> Exported:
         RecsysError: the dataset is not valid, `out` is not empty, or the store is unreachable.
     """
     dataset = load_dataset(folder)
-    changes = store.item_changes()
+    changes = later_changes(store.item_changes(), dataset.items_as_of)
     bodies = [{"item_id": change.item_id, **change.body} for change in changes if change.body is not None]
     items = with_changes(dataset.items, bodies)
     deleted = [change.item_id for change in changes if change.body is None]
@@ -68,7 +71,8 @@ def export(folder: Path, store: Store, out: Path) -> Exported:
     if "request_id" in old_events.columns:
         impressions = impressions.join(old_events, on=IMPRESSION_KEY, how="anti")
     events = pl.concat([old_events, new_events, impressions], how="diagonal_relaxed")
-    _write(dataset, items, events.sort("timestamp", maintain_order=True), forgotten, out)
+    as_of = max([dataset.items_as_of, *(change.at for change in changes if change.at is not None)])
+    _write(dataset, items, as_of, events.sort("timestamp", maintain_order=True), forgotten, out)
     notes = _notes(
         dataset,
         unknown_items=stored.filter(~in_catalogue)["item_id"],
@@ -89,10 +93,10 @@ def _without(rows: pl.DataFrame, forgotten: dict[str, int]) -> pl.DataFrame:
 
 
 def with_changes(items: pl.DataFrame, bodies: list[dict[str, object]]) -> pl.DataFrame:
-    """Return `items` with the changed items in their rows and new items after them; the columns stay."""
+    """Return `items` with the changed items in their rows and new items after them, and columns for further attributes."""
     if not bodies:
         return items
-    return changed_catalogue(items, items_table(bodies, items.schema))
+    return changed_catalogue(items, items_table(bodies, with_attributes(items.schema, bodies)))
 
 
 def logged_events(store: Store) -> pl.DataFrame:
@@ -124,14 +128,17 @@ def _with_positions(events: pl.DataFrame, listed: pl.DataFrame) -> pl.DataFrame:
     return events.with_columns(position=pl.coalesce("position", "listed_position")).drop("listed_position")
 
 
-def _write(dataset: Dataset, items: pl.DataFrame, events: pl.DataFrame, forgotten: dict[str, int], out: Path) -> None:
-    changes = {"name": dataset.info.name}
+def _write(
+    dataset: Dataset, items: pl.DataFrame, as_of: int, events: pl.DataFrame, forgotten: dict[str, int], out: Path
+) -> None:
+    changes = {"name": dataset.info.name, "items_as_of": datetime.fromtimestamp(0, UTC) + timedelta(microseconds=as_of)}
     if dataset.info.split == "column":
         changes["split"] = "time"
         events = events.drop("split")
     if dataset.has_clock:
         events = events.with_columns(pl.col("timestamp").cast(pl.Datetime("us", "UTC")))
-        items = items.with_columns(pl.col("created_at").cast(pl.Datetime("us", "UTC")))
+        times = [name for name in TIMES if name in items.columns]
+        items = items.with_columns(pl.col(times).cast(pl.Datetime("us", "UTC")))
     info = DatasetInfo.model_validate(dataset.info.model_dump() | changes)
     with atomic_folder(out) as folder:
         items.write_parquet(folder / "items.parquet")

@@ -393,3 +393,24 @@ def test_a_quarantine_that_leaves_nothing_to_learn_from_is_an_error_that_names_t
             tmp_path, {"items.csv": ITEMS, "events.csv": events.replace("u2,b,click,1700000100\n", "")}, quarantine=True
         )
     assert not (tmp_path / "out").exists()
+
+
+def test_when_an_item_is_available_is_read_like_every_time(tmp_path: Path) -> None:
+    """An empty cell is no limit; an end that is no time, or not after the start, is refused with its text."""
+    lines = [
+        "available_from,available_until",
+        "2022-06-24,2999-12-31",
+        ",2022-06-25",
+        ",",
+        "2022-06-24,soon",
+        "2022-06-24,2022-06-23",
+    ]
+    heads = ["item_id,title", *(f"{name},Item {name}" for name in "abcde")]
+    items = "\n".join(f"{head},{line}" for head, line in zip(heads, lines, strict=True))
+    shop = Imported(tmp_path, {"items.csv": items, "events.csv": EVENTS})
+    found = {violation.rule: violation.examples[0] for violation in shop.checked.violations}
+    assert "soon" in found["unparsable available_until"]
+    assert "2022-06-23" in found["available_until is not after available_from"]
+    until, start = (shop.column("items", name)[:3] for name in ("available_until", "available_from"))
+    assert until == ["2999-12-31 00:00:00", "2022-06-25 00:00:00", "None"]
+    assert start == ["2022-06-24 00:00:00", "None", "None"]

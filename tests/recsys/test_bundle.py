@@ -16,7 +16,7 @@ from features.ranking import ITEM
 from recsys.bundle import FORMAT, UPGRADES, read_config, verify
 from recsys.errors import RecsysError
 from serving.batch import histories_of
-from serving.loading import load_bundle, read_sentences, save_bundle
+from serving.loading import encode_differing_items, load_bundle, read_sentences, save_bundle
 from serving.recommender import RecommendOptions
 from tests.keep_bundle import KINDS, recommended
 from tests.worlds import DAY, catalogue, tiny_bundle, tiny_recommender
@@ -244,3 +244,22 @@ def test_a_feature_that_came_later_changes_nothing_for_a_ranker_fitted_before(
     monkeypatch.delitem(ITEM, "popularity")
     with pytest.raises(RecsysError, match=r"1 of \d+ ranking features .* popularity; train the model again"):
         load_bundle(bundle)
+
+
+def test_known_items_are_as_the_catalogue_has_them_now(bundle: Path) -> None:
+    """A new price and new texts count, encoded here or by another process; a column that the catalogue lacks says nothing."""
+    items = pl.read_parquet(bundle / "items.parquet")
+    row = pl.int_range(pl.len())
+    title = pl.when(row == 5).then(pl.lit(items["title"][7])).otherwise("title")
+    brand = pl.when(row == 5).then(pl.lit(items["brand"][7])).otherwise("brand")
+    price = pl.when(row == 3).then(1000.0).otherwise("price")
+    changed = items.with_columns(title=title, brand=brand, price=price).drop("category")
+    grown = pl.concat([changed, changed[7:8].with_columns(item_id=pl.lit("new"))])
+    old, new = load_bundle(bundle).recommender.retriever, load_bundle(bundle, grown).recommender.retriever
+    assert new.price[3] == 1000 and new.items["title"][5] == items["title"][7]
+    assert new.vectors[5] @ new.vectors[7] > 0.99 > old.vectors[5] @ old.vectors[7]
+    same = np.setdiff1d(np.arange(40), [5])
+    np.testing.assert_array_equal(new.vectors[same], old.vectors[same])
+    given = load_bundle(bundle, grown, encode_differing_items(bundle, grown)).recommender.retriever
+    np.testing.assert_allclose(given.vectors, new.vectors, atol=1e-6)
+    assert not len(encode_differing_items(bundle, items.sample(fraction=1, shuffle=True, seed=1)).vectors)

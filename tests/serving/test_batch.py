@@ -304,3 +304,20 @@ def test_a_file_without_user_ids_is_refused(name: str, text: str, part: str, tmp
     (tmp_path / name).write_text(text)
     with pytest.raises(RecsysError, match=part):
         read_users(tmp_path / name)
+
+
+def test_lists_are_of_the_items_as_the_dataset_has_them(bundle: Path, log: EventLog, tmp_path: Path) -> None:
+    """A new price changes what an item is worth, and at the moment of the lists it has to be in its time."""
+    items, row, now = pl.read_parquet(bundle / "items.parquet"), pl.int_range(pl.len()), int(log.times.max()) + 1
+    until = pl.when(row == 3).then(now)
+    dear = pl.when(row == 4).then(1000.0).otherwise("price")
+
+    def lists(catalogue: pl.DataFrame, name: str) -> pl.DataFrame:
+        job = Job.of("tiny", bundle, "-", 50, USERS, log)
+        write_lists(job, catalogue, log, USERS, tmp_path / name, False, quiet, PLAIN)
+        return pl.read_parquet(tmp_path / name / "*.parquet")
+
+    before, after = lists(items, "before"), lists(items.with_columns(available_until=until, price=dear), "after")
+    assert {"i3", "i4"} <= set(before["item_id"]) and "i3" not in after["item_id"]
+    worth = [one.filter(item_id="i4").sort("user_id")["score"].to_numpy() for one in (before, after)]
+    assert (worth[1] > worth[0]).all()

@@ -150,7 +150,7 @@ def test_similar_items_are_the_nearest_available_ones_but_the_item_itself(
     recommender, _, _ = parts
     available = np.arange(len(recommender.retriever.vectors)) % 4 > 0
     for one in (recommender.retriever, replace(recommender.retriever, sources={})):
-        neighbours, cosines = one.restricted(available).similar(5, 6)
+        neighbours, cosines = one.restricted(available).similar(5, 6, now=0)
         expected = np.where(available & (np.arange(len(available)) != 5), one.vectors @ one.vectors[5], -np.inf)
         np.testing.assert_array_equal(neighbours, np.argsort(-expected, kind="stable")[:6])
         np.testing.assert_allclose(cosines, expected[neighbours], rtol=1e-5)
@@ -172,3 +172,21 @@ def test_a_list_that_popular_items_fill_does_not_depend_on_who_else_asks(
     alone = few.recommend(histories.rows(np.array([0])), options)
     np.testing.assert_array_equal(together.items[0], alone.items[0])
     np.testing.assert_allclose(together.score[0], alone.score[0], rtol=1e-4)
+
+
+def test_each_request_of_a_batch_has_the_items_of_its_time(parts: tuple[Recommender, EventLog, object]) -> None:
+    """Lists of the past are as if made alone, and full."""
+    recommender, log, _ = parts
+    row, until = pl.int_range(pl.len()), NOW - DAY
+    limits = {
+        "available_from": pl.when(row % 4 == 1).then(until),
+        "available_until": pl.when(row % 4 == 2).then(until),
+    }
+    retriever = replace(recommender.retriever, items=recommender.retriever.items.with_columns(**limits))
+    limited = replace(recommender, retriever=retriever)
+    moments = np.array([until - 1, until, NOW])
+    together = limited.recommend(histories_of(limited, log, [0, 1, 2], moments), RecommendOptions(25)).items
+    for user, (moment, gone) in enumerate(zip(moments.tolist(), (1, 2, 2), strict=True)):
+        alone = limited.recommend(histories_of(limited, log, [user], moment), RecommendOptions(25)).items
+        np.testing.assert_array_equal(together[user], alone[0])
+        assert (alone >= 0).all() and gone not in alone % 4

@@ -44,6 +44,7 @@ from recsys.metrics import (
 from recsys.models.interest import HEADS
 from serving.recommender import Ranking, Recommender, RecommendOptions
 from serving.retrieval.retriever import BLOCK, Retriever
+from serving.retrieval.windows import Windows
 from training.evaluation.baselines import Baseline, exclude
 from training.evaluation.details import (
     CalibrationBin,
@@ -78,12 +79,16 @@ class Evaluation:
     histories: Histories
     since: Ints | None = None
     """`[N]` the time since which each item is known to exist; None where there is no clock."""
+    windows: Windows | None = None
+    """When each item may be in lists; None for always."""
 
     @classmethod
-    def of(cls, log: EventLog, split: str, length: int, since: Ints | None = None) -> "Evaluation":
+    def of(
+        cls, log: EventLog, split: str, length: int, since: Ints | None = None, windows: Windows | None = None
+    ) -> "Evaluation":
         """Return the requests of `split` with histories of at most `length` events."""
         requests = log.requests(SPLIT_SEGMENTS[split])
-        return cls(log, requests, log.histories(requests.users, requests.times, length), since)
+        return cls(log, requests, log.histories(requests.users, requests.times, length), since, windows)
 
     def per_request(self, ranks: NDArray[np.float64]) -> Values:
         """Return each metric's values `[R]` for the ranks `[T]` of the targets."""
@@ -103,7 +108,7 @@ class Evaluation:
     def ranks_of(self, scores_of: Callable[[slice], Floats]) -> NDArray[np.float64]:
         """Return the targets' ranks `[T]` under scores of the whole catalogue, block by block.
 
-        Items that did not exist at the time of a request come last.
+        Items that did not exist at the time of a request, or might not be listed then, come last.
         """
         parts, offsets = [], self.requests.offsets
         for start in range(0, len(self.requests), BLOCK):
@@ -114,9 +119,12 @@ class Evaluation:
         return np.concatenate(parts) if parts else np.empty(0)
 
     def _of_existing(self, scores: Floats, rows: slice) -> Floats:
-        if self.since is None:
-            return scores
-        return np.where(self.since <= self.requests.times[rows, None], scores, np.float32(-np.inf))
+        now = self.requests.times[rows]
+        if self.since is not None:
+            scores = np.where(self.since <= now[:, None], scores, np.float32(-np.inf))
+        if self.windows is not None and self.windows.limited:
+            scores = np.where(self.windows.open_for(now), scores, np.float32(-np.inf))
+        return scores
 
 
 def evaluate(
@@ -135,7 +143,7 @@ def evaluate(
     `counts` `[N]` are the items' events in what the model was fitted on; `truth_folder` may hold a simulator's truth.
     """
     retriever = recommender.retriever
-    evaluation = Evaluation.of(log, split, retriever.config.interest.max_history, retriever.since)
+    evaluation = Evaluation.of(log, split, retriever.config.interest.max_history, retriever.since, retriever.windows)
     ranking = _answer(recommender, evaluation.histories, update)
     ranks = list_ranks(ranking.items, evaluation.requests.targets, evaluation.requests.offsets)
     values = evaluation.per_request(ranks)

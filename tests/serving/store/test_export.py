@@ -104,3 +104,29 @@ def test_a_folder_that_is_not_empty_is_left_alone(shop: Path, store: Store, tmp_
     with pytest.raises(RecsysError, match="not an empty folder"):
         export(shop, store, tmp_path / "out")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine"]
+
+
+def test_attributes_and_times_that_were_put_are_exported(shop: Path, store: Store, tmp_path: Path) -> None:
+    """An attribute that no column has becomes one."""
+    store.change_items([("i1", {"title": "Lamp", "watts": 5.0, "available_from": AFTER}), ("i9", {"title": "Fresh"})])
+    export(shop, store, tmp_path / "out")
+    dataset = load_dataset(tmp_path / "out")
+    rows = {row["item_id"]: row for row in dataset.items.iter_rows(named=True)}
+    assert (rows["i1"]["watts"], rows["i1"]["available_from"]) == (5.0, AFTER)
+    assert rows["i9"]["watts"] is None and rows["i2"]["available_from"] is None
+
+
+def test_a_dataset_that_is_newer_than_a_change_wins_over_it(shop: Path, store: Store, tmp_path: Path) -> None:
+    """By the time that it states, or else by when its items were written; what is exported is as new as the last change in it."""
+    store.change_items([("i1", {"title": "Put first"})])
+    (first,) = store.item_changes()
+    assert first.at is not None
+    export(shop, store, tmp_path / "out")
+    assert load_dataset(tmp_path / "out").items_as_of == first.at
+    newer = write_dataset(tmp_path / "newer")
+    assert load_dataset(newer).items_as_of > first.at
+    report = export(newer, store, tmp_path / "as of newer")
+    assert report.items == 0 and "Put first" not in load_dataset(tmp_path / "as of newer").items["title"]
+    stated = write_dataset(tmp_path / "stated", **{"dataset.json": json.dumps({"items_as_of": "2023-01-31T06:00:00Z"})})
+    assert load_dataset(stated).items_as_of == 1_675_144_800_000_000
+    assert export(stated, store, tmp_path / "as of stated").items == 1

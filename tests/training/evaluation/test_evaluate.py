@@ -6,6 +6,7 @@ from scipy import sparse
 
 from recsys.arrays import Floats
 from serving.retrieval.retriever import BLOCK
+from serving.retrieval.windows import EARLIEST, LATEST, Windows
 from tests.worlds import DAY, START, log_of
 from training.evaluation.baselines import Popularity
 from training.evaluation.evaluate import Evaluation
@@ -35,6 +36,15 @@ def test_an_item_that_did_not_exist_yet_is_behind_all_that_did(days: list[int]) 
     expected = [4 if day < NEWER[4] else 5 if day < NEWER[5] else 6 for day in days]
     assert evaluation_of(days, SINCE).ranks_of(scores_of).tolist() == expected
     assert evaluation_of(days, None).ranks_of(scores_of).tolist() == [6] * len(days)
+
+
+def test_an_item_that_is_out_of_its_time_is_behind_all_others() -> None:
+    """As in our own lists, so that baselines and model have the same items to choose from."""
+    log = evaluation_of([5, 8, 9], None).log
+    closes = np.full(ITEMS, LATEST)
+    closes[4:] = START + np.array([6, 9]) * DAY
+    windows = Windows(np.full(ITEMS, EARLIEST), closes)
+    assert Evaluation.of(log, "test", 3, None, windows).ranks_of(scores_of).tolist() == [6, 5, 4]
 
 
 def test_a_baseline_does_not_profit_from_knowing_what_will_be_popular() -> None:
