@@ -46,6 +46,8 @@ class RecommendOptions:
     """What clicks and purchases are worth; the model's own by default."""
     explain: bool = False
     """Whether to compute what each feature contributed."""
+    unlike: tuple[int, ...] = ()
+    """Items that those of the list should not be like."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +132,8 @@ class Recommender:
             batch, proposals, k=options.k, exclude_seen=options.exclude_seen, allowed=allowed
         )
         valued = self._value(batch, candidates, options.value)
+        if options.unlike:
+            valued = valued.unlike(self.retriever.vectors, options.unlike)
         order = self.reranker.order(
             valued.score,
             candidates,
@@ -172,6 +176,15 @@ class _Valued:
     """`[R, C, F]`"""
     categorical: Ints
     """`[R, C, G]`"""
+
+    def unlike(self, vectors: Floats, items: Sequence[int]) -> "_Valued":
+        """Return the candidates with what is left of their scores: nothing where they are just like one of `items`.
+
+        A score loses the share that is the largest cosine of the `vectors` `[N, D]` of candidate and item.
+        """
+        cosine = (vectors[self.items] @ vectors[list(items)].T).max(2)  # [R, C]
+        left = np.where(self.items >= 0, 1 - np.clip(cosine, 0, 1), 1)
+        return replace(self, score=self.score * left.astype(np.float32))
 
     def in_order(self, order: Ints, explainer: Ranker | None) -> Ranking:
         """Return the lists of the columns `order` `[R, K]` (-1 padded), explained where an `explainer` is given."""

@@ -41,6 +41,7 @@ for command in (
     runs.runs,
     versions.models,
     models.recommend,
+    models.audience,
     serve.serve,
     monitor.monitor,
     keys.keys,

@@ -1,4 +1,4 @@
-"""`recsys evaluate` and `recsys recommend`: measure a model, and write its lists."""
+"""`recsys evaluate`, `recsys recommend` and `recsys audience`: measure a model, and write its lists of items and of users."""
 
 import re
 from collections.abc import Mapping
@@ -10,6 +10,7 @@ import click
 from recsys.cli.common import MODEL, File, Folder, in_a_folder, require_dataset
 
 if TYPE_CHECKING:
+    from serving.audience import By
     from serving.lists import Extra, Format
     from training.evaluation.off_policy_report import OffPolicyReport
     from training.evaluation.report import Report
@@ -219,3 +220,34 @@ def recommend(
         )
     for reason, count in written.shorter.items():
         click.echo(f"  {count:,} with fewer than {k}: {reason}")
+
+
+@click.command()
+@click.argument("dataset", type=Folder)
+@click.argument("items", metavar="ITEM...", nargs=-1, required=True)
+@MODEL
+@click.option("--k", default=1000, show_default=True, type=click.IntRange(1), help="Users per item.")
+@click.option(
+    "--by",
+    type=click.Choice(["p_click", "p_purchase", "interest"]),
+    default="p_click",
+    show_default=True,
+    help="What the users are sorted by.",
+)
+@click.option("--out", type=File, required=True, callback=in_a_folder, help="File to write: .csv, .jsonl or .parquet.")
+def audience(*, dataset: Path, items: tuple[str, ...], model: str, k: int, by: "By", out: Path) -> None:
+    """Write the users of DATASET who care most for each ITEM.
+
+    Writes a row per item and user, best first, with the interest of the user, the probabilities of a click and of a
+    purchase, and whether the user has seen the item. Users without any event are left out.
+
+    \b
+    Examples:
+      recsys audience shop i000001 --k 500 --out audience.csv
+      recsys audience shop i000001 i000002 --by p_purchase --out audience.parquet
+    """
+    require_dataset(dataset)
+    from serving.audience import write_audience
+
+    written = write_audience(dataset, model, items, k, by, out)
+    click.echo(f"{out}: {written.height:,} rows, users for {written['item_id'].n_unique():,} items")

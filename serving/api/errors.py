@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 from recsys.errors import RecsysError
 from serving.api import schemas
 from serving.api.access.limits import RETRY_AFTER
-from serving.api.service import BadTimeError, UnknownItemError
+from serving.api.service import BadTimeError, UnknownItemError, UnknownListError
 from serving.api.workers import BusyError
 from serving.columns import UnfitError
 from serving.filters import FilterError
@@ -34,6 +34,9 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
 """Documentation of the errors that any route may answer with."""
 UNKNOWN_ITEM: dict[int | str, dict[str, Any]] = {
     404: {"model": schemas.Problem, "description": "The catalogue has no such item."}
+}
+UNKNOWN_LIST: dict[int | str, dict[str, Any]] = {
+    404: {"model": schemas.Problem, "description": "The list of which the next page is requested is not kept."}
 }
 NOT_LOADED: dict[int | str, dict[str, Any]] = {
     409: {"model": schemas.Problem, "description": "The model could not be loaded; the current one stays in use."}
@@ -74,6 +77,7 @@ HANDLERS: dict[int | type[Exception], Handler] = {
     UnfitError: _answered(422),
     BadTimeError: _answered(422),
     UnknownItemError: _answered(404),
+    UnknownListError: _answered(404),
     StoreError: _answered(503, RETRY_AFTER),
     RecsysError: _answered(409),
 }

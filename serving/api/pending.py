@@ -41,6 +41,8 @@ class Pending(Generic[Key]):
     """Lists with equal keys can be made in one batch."""
     sentences: Sentences | None = None
     candidates: list[int] = field(default_factory=list)
+    after: str | None = None
+    """The `request_id` of the list of which this is the next page."""
 
 
 def answer_in_groups(

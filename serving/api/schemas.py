@@ -15,6 +15,10 @@ from serving.lookup import PastEvent
 MAX_CANDIDATES = 1000
 MAX_HISTORY = 1000
 MAX_K = 200
+MAX_EXAMPLES = 100
+MAX_ROWS = 10
+MAX_ROW = 50
+MAX_AUDIENCE = 1000
 MAX_EVENTS = 1000
 MAX_ITEMS = 256
 MAX_WORTH = 1e6
@@ -145,11 +149,48 @@ class RecommendRequest(ListRequest):
     value: Worth | None = None
     """What the list is sorted by; by default the model's own."""
     explain: bool = False
+    after: Id | None = None
+    """The `request_id` of a list: this is its next page, without its items and those of the pages before it."""
+    like: Annotated[list[Id], Field(min_length=1, max_length=MAX_EXAMPLES)] | None = None
+    """Items that the list should be like: they take the place of the history, and are not in the list."""
+    unlike: Annotated[list[Id], Field(max_length=MAX_EXAMPLES)] = []
+    """Items that the list should not be like: what is similar to one loses score, and they are not in the list."""
     model_config = examples(
         {"user_id": "u000001", "k": 5},
         {"history": ["i000001", "i000002"], "k": 5, "diversity": 0.3},
         {"query": "a warm jacket for hiking", "filters": {"price": {"max": 100}}, "explain": True},
+        {"like": ["i000001", "i000002"], "unlike": ["i000003"], "k": 5},
     )
+
+    @model_validator(mode="after")
+    def _one_past(self) -> "RecommendRequest":
+        if self.like is not None and self.history is not None:
+            raise ValueError(
+                "like and history are both there, and like takes the place of the history; send one of them"
+            )
+        return self
+
+
+class RowsRequest(ListRequest):
+    """A request for several lists, each for something that the user did lately."""
+
+    rows: int = Field(5, ge=1, le=MAX_ROWS)
+    """Lists at most; there are fewer where the user did less."""
+    k: int = Field(10, ge=1, le=MAX_ROW)
+    """Items per list."""
+    filters: Filters | None = None
+    exclude_seen: bool | None = None
+    """Whether items of the history are left out; by default the model decides."""
+    model_config = examples({"user_id": "u000001", "rows": 3, "k": 5})
+
+
+class AudienceRequest(Body):
+    """A request for users who might care for an item."""
+
+    k: int = Field(100, ge=1, le=MAX_AUDIENCE)
+    by: Literal["p_click", "p_purchase", "interest"] = "p_click"
+    """What they are sorted by."""
+    model_config = examples({"k": 10, "by": "p_purchase"})
 
 
 class Context(Body):
@@ -366,6 +407,66 @@ class SimilarResponse(BaseModel):
     item_id: str
     model: str
     items: list[SimilarItem]
+
+
+class CompanionItem(BaseModel):
+    """An item that users meet together with another, and the share of what follows that other which it is."""
+
+    item_id: str
+    title: str
+    strength: float
+
+
+class TogetherResponse(BaseModel):
+    """The items that users most often meet together with one."""
+
+    item_id: str
+    model: str
+    items: list[CompanionItem]
+
+
+class Row(BaseModel):
+    """A list for something that the user did."""
+
+    request_id: str
+    """Send it with the events that follow, so that they are credited to this list."""
+    title: str
+    """Such as: Because you liked Walnut desk lamp."""
+    item_id: str
+    """What the user did it with."""
+    event_type: str
+    items: list[RankedItem]
+
+
+class RowsResponse(BaseModel):
+    """Several lists, the one for the latest event first; no item is in two of them."""
+
+    user_id: str | None
+    model: str
+    rows: list[Row]
+    unknown_items: list[str]
+    notes: list[str]
+    """What the caller should know, for example that no item passes the filters."""
+
+
+class InterestedUser(BaseModel):
+    """A user, and how likely the user cares for the item."""
+
+    user_id: str
+    interest: float
+    """Cosine of user and item."""
+    p_click: float
+    p_purchase: float
+    seen: bool
+    """Whether the user had an event on the item before."""
+
+
+class AudienceResponse(BaseModel):
+    """The users who care most for an item, best first."""
+
+    item_id: str
+    model: str
+    users: list[InterestedUser]
 
 
 class EventsResponse(BaseModel):

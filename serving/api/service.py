@@ -19,6 +19,8 @@ from serving.api.answers import listed_items
 from serving.api.live import ModelHolder, Snapshot
 from serving.api.metrics import Metrics
 from serving.api.pending import Pending, RankKey, answer_in_groups, join_histories, join_sentences
+from serving.api.rows import TITLES, occasions, without_repeats
+from serving.audience import SHORTLIST, audience, nearest_users
 from serving.columns import refuse_unfit
 from serving.filters import matching, why_none
 from serving.loading import read_sentences
@@ -35,12 +37,18 @@ AHEAD_US = 5 * 60 * 1_000_000
 """How far an event's time may lie ahead of this machine's clock."""
 
 
+MOST_PAGES = 100
+"""Pages before a page whose items are left out."""
 MOST_EVENTS = 10_000
 """Events of a user that are read from the store, the latest ones."""
 
 
 class UnknownItemError(RecsysError):
     """An item that the catalogue lacks."""
+
+
+class UnknownListError(RecsysError):
+    """A list that is not kept."""
 
 
 class BadTimeError(RecsysError):
@@ -106,10 +114,7 @@ class Service:
             UnknownItemError: the catalogue lacks it.
         """
         snapshot = self.holder.snapshot
-        lookup = snapshot.lookup
-        row = lookup.offered(item_id)
-        if row is None:
-            raise UnknownItemError(f"item {item_id!r} is not in the catalogue; PUT /v1/items adds items")
+        lookup, row = snapshot.lookup, self._row(snapshot, item_id)
         neighbours, cosines = lookup.retriever.similar(row, k, lookup.moment(self.clock()))
         items = [
             schemas.SimilarItem(item_id=lookup.ids[item], title=lookup.titles[item], similarity=cosine)
@@ -122,13 +127,103 @@ class Service:
         snapshot = self.holder.snapshot
         lookup = snapshot.lookup
         chosen = self._filter(snapshot, schemas.Filters(category=category)) if category is not None else None
-        items, surprises = lookup.retriever.trending(k, chosen.allowed if chosen else None)
+        items, surprises = lookup.retriever.trending(
+            k, chosen.allowed if chosen else None, lookup.moment(self.clock())
+        )
         pairs = zip(items.tolist(), surprises.tolist(), strict=True)
         listed = [
             schemas.TrendingItem(item_id=lookup.ids[item], title=lookup.titles[item], surprise=surprise)
             for item, surprise in pairs
         ]
         return schemas.TrendingResponse(model=snapshot.name, items=listed)
+
+    def together(self, item_id: str, k: int) -> schemas.TogetherResponse:
+        """Return the items that users most often meet together with one.
+
+        Raises:
+            UnknownItemError: the catalogue lacks it.
+        """
+        snapshot = self.holder.snapshot
+        lookup, row = snapshot.lookup, self._row(snapshot, item_id)
+        companions, strengths = lookup.retriever.together(row, k, lookup.moment(self.clock()))
+        items = [
+            schemas.CompanionItem(item_id=lookup.ids[item], title=lookup.titles[item], strength=strength)
+            for item, strength in zip(companions.tolist(), strengths.tolist(), strict=True)
+        ]
+        return schemas.TogetherResponse(item_id=item_id, model=snapshot.name, items=items)
+
+    def audience(self, item_id: str, request: schemas.AudienceRequest) -> schemas.AudienceResponse:
+        """Return the users of the bundle who care most for an item, of those whose histories are nearest to it.
+
+        Raises:
+            UnknownItemError: the catalogue lacks it.
+        """
+        snapshot = self.holder.snapshot
+        lookup, row = snapshot.lookup, self._row(snapshot, item_id)
+        forgotten = self.store.forgotten_users()
+        nearest = nearest_users(lookup, row, SHORTLIST + len(forgotten))
+        users = [user for user in nearest if user not in forgotten][:SHORTLIST]
+        now = self.clock() if lookup.retriever.has_clock else None
+        blocks = [(users, lookup.histories([(user, None) for user in users], now))] if users else []
+        table = audience(lookup.recommender, iter(blocks), [row], request.k, request.by)
+        names = list(schemas.InterestedUser.model_fields)
+        found = [schemas.InterestedUser(**user) for user in table.select(names).iter_rows(named=True)]
+        return schemas.AudienceResponse(item_id=item_id, model=snapshot.name, users=found)
+
+    def rows(self, request: schemas.RowsRequest) -> schemas.RowsResponse:
+        """Return a list for each of the last items that the user did something with, as if that were all that is known.
+
+        No item is in two of them, nor are those that they are for in any.
+        """
+        snapshot, now = self.holder.snapshot, self.clock()
+        lookup = snapshot.lookup
+        past = self._past(snapshot, request.user_id, request.history)
+        events = occasions(past, lookup.rows, request.rows)
+        chosen = self._filter(snapshot, request.filters) if request.filters else None
+        options = RecommendOptions(
+            k=request.k * max(len(events), 1),
+            filter=without(chosen, [lookup.rows[event.item_id] for event in events], len(lookup.ids)),
+            exclude_seen=request.exclude_seen,
+        )
+        moment = now if lookup.retriever.has_clock else None
+        met = self._met(snapshot, request, past)
+        pending = [
+            Pending(
+                snapshot,
+                request.user_id,
+                now,
+                request.k,
+                lookup.histories([(None, [event])], moment, earlier=met),
+                [],
+                options,
+            )
+            for event in events
+        ]
+        lists: list[schemas.RecommendResponse] = []
+        if pending:
+            ranking = lookup.recommender.recommend(join_histories(pending), options)
+            kept = without_repeats(ranking, request.k)
+            lists = [
+                self._respond(one, ranking.rows(slice(row, row + 1)).positions(kept[row]))
+                for row, one in enumerate(pending)
+            ]
+        return schemas.RowsResponse(
+            user_id=request.user_id,
+            model=snapshot.name,
+            rows=[
+                schemas.Row(
+                    request_id=one.request_id,
+                    title=TITLES[event.event_type].format(lookup.titles[lookup.rows[event.item_id]]),
+                    item_id=event.item_id,
+                    event_type=event.event_type,
+                    items=one.items,
+                )
+                for event, one in zip(events, lists, strict=True)
+                if one.items
+            ],
+            unknown_items=lookup.unknown(past) if request.history is not None else [],
+            notes=list(chosen.notes) if chosen else [],
+        )
 
     def add_events(self, body: schemas.EventsRequest) -> schemas.EventsResponse:
         """Keep events; the next request sees them.
@@ -194,24 +289,38 @@ class Service:
             failed=self.holder.failed,
         )
 
+    def _row(self, snapshot: Snapshot, item_id: str) -> int:
+        row = snapshot.lookup.offered(item_id)
+        if row is None:
+            raise UnknownItemError(f"item {item_id!r} is not in the catalogue; PUT /v1/items adds items")
+        return row
+
     def _change(self, changes: list[tuple[str, dict[str, object] | None]]) -> schemas.ItemsResponse:
         self.store.change_items(changes)
         self.holder.take_changes()
         return schemas.ItemsResponse(changed=len(changes), items=self.about_model().items)
 
     def _pending_list(self, snapshot: Snapshot, request: schemas.RecommendRequest) -> Pending[RecommendOptions]:
-        now = self.clock()
+        now, lookup = self.clock(), snapshot.lookup
         past = self._past(snapshot, request.user_id, request.history)
+        earlier, unknown = self._earlier(snapshot, request), lookup.unknown(past) if request.history is not None else []
+        if request.like:
+            earlier = self._met(snapshot, request, past)
+            past = [PastEvent(item, "like") for item in request.like]
+            unknown = lookup.unknown(past)
         if not (past or request.query):
             self.metrics.cold.inc()
-        lookup = snapshot.lookup
+        examples = [lookup.rows[item] for item in [*(request.like or ()), *request.unlike] if item in lookup.rows]
+        chosen = self._filter(snapshot, request.filters) if request.filters else None
+        before = self._listed_before(snapshot, request.after) if request.after is not None else []
         options = RecommendOptions(
             k=max(request.k, self._ranked_further(snapshot)),
-            filter=self._filter(snapshot, request.filters) if request.filters else None,
+            filter=without(chosen, [*examples, *before], len(lookup.ids)),
             exclude_seen=request.exclude_seen,
             diversity=request.diversity,
             value=lookup.retriever.config.value.model_copy(update=dict(request.value)) if request.value else None,
             explain=request.explain,
+            unlike=tuple(lookup.rows[item] for item in request.unlike if item in lookup.rows),
         )
         return Pending(
             snapshot=snapshot,
@@ -222,9 +331,10 @@ class Service:
                 [(None, past)],
                 now if lookup.retriever.has_clock else None,
                 typed=request.query is not None,
-                earlier=self._earlier(snapshot, request),
+                earlier=earlier,
             ),
-            unknown=lookup.unknown(past) if request.history is not None else [],
+            unknown=[*unknown, *lookup.unknown(request.unlike)],
+            after=request.after,
             batch_key=options,
             sentences=self._sentence(snapshot, request.query) if request.query is not None else None,
         )
@@ -302,6 +412,34 @@ class Service:
         earlier = snapshot.lookup.earlier(request.user_id)
         return earlier if len(earlier) and self.store.forgotten_at(request.user_id) is None else None
 
+    def _met(self, snapshot: Snapshot, request: schemas.ListRequest, past: Sequence[PastEvent]) -> Ints:
+        """Return all known items that the user met, in the events `past` and before them."""
+        earlier, rows = self._earlier(snapshot, request), snapshot.lookup.rows
+        known = [rows[event.item_id] for event in past if event.item_id in rows]
+        return np.array([*(() if earlier is None else earlier), *known], np.int64)
+
+    def _listed_before(self, snapshot: Snapshot, request_id: str) -> list[int]:
+        """Return the items of a list and of those of which it is the next page, at most `MOST_PAGES` of them.
+
+        Raises:
+            UnknownListError: the list is not kept.
+        """
+        items: list[str] = []
+        page = self._kept_list(request_id)
+        if page is None:
+            raise UnknownListError(
+                f"after: no list {request_id!r} is kept; send the request_id of an answer of /v1/recommend, or leave after out"
+            )
+        for _ in range(MOST_PAGES):
+            items += page.items
+            page = self._kept_list(page.after) if page.after is not None else None
+            if page is None:
+                break
+        return [snapshot.lookup.rows[item] for item in items if item in snapshot.lookup.rows]
+
+    def _kept_list(self, request_id: str) -> ImpressionList | None:
+        return self.impressions.list_of(request_id) if self.impressions else None
+
     def events_of(self, snapshot: Snapshot, user_id: str) -> list[PastEvent]:
         """Return what the user did, oldest first, as of the bundle and the store; nothing from before the user was forgotten."""
         fitted = snapshot.lookup.past(user_id)
@@ -374,7 +512,17 @@ class Service:
         if self.impressions:
             ids, scores = [item.item_id for item in items], [item.score for item in items]
             self.impressions.add(
-                ImpressionList(request_id, request.user_id, request.now, snapshot.name, ids, scores, propensities, pool)
+                ImpressionList(
+                    request_id,
+                    request.user_id,
+                    request.now,
+                    snapshot.name,
+                    ids,
+                    scores,
+                    propensities,
+                    pool,
+                    request.after,
+                )
             )
         return schemas.RecommendResponse(
             request_id=request_id,
@@ -384,6 +532,16 @@ class Service:
             unknown_items=request.unknown,
             notes=list(filters.notes) if filters else [],
         )
+
+
+def without(chosen: ItemFilter | None, rows: Sequence[int], count: int) -> ItemFilter | None:
+    """Return the filter `chosen`, which also leaves out the `rows` of a catalogue of `count` items."""
+    if not rows:
+        return chosen
+    allowed = np.ones(count, bool) if chosen is None else chosen.allowed.copy()
+    allowed[list(rows)] = False
+    name = f"{chosen.name if chosen else ''} without {' '.join(map(str, sorted(set(rows))))}"
+    return ItemFilter(name, allowed, chosen.notes if chosen else ())
 
 
 def preview(holder: ModelHolder, store: Store, clock: Callable[[], int] = wall_clock) -> Service:

@@ -33,6 +33,7 @@ from serving.retrieval.sources import (
     Sentences,
     TrendingSource,
 )
+from serving.retrieval.sources.graphs import CovisitationSource
 from serving.retrieval.windows import Windows
 
 PURCHASE_INTEREST = "purchase"
@@ -228,6 +229,19 @@ class Retriever:
         allowed = _both(self.offered(now), allowed)
         items = source.order if allowed is None else source.order[allowed[source.order]]
         return items[:k], source.scores[items[:k]]
+
+    def together(self, item: int, k: int, now: int) -> tuple[Ints, Floats]:
+        """Return the k items offered at the time `now` that users most often met close to `item`, and how strongly it leads there."""
+        source = self.sources.get(CovisitationSource.name)
+        if not isinstance(source, CovisitationSource):
+            return np.empty(0, np.int64), np.empty(0, np.float32)
+        span = slice(source.graph.indptr[item], source.graph.indptr[item + 1])
+        items, links = source.graph.indices[span], source.graph.data[span]
+        offered = self.offered(now)
+        kept = (items != item) if offered is None else (items != item) & offered[items]
+        items, links = items[kept], links[kept]
+        order = np.lexsort((items, -links))[:k]
+        return items[order], links[order]
 
     def matching(self, sentences: Sentences, k: int, allowed: Bools | None, now: int) -> Ints:
         """Return the k items offered at the time `now` that match one sentence best, by its words and by its vector."""

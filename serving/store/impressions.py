@@ -26,16 +26,27 @@ class ImpressionLog:
         """Start the thread. `on_dropped` is called once per dropped list."""
         self._store, self._on_dropped = store, on_dropped
         self._queue: queue.Queue[ImpressionList] = queue.Queue(capacity)
+        self._waiting: dict[str, ImpressionList] = {}
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._write, daemon=True)
         self._thread.start()
 
     def add(self, impressions: ImpressionList) -> None:
         """Put the list into the queue; never blocks."""
+        self._waiting[impressions.request_id] = impressions
         try:
             self._queue.put_nowait(impressions)
         except queue.Full:
+            del self._waiting[impressions.request_id]
             self._on_dropped()
+
+    def list_of(self, request_id: str) -> ImpressionList | None:
+        """Return the list that answered a request, also where it waits to be written; None where there is none.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        return self._waiting.get(request_id) or self._store.list_of(request_id)
 
     def close(self, timeout_s: float = 5.0) -> None:
         """Write the lists in the queue and stop the thread; give up after `timeout_s` seconds."""
@@ -48,6 +59,8 @@ class ImpressionLog:
             batch += self._next_lists(WRITE_LISTS - len(batch))
             try:
                 self._store.add_lists(batch)
+                for written in batch:
+                    self._waiting.pop(written.request_id, None)
                 batch = []
             except StoreError as error:
                 log.warning("%d lists are waiting to be written: %s", len(batch) + self._queue.qsize(), error)

@@ -46,6 +46,8 @@ class ImpressionList:
     scores: list[float]
     propensities: list[float | None]
     pool: list[str] | None = None
+    after: str | None = None
+    """The `request_id` of the list of which this is the next page."""
 
 
 @dataclass(frozen=True)

@@ -148,6 +148,12 @@ class Store:
             if rows:
                 connection.execute(self._add_list, rows)
 
+    def list_of(self, request_id: str) -> ImpressionList | None:
+        """Return the list that answered a request; None where there is none."""
+        with self._reading() as connection:
+            row = connection.execute(sa.select(lists).where(lists.c.request_id == request_id)).first()
+        return ImpressionList(*row) if row else None
+
     def every_list(self) -> Iterator[ImpressionList]:
         """Yield all lists, in order of `request_id`."""
         for row in self._pages(lists, lists.c.request_id):

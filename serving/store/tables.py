@@ -47,6 +47,7 @@ lists = sa.Table(
     sa.Column("scores", sa.JSON, nullable=False),
     sa.Column("propensities", sa.JSON, nullable=False),
     sa.Column("pool", sa.JSON(none_as_null=True)),
+    sa.Column("after", sa.Text),
 )
 forgotten = sa.Table(
     "forgotten",

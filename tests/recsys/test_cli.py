@@ -20,7 +20,9 @@ def test_help_needs_no_heavy_package() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-@pytest.mark.parametrize("command", ["train nowhere", "evaluate nowhere", "recommend nowhere --out lists"])
+@pytest.mark.parametrize(
+    "command", ["train nowhere", "evaluate nowhere", "recommend nowhere --out lists", "audience nowhere i1 --out a.csv"]
+)
 def test_a_wrong_path_is_refused_before_anything_slow_is_imported(command: str, tmp_path: Path) -> None:
     """Not after the imports of torch and MLflow."""
     code = (
@@ -52,6 +54,7 @@ def test_a_wrong_path_is_refused_before_anything_slow_is_imported(command: str, 
         ["train"],
         ["evaluate"],
         ["recommend"],
+        ["audience"],
         ["serve"],
     ],
     ids=" ".join,

@@ -8,6 +8,7 @@ from serving.api.routes import changes, lists, model, page, process
 
 ROUTERS = (
     lists.router,
+    lists.admin_router,
     changes.router,
     model.router,
     model.admin_router,

@@ -5,22 +5,32 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from serving.api import schemas
-from serving.api.access.scopes import ReadRoute
-from serving.api.errors import UNKNOWN_ITEM
+from serving.api.access.scopes import AdminRoute, ReadRoute
+from serving.api.errors import UNKNOWN_ITEM, UNKNOWN_LIST
 from serving.api.routes.dependencies import ItemId, ServiceWorkers
 
 router = APIRouter(prefix="/v1", tags=["lists"], route_class=ReadRoute)
+admin_router = APIRouter(prefix="/v1", tags=["lists"], route_class=AdminRoute)
 
 K = Annotated[int, Query(ge=1, le=schemas.MAX_K, description="Number of items to return.")]
 
 
-@router.post("/recommend")
+@router.post("/recommend", responses=UNKNOWN_LIST)
 async def recommend(body: schemas.RecommendRequest, workers: ServiceWorkers) -> schemas.RecommendResponse:
     """Recommend items for a user, a history or a query; without any of these, popular items.
 
     Items are sorted by score, best first.
     """
     return await workers.recommend(body)
+
+
+@router.post("/rows")
+async def rows(body: schemas.RowsRequest, workers: ServiceWorkers) -> schemas.RowsResponse:
+    """Recommend a titled list for each of the last items that a user did something with.
+
+    No item is in two of the lists.
+    """
+    return await workers.run(workers.service.rows, body)
 
 
 @router.post("/rank")
@@ -55,3 +65,15 @@ async def trending(
 async def similar(item_id: ItemId, workers: ServiceWorkers, k: K = 20) -> schemas.SimilarResponse:
     """List the items most similar to an item."""
     return await workers.run(workers.service.similar, item_id, k)
+
+
+@router.get("/items/{item_id:path}/together", responses=UNKNOWN_ITEM)
+async def together(item_id: ItemId, workers: ServiceWorkers, k: K = 20) -> schemas.TogetherResponse:
+    """List the items that users most often meet together with an item."""
+    return await workers.run(workers.service.together, item_id, k)
+
+
+@admin_router.post("/items/{item_id:path}/audience", responses=UNKNOWN_ITEM)
+async def audience(item_id: ItemId, body: schemas.AudienceRequest, workers: ServiceWorkers) -> schemas.AudienceResponse:
+    """List the users who care most for an item, of those whom the model knows."""
+    return await workers.run_slowly(workers.service.audience, item_id, body)

@@ -35,6 +35,9 @@ SCOPES = {
     "DELETE /v1/users/{user_id}": "write",
     "GET /v1/model": "read",
     "POST /v1/model/reload": "admin",
+    "POST /v1/rows": "read",
+    "GET /v1/items/{item_id}/together": "read",
+    "POST /v1/items/{item_id}/audience": "admin",
     "GET /metrics": "read",
 }
 """The scope that each route needs, as the documentation says."""

@@ -37,10 +37,13 @@ CHECKS = [
 ]
 ROUTES = [
     "POST /v1/recommend",
+    "POST /v1/rows",
     "POST /v1/rank",
     "POST /v1/search",
     "GET /v1/trending",
     "GET /v1/items/{item_id}/similar",
+    "GET /v1/items/{item_id}/together",
+    "POST /v1/items/{item_id}/audience",
     "POST /v1/events",
     "PUT /v1/items",
     "DELETE /v1/items/{item_id}",
