@@ -235,9 +235,8 @@ class Retriever:
         source = self.sources.get(CovisitationSource.name)
         if not isinstance(source, CovisitationSource):
             return np.empty(0, np.int64), np.empty(0, np.float32)
-        span = slice(source.graph.indptr[item], source.graph.indptr[item + 1])
-        items, links = source.graph.indices[span], source.graph.data[span]
-        offered = self.offered(now)
+        companions, offered = source.companions(item), self.offered(now)
+        items, links = companions.indices, companions.data
         kept = (items != item) if offered is None else (items != item) & offered[items]
         items, links = items[kept], links[kept]
         order = np.lexsort((items, -links))[:k]

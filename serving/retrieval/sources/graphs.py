@@ -168,6 +168,11 @@ class CovisitationSource(ItemGraphSource):
         faded = sparse.csr_matrix((worth, weights.indices, weights.indptr), shape=weights.shape)
         return faded @ self.graph + weights @ self.recent.graph
 
+    def companions(self, item: int) -> sparse.csr_matrix:
+        """Return the scores `[1, N]` of where users go from `item`."""
+        row = self.graph[item]
+        return row if self.recent is None else row * self.recent.scale[item] + self.recent.graph[item]
+
     def extended(self, catalogue: Catalogue, changed: Ints) -> Self:
         count = catalogue.items.height
         if self.total is None:

@@ -15,9 +15,9 @@ from serving.loading import load_bundle
 from serving.lookup import Lookup, PastEvent
 from serving.recommender import ItemFilter, RecommendOptions
 from serving.retrieval.retriever import Retriever
-from serving.store.store import Store, StoreError
+from serving.store.store import Store, StoredEvent, StoreError
 from tests.serving.api.conftest import NOW
-from tests.worlds import client_of, holder_of
+from tests.worlds import DAY, START, client_of, holder_of
 
 
 def recommend(client: TestClient, **body: Any) -> Any:
@@ -174,6 +174,25 @@ def test_companions_are_those_that_users_met_close_to_an_item(client: TestClient
     client.put("/v1/items", json={"items": [{"item_id": "new", "title": "red lamp"}]})
     assert client.get("/v1/items/new/together").json()["items"] == []
     assert client.get("/v1/items/nope/together").status_code == 404
+
+
+def test_companions_follow_the_events_of_the_store(client: TestClient, store: Store) -> None:
+    """An item that many users came to from another is its first companion."""
+
+    def companions() -> list[str]:
+        return ids(client.get("/v1/items/i9/together").json())
+
+    assert "i39" not in companions()
+    late = START + 25 * DAY
+    store.add_events(
+        [
+            StoredEvent(f"{user} {item}", f"n{user}", item, "purchase", late + number)
+            for user in range(30)
+            for number, item in enumerate(("i9", "i39"))
+        ]
+    )
+    client.app.state.workers.service.holder.take_events()  # type: ignore[attr-defined]
+    assert companions()[0] == "i39"
 
 
 def test_without_the_source_there_are_no_companions(retriever: Retriever) -> None:
