@@ -10,7 +10,7 @@ from typing import NoReturn
 import click
 
 from recsys import __version__
-from recsys.cli import data, keys, models, monitor, runs, serve, train, users, versions
+from recsys.cli import data, experiments, keys, models, monitor, runs, serve, train, users, versions
 from recsys.cli.common import Commands
 from recsys.errors import RecsysError
 from recsys.packages import require_complete
@@ -44,6 +44,7 @@ for command in (
     models.audience,
     serve.serve,
     monitor.monitor,
+    experiments.experiments,
     keys.keys,
     users.users,
 ):

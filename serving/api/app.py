@@ -25,6 +25,7 @@ from serving.api.access.keys import KeyRing
 from serving.api.access.limits import BodyLimits, Limits, RequestLimits
 from serving.api.access.scopes import ReadRoute, protect_documentation
 from serving.api.errors import HANDLERS, PROBLEMS
+from serving.api.experiments import Experiments
 from serving.api.live import ModelHolder
 from serving.api.metrics import Metrics
 from serving.api.observe import ObserveRequests
@@ -63,7 +64,9 @@ def create_app(
     call of the model.
     """
     metrics = Metrics(lambda: holder.snapshot.name, lambda: holder.failed)
-    service = Service(holder, store, metrics, ImpressionLog(store, metrics.dropped.inc), clock, seed)
+    experiments = Experiments(store, holder, ModelHolder)
+    impressions = ImpressionLog(store, metrics.dropped.inc)
+    service = Service(holder, store, metrics, impressions, clock, seed, experiments)
     app = FastAPIOffline(
         title="recsys",
         version=__version__,
@@ -107,6 +110,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     holders = [service.holder for service in app.state.previews]
     for holder in holders:
         holder.watch()
+    workers.service.watch()
     yield
     await asyncio.to_thread(_close, workers, holders)
 
@@ -115,5 +119,4 @@ def _close(workers: Workers, holders: list[ModelHolder]) -> None:
     for holder in holders:
         holder.stop()
     workers.close()
-    if workers.service.impressions:
-        workers.service.impressions.close()
+    workers.service.close()

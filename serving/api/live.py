@@ -18,6 +18,7 @@ from recsys import registry
 from recsys.errors import first_line
 from recsys.events import DAY_US
 from serving.api.fairness import taking_turns
+from serving.api.repeat import Repeated
 from serving.first_list import require_first_list
 from serving.loading import Bundle, load_bundle
 from serving.lookup import Lookup
@@ -95,8 +96,7 @@ class ModelHolder:
         """
         self._requested, self._store, self._keep_days = model, store, keep_days
         self._changing, self._loading = threading.Lock(), threading.Lock()
-        self._stopped = threading.Event()
-        self._threads: list[threading.Thread] = []
+        self._repeated: list[Repeated] = []
         self._failures: dict[str, _Failure] = {}
         self.snapshot = self._load(registry.resolve(model))
 
@@ -153,16 +153,12 @@ class ModelHolder:
         ]
         if self._keep_days is not None:
             steps.append((PRUNE_EVERY_S, self._prune))
-        for every_s, step in steps:
-            thread = threading.Thread(target=self._repeat, args=(every_s, step), daemon=True)
-            thread.start()
-            self._threads.append(thread)
+        self._repeated += [Repeated(step, every_s) for every_s, step in steps]
 
     def stop(self) -> None:
         """Stop the threads of `watch`."""
-        self._stopped.set()
-        for thread in self._threads:
-            thread.join()
+        for repeated in self._repeated:
+            repeated.stop()
 
     @property
     def failed(self) -> dict[str, str]:
@@ -185,18 +181,6 @@ class ModelHolder:
         pruned = prune(self._store, before, bundle.items, bundle.items_as_of)
         if pruned.total:
             log.info("deleted %s older than %d days", pruned, self._keep_days)
-
-    def _repeat(self, every_s: float, step: Callable[[], object]) -> None:
-        trouble = ""
-        while True:
-            try:
-                step()
-                trouble = ""
-            except Exception as error:  # whatever is wrong with the store or another model, this one goes on serving
-                if trouble != (trouble := first_line(error)):  # once, not every half second
-                    log.warning("%s", trouble)
-            if self._stopped.wait(every_s):
-                return
 
     def _load(self, name: str) -> Snapshot:
         lookup = Lookup(load_bundle(registry.bundle_folder(name)))

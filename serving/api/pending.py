@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 
 from features.histories import Histories
 from serving.api import schemas
+from serving.api.experiments import Assignment
 from serving.api.live import Snapshot
 from serving.retrieval.sources import Sentences
 
@@ -39,6 +40,10 @@ class Pending(Generic[Key]):
     unknown: list[str]
     batch_key: Key
     """Lists with equal keys can be made in one batch."""
+    assignment: Assignment | None = None
+    """What the user gets in the experiment that runs."""
+    rival: "Pending[Key] | None" = None
+    """The same request to the other arm, where lists of both are interleaved."""
     sentences: Sentences | None = None
     candidates: list[int] = field(default_factory=list)
     after: str | None = None
@@ -52,11 +57,11 @@ def answer_in_groups(
 ) -> list[schemas.RecommendResponse | Exception]:
     """Return the response to each of `requests`, or its error; those with equal batch keys are answered together."""
     results: dict[int, schemas.RecommendResponse | Exception] = {}
-    groups: dict[Key, dict[int, Pending[Key]]] = {}
+    groups: dict[tuple[int, Key], dict[int, Pending[Key]]] = {}
     for index, request in enumerate(requests):
         try:
             pending = prepare(request)
-            groups.setdefault(pending.batch_key, {})[index] = pending
+            groups.setdefault((id(pending.snapshot), pending.batch_key), {})[index] = pending
         except Exception as error:
             results[index] = error
     for group in groups.values():

@@ -379,6 +379,10 @@ class RecommendResponse(BaseModel):
     """Send it with the events that follow, so that they are credited to this list."""
     user_id: str | None
     model: str
+    experiment: str | None = None
+    """The experiment that the user is in."""
+    arm: str | None = None
+    """The user's arm of it; none where the lists of two arms are interleaved."""
     items: list[RankedItem]
     unknown_items: list[str]
     notes: list[str]

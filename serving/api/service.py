@@ -6,6 +6,7 @@ In: the requests of `serving.api.schemas`. Out: its responses. Every call reads 
 import threading
 import uuid
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TypeVar
 
@@ -16,12 +17,14 @@ from recsys.arrays import Ints
 from recsys.errors import RecsysError
 from serving.api import schemas
 from serving.api.answers import listed_items
+from serving.api.experiments import Experiments
 from serving.api.live import ModelHolder, Snapshot
 from serving.api.metrics import Metrics
 from serving.api.pending import Pending, RankKey, answer_in_groups, join_histories, join_sentences
 from serving.api.rows import TITLES, occasions, without_repeats
 from serving.audience import SHORTLIST, audience, nearest_users
 from serving.columns import refuse_unfit
+from serving.experiments.assignment import team_draft
 from serving.filters import matching, why_none
 from serving.loading import read_sentences
 from serving.lookup import PastEvent
@@ -71,13 +74,28 @@ class Service:
         impressions: ImpressionLog | None,
         clock: Callable[[], int] = wall_clock,
         seed: int | None = None,
+        experiments: Experiments | None = None,
     ) -> None:
         """`clock` gives the time of each request in microseconds; `seed` makes exploration repeatable.
 
-        Without `impressions` no list is kept, and nothing is explored, since nobody would learn from it.
+        Without `impressions` no list is kept, and nothing is explored, since nobody would learn from it. Without
+        `experiments` all users get the lists of one model.
         """
         self.holder, self.store, self.metrics, self.impressions, self.clock = holder, store, metrics, impressions, clock
+        self.experiments = experiments
         self._rng, self._drawing = np.random.default_rng(seed), threading.Lock()
+
+    def watch(self) -> None:
+        """Follow which experiment runs, until `close` is called."""
+        if self.experiments:
+            self.experiments.watch()
+
+    def close(self) -> None:
+        """Stop following, and write the lists that wait."""
+        if self.experiments:
+            self.experiments.stop()
+        if self.impressions:
+            self.impressions.close()
 
     def recommend(self, request: schemas.RecommendRequest) -> schemas.RecommendResponse:
         """Return the best items for a user, a history, a sentence, or (with none) anyone."""
@@ -87,13 +105,11 @@ class Service:
         self, requests: Sequence[schemas.RecommendRequest]
     ) -> list[schemas.RecommendResponse | Exception]:
         """Return what `recommend` answers to each of at most `retriever.BLOCK` requests, or its error."""
-        snapshot = self.holder.snapshot
-        return answer_in_groups(requests, lambda request: self._pending_list(snapshot, request), self._recommend_group)
+        return answer_in_groups(requests, self._assigned_list, self._recommend_group)
 
     def rank_all(self, requests: Sequence[schemas.RankRequest]) -> list[schemas.RecommendResponse | Exception]:
         """Return each request's candidates sorted by value and, separately, those unknown or deleted; or its error."""
-        snapshot = self.holder.snapshot
-        return answer_in_groups(requests, lambda request: self._pending_rank(snapshot, request), self._rank_group)
+        return answer_in_groups(requests, self._assigned_rank, self._rank_group)
 
     def search(self, request: schemas.SearchRequest) -> schemas.RecommendResponse:
         """Return the items that match a sentence: those of exactly this title first, then the best matches."""
@@ -127,9 +143,7 @@ class Service:
         snapshot = self.holder.snapshot
         lookup = snapshot.lookup
         chosen = self._filter(snapshot, schemas.Filters(category=category)) if category is not None else None
-        items, surprises = lookup.retriever.trending(
-            k, chosen.allowed if chosen else None, lookup.moment(self.clock())
-        )
+        items, surprises = lookup.retriever.trending(k, chosen.allowed if chosen else None, lookup.moment(self.clock()))
         pairs = zip(items.tolist(), surprises.tolist(), strict=True)
         listed = [
             schemas.TrendingItem(item_id=lookup.ids[item], title=lookup.titles[item], surprise=surprise)
@@ -300,6 +314,22 @@ class Service:
         self.holder.take_changes()
         return schemas.ItemsResponse(changed=len(changes), items=self.about_model().items)
 
+    def _assigned_list(self, request: schemas.RecommendRequest) -> Pending[RecommendOptions]:
+        """Return the request to the model that serves, or to that of the user's arm."""
+        assignment = self.experiments.assign(request.user_id) if self.experiments else None
+        if assignment is None:
+            return self._pending_list(self.holder.snapshot, request)
+        pendings = [self._pending_list(holder.snapshot, request) for holder in assignment.holders.values()]
+        return replace(pendings[0], assignment=assignment, rival=pendings[1] if pendings[1:] else None)
+
+    def _assigned_rank(self, request: schemas.RankRequest) -> Pending[RankKey]:
+        """Return the same of candidates, which have no order to interleave."""
+        assignment = self.experiments.assign(request.user_id) if self.experiments else None
+        if assignment is None or assignment.arm is None:
+            return self._pending_rank(self.holder.snapshot, request)
+        pending = self._pending_rank(assignment.holders[assignment.arm].snapshot, request)
+        return replace(pending, assignment=assignment)
+
     def _pending_list(self, snapshot: Snapshot, request: schemas.RecommendRequest) -> Pending[RecommendOptions]:
         now, lookup = self.clock(), snapshot.lookup
         past = self._past(snapshot, request.user_id, request.history)
@@ -356,6 +386,9 @@ class Service:
         responses = []
         for row, request in enumerate(group):
             listed, propensities, pool = ranking.rows(slice(row, row + 1)), None, None
+            if request.rival:
+                responses.append(self._interleaved(request, listed))
+                continue
             if share:
                 listed, propensities, pool = self._explored(request, listed, share)
             responses.append(self._respond(request, listed, propensities, pool))
@@ -495,6 +528,21 @@ class Service:
         ids = request.snapshot.lookup.ids
         return ranking.positions(positions), propensities, [ids[item] for item in items[pool]] if explored else None
 
+    def _interleaved(self, request: Pending[RecommendOptions], ranking: Ranking) -> schemas.RecommendResponse:
+        """Return the response whose items are drawn in turn from `ranking` and from the list of the other arm."""
+        rival, assignment = request.rival, request.assignment
+        assert rival is not None and assignment is not None
+        theirs = rival.snapshot.lookup.recommender.recommend(rival.histories, rival.batch_key, rival.sentences)
+        pairs = ((request, ranking), (rival, theirs))
+        lists = [listed_items(one.snapshot.lookup, one.histories, listed)[: request.k] for one, listed in pairs]
+        ids = [[item.item_id for item in items] for items in lists]
+        with self._drawing:
+            drafted = team_draft(ids[0], ids[1], request.k, self._rng)
+        items_of = [{item.item_id: item for item in items} for items in lists]
+        arms = list(assignment.holders)
+        items = [items_of[team][item] for item, team in drafted]
+        return self._answer(request, items, [None] * len(items), teams=[arms[team] for _, team in drafted])
+
     def _respond(
         self,
         request: Pending[RecommendOptions] | Pending[RankKey],
@@ -502,32 +550,47 @@ class Service:
         propensities: list[float | None] | None = None,
         pool: list[str] | None = None,
     ) -> schemas.RecommendResponse:
-        """Return the response, and log its list as impressions where they are kept."""
-        snapshot, request_id = request.snapshot, uuid.uuid4().hex
-        filters = request.batch_key.filter if isinstance(request.batch_key, RecommendOptions) else None
-        items = [] if ranking is None else listed_items(snapshot.lookup, request.histories, ranking)
+        """Return the response of a ranking, with the propensities of explored positions."""
+        items = [] if ranking is None else listed_items(request.snapshot.lookup, request.histories, ranking)
         propensities = propensities or [None] * len(items)
         for item, propensity in zip(items, propensities, strict=True):
             item.explored = propensity is not None
+        return self._answer(request, items, propensities, pool)
+
+    def _answer(
+        self,
+        request: Pending[RecommendOptions] | Pending[RankKey],
+        items: list[schemas.RankedItem],
+        propensities: list[float | None],
+        pool: list[str] | None = None,
+        teams: list[str] | None = None,
+    ) -> schemas.RecommendResponse:
+        """Return the response, and log its list as impressions where they are kept."""
+        request_id, assignment = uuid.uuid4().hex, request.assignment
+        filters = request.batch_key.filter if isinstance(request.batch_key, RecommendOptions) else None
         if self.impressions:
-            ids, scores = [item.item_id for item in items], [item.score for item in items]
             self.impressions.add(
                 ImpressionList(
-                    request_id,
-                    request.user_id,
-                    request.now,
-                    snapshot.name,
-                    ids,
-                    scores,
-                    propensities,
-                    pool,
-                    request.after,
+                    request_id=request_id,
+                    user_id=request.user_id,
+                    timestamp=request.now,
+                    model=request.snapshot.name,
+                    items=[item.item_id for item in items],
+                    scores=[item.score for item in items],
+                    propensities=propensities,
+                    pool=pool,
+                    after=request.after,
+                    experiment=assignment.experiment if assignment else None,
+                    arm=assignment.arm if assignment else None,
+                    teams=teams,
                 )
             )
         return schemas.RecommendResponse(
             request_id=request_id,
             user_id=request.user_id,
-            model=snapshot.name,
+            model=request.snapshot.name,
+            experiment=assignment.experiment if assignment else None,
+            arm=assignment.arm if assignment else None,
             items=items,
             unknown_items=request.unknown,
             notes=list(filters.notes) if filters else [],

@@ -23,7 +23,7 @@ LISTS = pl.Schema(
     {"user_id": pl.String, "arm": pl.String, "shown": pl.Int64, "clicks": pl.Int64, "purchases": pl.Int64, "value": pl.Float64}
 )  # fmt: skip
 """A row per list: its user and arm, the items in it, those of them that were clicked and bought, and what was paid."""
-RATES = {"clicks per item shown": ("clicks", "shown"), "purchases per user": ("purchases", None), "value per user": ("value", None)}  # fmt: skip
+RATES = {"click-through": ("clicks", "shown"), "purchases per user": ("purchases", None), "value per user": ("value", None)}  # fmt: skip
 """What is measured, as a sum over users divided by another; None counts the users."""
 
 

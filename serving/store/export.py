@@ -31,6 +31,9 @@ LIST_COLUMNS = pl.Schema(
         "items": pl.List(pl.String()),
         "propensities": pl.List(pl.Float64()),
         "pool": pl.List(pl.String()),
+        "experiment": pl.String(),
+        "arm": pl.String(),
+        "teams": pl.List(pl.String()),
     }
 )
 
@@ -111,19 +114,24 @@ def events_table(events: Iterable[StoredEvent]) -> pl.DataFrame:
 
 
 def impression_rows(store: Store) -> pl.DataFrame:
-    """Return an impression for every position of every list, with its propensity and pool if the position was explored."""
+    """Return an impression for every position of every list, with its propensity and pool if the position was explored.
+
+    In an experiment, it has the arm that it is from.
+    """
     stored = [asdict(impressions) for impressions in store.every_list() if impressions.items]
     lists = pl.DataFrame([{name: row[name] for name in LIST_COLUMNS} for row in stored], schema=LIST_COLUMNS)
     rows = lists.with_columns(position=pl.int_ranges(1, pl.col("items").list.len() + 1, dtype=pl.Int32))
-    rows = rows.explode("items", "propensities", "position", empty_as_null=False)
+    of_one = pl.col("arm").repeat_by(pl.col("items").list.len())
+    rows = rows.with_columns(arm=pl.coalesce("teams", of_one)).drop("teams")
+    rows = rows.explode("items", "propensities", "position", "arm", empty_as_null=False)
     rows = rows.rename({"items": "item_id", "propensities": "propensity"})
     explored = pl.col("propensity").is_not_null()
     return rows.with_columns(pool=pl.when(explored).then("pool"), event_type=pl.lit("impression"))
 
 
 def _with_positions(events: pl.DataFrame, listed: pl.DataFrame) -> pl.DataFrame:
-    """Give events the propensity and pool of the list that led to them, and its position where they have none."""
-    of_list = listed.select(*IMPRESSION_KEY, "propensity", "pool", listed_position="position")
+    """Give events the propensity, pool, experiment and arm of the list that led to them, and its position where they have none."""
+    of_list = listed.select(*IMPRESSION_KEY, "propensity", "pool", "experiment", "arm", listed_position="position")
     events = events.join(of_list, on=IMPRESSION_KEY, how="left", maintain_order="left")
     return events.with_columns(position=pl.coalesce("position", "listed_position")).drop("listed_position")
 

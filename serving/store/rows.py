@@ -47,7 +47,20 @@ class ImpressionList:
     propensities: list[float | None]
     pool: list[str] | None = None
     after: str | None = None
+    experiment: str | None = None
+    arm: str | None = None
+    teams: list[str] | None = None
     """The `request_id` of the list of which this is the next page."""
+
+
+@dataclass(frozen=True)
+class StoredExperiment:
+    """An experiment; `stopped` is None while it runs."""
+
+    name: str
+    body: dict[str, Any]
+    started: int
+    stopped: int | None
 
 
 @dataclass(frozen=True)

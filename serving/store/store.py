@@ -16,8 +16,8 @@ from sqlalchemy.engine import Connection
 
 from serving.store.database import StoreError, create_engine, describe, identity, parse_url
 from serving.store.migrate import migrate, require_revision
-from serving.store.rows import ImpressionList, ItemChange, StoredEvent, StoredKey
-from serving.store.tables import about, events, forgotten, item_changes, keys, lists
+from serving.store.rows import ImpressionList, ItemChange, StoredEvent, StoredExperiment, StoredKey
+from serving.store.tables import about, events, experiments, forgotten, item_changes, keys, lists
 
 __all__ = [
     "ImpressionList",
@@ -25,6 +25,7 @@ __all__ = [
     "Store",
     "StoreError",
     "StoredEvent",
+    "StoredExperiment",
     "StoredKey",
 ]
 
@@ -244,6 +245,36 @@ class Store:
         with self._writing() as connection:
             query = keys.update().where(keys.c.key_id == key_id, keys.c.revoked.is_(None))
             return connection.execute(query, {"revoked": time.time_ns() // 1000}).rowcount > 0
+
+    def start_experiment(self, experiment: StoredExperiment) -> bool:
+        """Insert a running experiment; return False, and insert nothing, where one has its name or another runs."""
+        others = sa.select(experiments.c.name).where(
+            (experiments.c.name == experiment.name) | experiments.c.stopped.is_(None)
+        )
+        with self._writing() as connection:
+            if self.url.get_backend_name() == "postgresql":
+                connection.execute(sa.text("LOCK TABLE experiments IN SHARE ROW EXCLUSIVE MODE"))
+            if connection.execute(others).first():
+                return False
+            connection.execute(experiments.insert(), asdict(experiment))
+            return True
+
+    def stop_experiment(self, name: str, at: int) -> bool:
+        """Stop an experiment at the time `at`; return False if there is no such experiment, or it was stopped before."""
+        query = experiments.update().where(experiments.c.name == name, experiments.c.stopped.is_(None))
+        with self._writing() as connection:
+            return connection.execute(query.values(stopped=at)).rowcount > 0
+
+    def every_experiment(self) -> list[StoredExperiment]:
+        """Return all experiments, oldest first."""
+        with self._reading() as connection:
+            rows = connection.execute(sa.select(experiments).order_by(experiments.c.started))
+            return [StoredExperiment(*row) for row in rows]
+
+    def lists_of(self, experiment: str) -> Iterator[ImpressionList]:
+        """Yield the lists that were served in an experiment."""
+        for row in self._pages(lists, lists.c.request_id, lists.c.experiment == experiment):
+            yield ImpressionList(*row)
 
     def _lock_forgotten(self, connection: Connection, mode: str) -> None:
         """Have a deletion wait for lists that are being written, and these for it; SQLite has one writer anyway."""

@@ -48,6 +48,17 @@ lists = sa.Table(
     sa.Column("propensities", sa.JSON, nullable=False),
     sa.Column("pool", sa.JSON(none_as_null=True)),
     sa.Column("after", sa.Text),
+    sa.Column("experiment", sa.Text),
+    sa.Column("arm", sa.Text),
+    sa.Column("teams", sa.JSON(none_as_null=True)),
+)
+experiments = sa.Table(
+    "experiments",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("body", sa.JSON, nullable=False),
+    sa.Column("started", sa.BigInteger, nullable=False),
+    sa.Column("stopped", sa.BigInteger),
 )
 forgotten = sa.Table(
     "forgotten",

@@ -36,9 +36,9 @@ def test_the_rates_are_those_counted_by_hand() -> None:
     old, new = outcome(TWO, 3, lists).arms
     assert (old.users, old.lists, new.users, new.lists) == (2, 3, 1, 1)
     assert {name: rate.rate.value for name, rate in old.rates.items()} == {
-        "clicks per item shown": 4 / 40, "purchases per user": 1 / 2, "value per user": 5 / 2,
+        "click-through": 4 / 40, "purchases per user": 1 / 2, "value per user": 5 / 2,
     }  # fmt: skip
-    difference = new.rates["clicks per item shown"].difference
+    difference = new.rates["click-through"].difference
     assert difference and math.isclose(difference.value, 0.3) and difference.low == -math.inf  # of a single user
 
 
@@ -46,14 +46,14 @@ def test_the_interval_of_no_difference_holds_zero_19_times_of_20() -> None:
     """Users come more than once, so intervals over lists would be too narrow."""
     held = 0
     for seed in range(300):
-        difference = outcome(TWO, 9, simulated(seed)).arms[1].rates["clicks per item shown"].difference
+        difference = outcome(TWO, 9, simulated(seed)).arms[1].rates["click-through"].difference
         assert difference
         held += difference.low <= 0 <= difference.high
     assert 0.92 < held / 300 < 0.98
 
 
 def test_a_lift_is_found() -> None:
-    difference = outcome(TWO, 9, simulated(1, 2_000, lift=0.05)).arms[1].rates["clicks per item shown"].difference
+    difference = outcome(TWO, 9, simulated(1, 2_000, lift=0.05)).arms[1].rates["click-through"].difference
     assert difference and difference.low > 0 and difference.low < 0.05 < difference.high
 
 
