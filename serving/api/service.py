@@ -189,55 +189,67 @@ class Service:
 
         No item is in two of them, nor are those that they are for in any.
         """
-        snapshot, now = self.holder.snapshot, self.clock()
-        lookup = snapshot.lookup
-        past = self._past(snapshot, request.user_id, request.history)
+        snapshot = self.holder.snapshot
+        lookup, past = snapshot.lookup, self._past(snapshot, request.user_id, request.history)
         events = occasions(past, lookup.rows, request.rows)
         chosen = self._filter(snapshot, request.filters) if request.filters else None
         options = RecommendOptions(
-            k=request.k * max(len(events), 1),
+            k=request.k * len(events),
             filter=without(chosen, [lookup.rows[event.item_id] for event in events], len(lookup.ids)),
             exclude_seen=request.exclude_seen,
         )
+        pending = self._pending_rows(snapshot, request, past, events, options)
+        lists = self._without_repeats(pending) if pending else []
+        rows = [
+            schemas.Row(
+                request_id=one.request_id,
+                title=TITLES[event.event_type].format(lookup.titles[lookup.rows[event.item_id]]),
+                item_id=event.item_id,
+                event_type=event.event_type,
+                items=one.items,
+            )
+            for event, one in zip(events, lists, strict=True)
+            if one.items
+        ]
+        unknown = lookup.unknown(past) if request.history is not None else []
+        notes = list(chosen.notes) if chosen else []
+        return schemas.RowsResponse(
+            user_id=request.user_id, model=snapshot.name, rows=rows, unknown_items=unknown, notes=notes
+        )
+
+    def _pending_rows(
+        self,
+        snapshot: Snapshot,
+        request: schemas.RowsRequest,
+        past: Sequence[PastEvent],
+        events: Sequence[PastEvent],
+        options: RecommendOptions,
+    ) -> list[Pending[RecommendOptions]]:
+        """Return a list to be made for each of the `events`, of which alone it knows; the rule on seen items knows all of `past`."""
+        now, lookup, met = self.clock(), snapshot.lookup, self._met(snapshot, request, past)
         moment = now if lookup.retriever.has_clock else None
-        met = self._met(snapshot, request, past)
-        pending = [
+        return [
             Pending(
-                snapshot,
-                request.user_id,
-                now,
-                request.k,
-                lookup.histories([(None, [event])], moment, earlier=met),
-                [],
-                options,
+                snapshot=snapshot,
+                user_id=request.user_id,
+                now=now,
+                k=request.k,
+                histories=lookup.histories([(None, [event])], moment, earlier=met),
+                unknown=[],
+                batch_key=options,
             )
             for event in events
         ]
-        lists: list[schemas.RecommendResponse] = []
-        if pending:
-            ranking = lookup.recommender.recommend(join_histories(pending), options)
-            kept = without_repeats(ranking, request.k)
-            lists = [
-                self._respond(one, ranking.rows(slice(row, row + 1)).positions(kept[row]))
-                for row, one in enumerate(pending)
-            ]
-        return schemas.RowsResponse(
-            user_id=request.user_id,
-            model=snapshot.name,
-            rows=[
-                schemas.Row(
-                    request_id=one.request_id,
-                    title=TITLES[event.event_type].format(lookup.titles[lookup.rows[event.item_id]]),
-                    item_id=event.item_id,
-                    event_type=event.event_type,
-                    items=one.items,
-                )
-                for event, one in zip(events, lists, strict=True)
-                if one.items
-            ],
-            unknown_items=lookup.unknown(past) if request.history is not None else [],
-            notes=list(chosen.notes) if chosen else [],
-        )
+
+    def _without_repeats(self, pending: Sequence[Pending[RecommendOptions]]) -> list[schemas.RecommendResponse]:
+        """Return the lists of one user in their order, no item in two of them."""
+        recommender = pending[0].snapshot.lookup.recommender
+        ranking = recommender.recommend(join_histories(pending), pending[0].batch_key)
+        kept = without_repeats(ranking, pending[0].k)
+        return [
+            self._respond(one, ranking.rows(slice(row, row + 1)).positions(kept[row]))
+            for row, one in enumerate(pending)
+        ]
 
     def add_events(self, body: schemas.EventsRequest) -> schemas.EventsResponse:
         """Keep events; the next request sees them.
