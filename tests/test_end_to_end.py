@@ -79,6 +79,7 @@ def test_batch_api_and_evaluation_give_the_same_lists(inside: Shop, tmp_path: Pa
     batch = pl.read_parquet(tmp_path / "lists" / "*.parquet")
     dataset = load_dataset(inside.dataset)
     bundle = load_bundle(bundle_folder(inside.model), dataset.items)
+    assert bundle.items_as_of == dataset.items_as_of
     log = read_log(dataset, inside.config)
     now = int(log.times.max()) + 1
     store = Store(f"sqlite:///{tmp_path}/store.db")

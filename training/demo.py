@@ -135,10 +135,8 @@ def _show_burst(model: str, out: Console) -> None:
     for column in ("", "in trending", f"candidate for, of {WATCHERS} users", "in their first 10"):
         table.add_column(column)
     for name, one in (("before", retriever), ("after", after)):
-        trend, recommender = (
-            one.trending(10, None, moment + HOUR_US)[0].tolist(),
-            replace(lookup.recommender, retriever=one),
-        )
+        trend = one.trending(10, None, moment + HOUR_US)[0].tolist()
+        recommender = replace(lookup.recommender, retriever=one)
         proposed = np.concatenate(list(one.propose(one.open(histories)).values()), axis=1)
         listed = recommender.recommend(histories, RecommendOptions(10)).items
         position = f"{1 + trend.index(row)}." if row in trend else "no"
