@@ -7,19 +7,30 @@ Shapes: V users of the log, E events, Q request ids, I impressions, R requests, 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from features.context import (
+    OF_EVENT,
+    SESSION,
+    ContextColumns,
+    Named,
+    UserAttributes,
+    event_columns,
+    fit_columns,
+    objects,
+)
 from features.data.dataset import Dataset
 from features.data.split import assign_splits
 from features.keys import SortedRuns
 from recsys.arrays import Bools, Floats, found_in, offsets_of, spans
 from recsys.arrays import Ints as Ints  # re-exported
-from recsys.config import Config
+from recsys.config import Config, RankerConfig
 from recsys.events import EVENT_TYPES, IMPRESSION, SPLITS
 
 EARLY, LATE, VALID, TEST = range(4)
@@ -93,6 +104,10 @@ class Histories:
     """`[R]` moment of the request."""
     earlier: EarlierItems | None = None
     """What lies before the L events; None where nothing does."""
+    named: Named = field(default_factory=dict)
+    """What else is known of the requests: their context, and the attributes of their users."""
+    in_session: Bools | None = None
+    """`[R, L]` events of the session in which the request is made; None where sessions are not known."""
 
     def __len__(self) -> int:
         return len(self.now)
@@ -105,12 +120,22 @@ class Histories:
         earlier = None
         if any(part.earlier for part in parts):
             earlier = EarlierItems.join([part.earlier or EarlierItems.none(len(part)) for part in parts])
-        return cls(items, types, times, now, earlier)
+        named = {name: np.concatenate([part.named[name] for part in parts]) for name in parts[0].named}
+        known = [part.in_session for part in parts if part.in_session is not None]
+        return cls(items, types, times, now, earlier, named, np.concatenate(known) if known else None)
 
     def rows(self, rows: slice | Ints) -> "Histories":
         """Return the histories of some requests."""
         earlier = self.earlier.rows(rows) if self.earlier else None
-        return Histories(self.items[rows], self.types[rows], self.times[rows], self.now[rows], earlier)
+        return Histories(
+            self.items[rows],
+            self.types[rows],
+            self.times[rows],
+            self.now[rows],
+            earlier,
+            {name: values[rows] for name, values in self.named.items()},
+            _part(self.in_session, rows),
+        )
 
     @property
     def events(self) -> Ints:
@@ -131,7 +156,8 @@ class Histories:
         """Return the histories without the columns that are padding in all of them; at least one column stays."""
         start = self.items.shape[1] - max(int(self.lengths.max(initial=0)), 1)
         items, types, times = self.items[:, start:], self.types[:, start:], self.times[:, start:]
-        return replace(self, items=items, types=types, times=times)
+        in_session = None if self.in_session is None else self.in_session[:, start:]
+        return replace(self, items=items, types=types, times=times, in_session=in_session)
 
 
 @dataclass(frozen=True)
@@ -150,6 +176,10 @@ class Requests:
     """`[T]` the strongest event type on each target."""
     request_index: Ints
     """`[R]` row of `EventLog.request_ids`; -1 where the request has no id."""
+    named: Named = field(default_factory=dict)
+    """Context, that of the first event on a target, and attributes of the users."""
+    sessions: Ints | None = None
+    """`[R]` code of the session, comparable with `EventLog.sessions`; -1 for none."""
 
     def __len__(self) -> int:
         return len(self.users)
@@ -165,6 +195,8 @@ class Requests:
             targets=self.targets[targets],
             types=self.types[targets],
             request_index=self.request_index[rows],
+            named={name: values[rows] for name, values in self.named.items()},
+            sessions=_part(self.sessions, rows),
         )
 
 
@@ -192,6 +224,13 @@ class EventLog:
     """`[Q + 1]` request q's impressions are `impressions[impression_offsets[q]:impression_offsets[q + 1]]`."""
     request_ids: list[str]
     """Q ids; two users may have the same one."""
+    context: Mapping[str, pl.Series] = field(default_factory=dict)
+    """`[E]` circumstances of each event, by the name of their feature."""
+    attributes: UserAttributes = field(default_factory=UserAttributes)
+    """Of the users of the dataset, those without events too."""
+    sessions: Ints | None = None
+    """`[E]` row of `session_ids`, -1 for none; None where the configuration names no sessions."""
+    session_ids: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.items)
@@ -216,25 +255,40 @@ class EventLog:
             times=self.times[keep],
             segments=self.segments[keep],
             request_index=self.request_index[keep],
+            context={name: values.filter(keep) for name, values in self.context.items()},
+            sessions=_part(self.sessions, keep),
         )
 
     def in_segments(self, *segments: int) -> "EventLog":
         """Return the log of the events in `segments`."""
         return self.only(np.isin(self.segments, segments))
 
-    def histories(self, users: Ints, before: Ints, length: int) -> Histories:
-        """Return the last `length` events of `users` `[R]` strictly before the times `before` `[R]`."""
+    def histories_of(self, requests: Requests, length: int) -> Histories:
+        """Return the last `length` events before each of `requests`, with its context."""
+        histories = self.histories(requests.users, requests.times, length, requests.sessions)
+        return replace(histories, named=requests.named)
+
+    def histories(self, users: Ints, before: Ints, length: int, sessions: Ints | None = None) -> Histories:
+        """Return the last `length` events of `users` `[R]` strictly before the times `before` `[R]`.
+
+        `sessions` `[R]` are those in which the requests are made; none by default.
+        """
         stops, starts = self._by_moment.first_not_below(users, before), self.offsets[users]
         further = np.maximum(stops - length, starts)
         rows = stops[:, None] - np.arange(length if len(self) else 0, 0, -1)  # [R, L]
         known = rows >= starts[:, None]
         rows = np.where(known, rows, 0)
+        in_session = None
+        if self.sessions is not None:
+            own = np.full((len(users), 1), -1) if sessions is None else sessions[:, None]
+            in_session = known & (own >= 0) & (self.sessions[rows] == own)
         return Histories(
             items=np.where(known, self.items[rows], -1).astype(np.int32),
             types=np.where(known, self.types[rows], 0).astype(np.int8),
             times=np.where(known, self.times[rows], 0),
             now=before,
             earlier=EarlierItems(offsets_of(further - starts), self.items[spans(starts, further - starts)]),
+            in_session=in_session,
         )
 
     def requests(self, *segments: int) -> Requests:
@@ -253,15 +307,16 @@ class EventLog:
                 "time": self.times[rows],
                 "item": self.items[rows],
                 "type": self.types[rows],
+                "row": rows,
             }
         )
         moment = pl.when(pl.col("key") >= 0).then(-1).otherwise(pl.col("time"))
         grouped = (
             frame.with_columns(moment=moment)
             .group_by("user", "key", "moment", "item")
-            .agg(pl.col("time").min(), pl.col("type").max())
+            .agg(pl.col("time").min(), pl.col("type").max(), pl.col("row").min())
             .group_by("user", "key", "moment")
-            .agg(pl.col("time").min(), pl.struct("item", "type").sort_by("item").alias("targets"))
+            .agg(pl.col("time", "row").min(), pl.struct("item", "type").sort_by("item").alias("targets"))
             .sort("time", "user", "key")
         )
         targets = grouped.select(pl.col("targets").explode()).unnest("targets")
@@ -272,7 +327,19 @@ class EventLog:
             targets["item"].to_numpy(),
             targets["type"].to_numpy(),
             grouped["key"].to_numpy(),
+            self._named(grouped["row"].to_numpy()),
+            _part(self.sessions, grouped["row"].to_numpy()),
         )
+
+    def _named(self, rows: Ints) -> Named:
+        """Return the context of the events `rows` `[R]`, and the attributes of their users."""
+        context = {name: objects(values.gather(rows).to_list()) for name, values in self.context.items()}
+        return context | self.attributes.of([self.user_ids[user] for user in self.user_rows[rows]])
+
+
+def _part(array: NDArray[Any] | None, rows: slice | Ints | Bools) -> Any:
+    """Return some rows of an array that there may not be."""
+    return None if array is None else array[rows]
 
 
 def type_weights(weights: Mapping[str, float]) -> Floats:
@@ -285,28 +352,42 @@ def read_log(dataset: Dataset, config: Config, item_ids: pl.Series | None = None
 
     Items are indexed by `item_ids`, the dataset's catalogue by default.
     """
-    coded = _coded(dataset.events, dataset.items["item_id"] if item_ids is None else item_ids)
+    coded = _coded(dataset.events, dataset.items["item_id"] if item_ids is None else item_ids, config.ranker)
     rule = dataset.info.split if config.data.split == "dataset" else config.data.split
     split = assign_splits(coded.lazy(), rule, config.data.valid_share, config.data.test_share)
     comparable = dataset.has_clock and rule != "leave-last"
-    return _log_of(split, (_after_a_moment if comparable else _like_valid)(config.ranker.slice_share))
+    log = _log_of(split, (_after_a_moment if comparable else _like_valid)(config.ranker.slice_share))
+    return replace(log, attributes=UserAttributes.read(dataset.users, config.ranker))
 
 
-def build_log(events: pl.LazyFrame, item_ids: pl.Series, late_share: float) -> EventLog:
+def build_log(
+    events: pl.LazyFrame, item_ids: pl.Series, late_share: float, config: RankerConfig | None = None
+) -> EventLog:
     """Return the log of events with a column `split`; the last `late_share` of train becomes `LATE`.
 
-    `item_ids` `[N]` are the catalogue: an item's index is its row there.
+    `item_ids` `[N]` are the catalogue: an item's index is its row there. `config` names the columns of context.
     """
-    return _log_of(_coded(events, item_ids).lazy(), _after_a_moment(late_share))
+    return _log_of(_coded(events, item_ids, config or RankerConfig()).lazy(), _after_a_moment(late_share))
 
 
-def _coded(events: pl.LazyFrame, item_ids: pl.Series) -> pl.DataFrame:
+def fit_context(log: EventLog, config: RankerConfig) -> ContextColumns:
+    """Return the named columns of the configuration, fitted on the events of `log` that are for training."""
+    fitted = np.isin(log.segments, (EARLY, LATE))
+    of_users = log.attributes.of([log.user_ids[user] for user in np.unique(log.user_rows[fitted])])
+    kinds = log.attributes.table.schema
+    users = {name: pl.Series(name, values.tolist(), kinds[name]) for name, values in of_users.items()}
+    return fit_columns(config, {name: values.filter(fitted) for name, values in log.context.items()}, users)
+
+
+def _coded(events: pl.LazyFrame, item_ids: pl.Series, config: RankerConfig) -> pl.DataFrame:
     """Read the events on catalogue items once, with short codes in place of strings where possible.
 
-    The columns are user_id, item, event_type, timestamp and key, and split where there is one. `key` joins user
-    id and request id; it is null where there is no request id.
+    The columns are user_id, item, event_type, timestamp and key, and split where there is one; those of context by the
+    names of their features, and session where the configuration asks for it. `key` joins user id and request id; it is
+    null where there is no request id.
     """
     names = events.collect_schema().names()
+    sessions = pl.col(SESSION) if SESSION in names else pl.lit(None)
     items = pl.LazyFrame({"item_id": item_ids, "item": np.arange(len(item_ids), dtype=np.int32)})
     key = pl.concat_str("user_id", "request_id", separator=KEY_SEPARATOR) if "request_id" in names else pl.lit(None)
     return (
@@ -317,6 +398,8 @@ def _coded(events: pl.LazyFrame, item_ids: pl.Series) -> pl.DataFrame:
             pl.col("event_type").cast(pl.Enum(EVENT_TYPES)),
             "timestamp",
             *(["split"] if "split" in names else []),
+            *(pl.col(name).alias(OF_EVENT + name) for name in event_columns(config, names)),
+            *([sessions.cast(pl.String).alias("session")] if SESSION in config.context else []),
             key=key.cast(pl.String),
         )
         .collect()
@@ -337,6 +420,7 @@ def _log_of(events: pl.LazyFrame, late: pl.Expr) -> EventLog:
         .join(requests, on="key", how="left", maintain_order="left")
         .sort("user", "timestamp", maintain_order=True)
     )
+    session_ids = acted["session"].drop_nulls().unique().sort() if "session" in acted.columns else None
     impressions = (
         frame.filter(impression).join(requests, on="key", maintain_order="left").sort("request", maintain_order=True)
     )
@@ -351,7 +435,15 @@ def _log_of(events: pl.LazyFrame, late: pl.Expr) -> EventLog:
         impressions=impressions["item"].to_numpy(),
         impression_offsets=offsets_of(np.bincount(impressions["request"].to_numpy(), minlength=len(keys))),
         request_ids=keys.str.split(KEY_SEPARATOR).list.last().to_list(),
+        context={name: acted[name] for name in acted.columns if name.startswith(OF_EVENT)},
+        sessions=None if session_ids is None else _rows_in(session_ids, acted["session"]),
+        session_ids=[] if session_ids is None else session_ids.to_list(),
     )
+
+
+def _rows_in(ids: pl.Series, values: pl.Series) -> Ints:
+    """Return the row of each of `values` in the ascending `ids`; -1 for null."""
+    return np.where(values.is_null(), -1, ids.search_sorted(values.fill_null("")).to_numpy()).astype(np.int64)
 
 
 FITTED, VALIDATED = (

@@ -8,6 +8,7 @@ Shapes: R requests, C candidates, F features.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -55,8 +56,8 @@ def refuse_leakage(
 
     def compute(known: EventLog, request: Requests) -> Floats:
         facts = fit_facts(items, known, features.attributes)
-        histories = log.histories(request.users, request.times, 10)
-        built = RankingFeatures(facts, features.has_clock, features.sources, features.attributes)
+        histories = log.histories_of(request, 10)
+        built = replace(features, facts=facts)
         similarity = (candidates[:, :, None] == histories.items[:, None, :]).astype(np.float32)
         return built.dense(built.inputs(histories, candidates, scores, similarity, similarity, similarity > 0))
 

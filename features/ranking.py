@@ -4,20 +4,21 @@ In: histories, candidates and their source scores. Out: `dense` `[R, C, F]` and 
 `[R, C, G]`. Everything is as of the request: the history holds earlier events only, and counts of
 items look at events before the request's time.
 
-A new feature is one entry of `ITEM`, `USER`, `PAIR`, `CLOCK` or `CATEGORICAL`: its name and the function that
-computes its column from `FeatureInputs`.
+A new feature is one entry of `ITEM`, `USER`, `PAIR`, `CLOCK`, `SESSION` or `CATEGORICAL`: its name and the function that
+computes its column from `FeatureInputs`. Columns of context and attributes that the configuration names come after them.
 
 Shapes: R requests, C candidates (-1 padded), L history positions, N catalogue, S sources, E events.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from features.context import ContextColumn, ContextColumns
 from features.facts import ItemFacts
 from features.histories import Histories
 from features.keys import composite_keys
@@ -29,6 +30,7 @@ Column = NDArray[Any]
 """One feature: `[R, C]`, or `[R, 1]` where it is the same for all candidates of a request."""
 
 ABSENT_AGE_DAYS = 365.0
+MINUTE_US = 60_000_000
 
 SIMILARITY_DECIMALS = 5
 """An item's similarity to itself is 1 but for digits that depend on the batch; trees would split between them."""
@@ -111,6 +113,25 @@ class FeatureInputs:
         return self._agreement(self.facts.of_past[2], self.facts.category)
 
     @cached_property
+    def in_session(self) -> Bools:
+        """`[R, L]` the events of the history that are of the request's session."""
+        within = self.histories.in_session
+        return np.zeros(self.known.shape, bool) if within is None else within
+
+    def session_share(self, past_codes: Ints, codes: Ints) -> Column:
+        """Return the share `[R, C]` of the session's events that have the candidate's code."""
+        past = past_codes[self.histories.items]
+        named = np.where(self.in_session & (past > 0), past, -1)
+        return occurrences(named, codes[self.items])[0] / np.maximum(self.in_session.sum(1, keepdims=True), 1)
+
+    @cached_property
+    def session_minutes(self) -> Column:
+        """`[R, 1]` since the first event of the session; 0 where there is none."""
+        within = self.in_session
+        first = np.take_along_axis(self.histories.times, within.argmax(1)[:, None], axis=1)
+        return np.where(within.any(1, keepdims=True), (self.now - first) / MINUTE_US, 0)
+
+    @cached_property
     def recency(self) -> Floats:
         """`[R, L]` weights of the history's events, the latest counting most; they sum to 1."""
         weights = RECENCY_DECAY ** np.arange(self.known.shape[1], dtype=np.float32)[::-1] * self.known
@@ -159,6 +180,14 @@ class FeatureInputs:
 
 
 Feature = Callable[[FeatureInputs], Column]
+
+
+def _number(column: ContextColumn) -> Feature:
+    return lambda inputs: column.numbers(inputs.histories.named, len(inputs.histories))
+
+
+def _code(column: ContextColumn) -> Feature:
+    return lambda inputs: column.codes(inputs.histories.named, len(inputs.histories))
 
 
 def _seen_back(inputs: FeatureInputs) -> Column:
@@ -259,6 +288,14 @@ CLOCK: dict[str, Feature] = {
     "weekend": lambda inputs: (inputs.now // DAY_US + 3) % 7 >= 5,  # 1970-01-01 was a Thursday
 }
 """Features that need a clock's times."""
+SESSION: dict[str, Feature] = {
+    "session_events": lambda inputs: np.log1p(inputs.in_session.sum(1, keepdims=True)),
+    "session_brand_share": lambda inputs: inputs.session_share(inputs.facts.of_past[1], inputs.facts.brand),
+    "session_category_share": lambda inputs: inputs.session_share(inputs.facts.of_past[2], inputs.facts.category),
+}
+"""Features of the session in which the request is made, where `ranker.context` names it."""
+SESSION_CLOCK: dict[str, Feature] = {"session_age": lambda inputs: np.log1p(np.maximum(inputs.session_minutes, 0))}
+"""Those of them that need a clock's times."""
 CATEGORICAL: dict[str, Feature] = {
     "brand": lambda inputs: inputs.facts.brand[inputs.items],
     "category": lambda inputs: inputs.facts.category[inputs.items],
@@ -279,6 +316,8 @@ class RankingFeatures:
 
     fitted: tuple[str, ...] | None = None
     """Names of the features that the ranker was fitted on; None for all that this version computes."""
+    context: ContextColumns = field(default_factory=ContextColumns)
+    """The columns of context and of users' attributes that are features."""
 
     @cached_property
     def columns(self) -> dict[str, Feature]:
@@ -308,7 +347,15 @@ class RankingFeatures:
         columns |= ITEM
         for index, name in enumerate(self.attributes):
             columns[name] = lambda inputs, index=index: inputs.facts.attributes[inputs.items, index]  # type: ignore[misc]
-        return columns | USER | PAIR | (CLOCK if self.has_clock else {})
+        columns = columns | USER | PAIR | (CLOCK if self.has_clock else {})
+        if self.context.sessions:
+            columns |= SESSION | (SESSION_CLOCK if self.has_clock else {})
+        return columns | {name: _number(column) for name, column in self.context.numbers.items()}
+
+    @cached_property
+    def codes(self) -> dict[str, Feature]:
+        """The features that are codes by name, in the order in which the ranker gets them."""
+        return CATEGORICAL | {name: _code(column) for name, column in self.context.texts.items()}
 
     @property
     def names(self) -> list[str]:
@@ -353,8 +400,8 @@ class RankingFeatures:
 
     def categorical(self, inputs: FeatureInputs) -> Ints:
         """Return the codes `[R, C, G]`."""
-        codes = np.empty((*inputs.items.shape, len(CATEGORICAL)), np.int64)
-        for index, column in enumerate(CATEGORICAL.values()):
+        codes = np.empty((*inputs.items.shape, len(self.codes)), np.int64)
+        for index, column in enumerate(self.codes.values()):
             codes[:, :, index] = column(inputs)
         return codes
 

@@ -169,6 +169,10 @@ class RankerConfig(Section):
     """Share of items whose events are hidden while the ranker is fitted, so that it learns what to do with new items."""
     attributes: tuple[str, ...] = ()
     """Numeric item attributes of the dataset to use as further features, by column name."""
+    context: tuple[str, ...] = ()
+    """Columns of the events that describe the circumstances of a request, as `["device", "country"]`: texts and numbers that are known before the click. `session_id` stands for features of the session."""
+    user_attributes: tuple[str, ...] = ()
+    """Columns of the table of users to use as further features: texts and numbers."""
 
 
 class ValueConfig(Section):

@@ -21,6 +21,7 @@ import numpy as np
 import polars as pl
 from filelock import FileLock, Timeout
 
+from features.context import objects
 from features.data.dataset import Dataset
 from features.data.user_ids import read_users
 from features.data.values import moment_of_text
@@ -47,6 +48,8 @@ PARTS_ALONE = 8
 
 EXAMPLES = 3
 REPORT = "_report.json"
+HISTORY_COLUMNS = ("user_id", "items", "types", "times", "earlier")
+"""Of the files that actors read; the others are attributes of users."""
 RECENT = "recent.npz"
 """The events since the fit."""
 NEW_ITEMS = "new-items.npz"
@@ -259,18 +262,20 @@ class ListMaker:
 
 def histories_of(recommender: Recommender, log: EventLog, rows: list[int], now: int | Ints) -> Histories:
     """Return the histories of user rows as of `now`, or each its own; -1 is a user without events."""
-    return _histories(log, rows, now, recommender.retriever.config.interest.max_history)
+    histories = _histories(log, rows, now, recommender.retriever.config.interest.max_history)
+    return replace(histories, named=log.attributes.of([log.user_ids[row] if row >= 0 else None for row in rows]))
 
 
 def stored_histories(stored: pl.DataFrame, length: int, now: int) -> Histories:
-    """Return the histories `[R, length]` of rows with lists `items`, `types`, `times`, oldest first."""
+    """Return the histories `[R, length]` of rows with lists `items`, `types`, `times`, oldest first, and attributes of users."""
     items = np.full((stored.height, length), -1, np.int32)
     types, times = np.zeros((stored.height, length), np.int8), np.zeros((stored.height, length), np.int64)
     for row, (past, kinds, moments) in enumerate(stored.select("items", "types", "times").iter_rows()):
         if past:
             items[row, -len(past) :], types[row, -len(past) :], times[row, -len(past) :] = past, kinds, moments
     earlier = EarlierItems.of([row.to_numpy() for row in stored["earlier"]])
-    return Histories(items, types, times, np.full(stored.height, now, np.int64), earlier)
+    named = {name: objects(stored[name].to_list()) for name in stored.columns if name not in HISTORY_COLUMNS}
+    return Histories(items, types, times, np.full(stored.height, now, np.int64), earlier, named)
 
 
 @contextmanager
@@ -314,13 +319,14 @@ def _prepare(
     for part, start in enumerate(range(0, len(users), PART_USERS)):
         ids = users[start : start + PART_USERS]
         histories = _histories(log, [known.get(user, -1) for user in ids], job.now, length)
-        _history_rows(ids, histories).write_parquet(_part(work / "histories", part))
+        histories = replace(histories, named=log.attributes.of(ids))  # of users without events, too
+        _history_rows(ids, histories, log.attributes.table.schema).write_parquet(_part(work / "histories", part))
     with atomic_file(note) as temporary:
         temporary.write_text(json.dumps(asdict(job)), encoding="utf-8")
     return False
 
 
-def _history_rows(users: list[str], histories: Histories) -> pl.DataFrame:
+def _history_rows(users: list[str], histories: Histories, kinds: pl.Schema) -> pl.DataFrame:
     present = histories.items >= 0
     columns = {
         name: pl.Series([row[kept] for row, kept in zip(array, present, strict=True)], dtype=pl.List(kind))
@@ -334,7 +340,8 @@ def _history_rows(users: list[str], histories: Histories) -> pl.DataFrame:
     bounds = zip(histories.earlier.offsets[:-1], histories.earlier.offsets[1:], strict=True)
     earlier = [histories.earlier.items[start:stop] for start, stop in bounds]
     columns["earlier"] = pl.Series(earlier, dtype=pl.List(pl.Int32))
-    return pl.DataFrame({"user_id": pl.Series(users, dtype=pl.String), **columns})
+    attributes = [pl.Series(name, values.tolist(), kinds[name]) for name, values in histories.named.items()]
+    return pl.DataFrame({"user_id": pl.Series(users, dtype=pl.String), **columns}).with_columns(attributes)
 
 
 def _histories(log: EventLog, rows: list[int], now: int | Ints, length: int) -> Histories:

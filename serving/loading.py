@@ -6,7 +6,7 @@ the fit (`users.parquet`).
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import polars as pl
 import torch
 from safetensors.torch import load_file, save_file
 
+from features.context import ContextColumns, UserAttributes
 from features.data.dataset import Dataset, load_dataset
 from features.data.markup import TEXT_COLUMNS, plain_items
 from features.facts import ItemFacts, extend_facts
@@ -38,6 +39,7 @@ from serving.retrieval.retriever import PURCHASE_INTEREST, Retriever
 from serving.retrieval.sources import SOURCES, Catalogue, Sentences
 
 SERVING = "serving.json"
+ATTRIBUTES = "user_attributes.parquet"
 
 
 @dataclass(frozen=True)
@@ -48,9 +50,12 @@ class Bundle:
     tokenizer: Any
     manifest: dict[str, Any]
     users: pl.DataFrame
-    """user_id, items (indexes), types, times: the last events of each user as of the fit; earlier: distinct items before."""
+    """user_id, items (indexes), types, times: the last events of each user as of the fit; earlier: distinct items before; sessions, where
+    the ranker knows them."""
     items: pl.DataFrame
     """The catalogue as of the fit; that of the recommender may have changed since."""
+    attributes: UserAttributes = field(default_factory=UserAttributes)
+    """Of the users as of the fit."""
 
     @property
     def weights(self) -> Floats:
@@ -79,12 +84,14 @@ def save_bundle(folder: Path, recommender: Recommender, tokenizer: Any, log: Eve
     for source in retriever.sources.values():
         source.save(folder)
     recommender.ranker.save(folder)
+    log.attributes.table.write_parquet(folder / ATTRIBUTES)
     serving = {
         "has_clock": features.has_clock,
         "exclude_seen": retriever.exclude_seen,
         "sources": list(retriever.sources),
         "attributes": list(features.attributes),
         "features": features.names,
+        "context": features.context.as_dict(),
     }
     (folder / SERVING).write_text(json.dumps(serving, indent=1), encoding="utf-8")
     seal(folder, config, about)
@@ -108,7 +115,16 @@ def load_bundle(folder: Path, catalogue: pl.DataFrame | None = None, encoded: En
     fitted = retriever.items
     if catalogue is not None:
         recommender = for_catalogue(recommender, tokenizer, catalogue, encoded)
-    return Bundle(recommender, tokenizer, manifest, pl.read_parquet(folder / "users.parquet"), fitted)
+    users = pl.read_parquet(folder / "users.parquet")
+    return Bundle(recommender, tokenizer, manifest, users, fitted, read_attributes(folder))
+
+
+def read_attributes(folder: Path) -> UserAttributes:
+    """Return the attributes of users that the bundle in `folder` knows."""
+    path = folder / ATTRIBUTES
+    if not path.exists():  # as in bundles of releases before 2026-11-29
+        return UserAttributes()
+    return UserAttributes(pl.read_parquet(path))
 
 
 def _load_retriever(folder: Path, config: Config, model: InterestModel) -> Retriever:
@@ -118,7 +134,10 @@ def _load_retriever(folder: Path, config: Config, model: InterestModel) -> Retri
     tastes = arrays["tastes"].numpy() if "tastes" in arrays else np.empty((len(vectors), 0), np.float32)
     names, items = serving["sources"], read_items(folder)
     facts = ItemFacts.load(folder / "facts.npz")
-    features = RankingFeatures(facts, serving["has_clock"], feature_sources(names), tuple(serving["attributes"]))
+    context = ContextColumns.from_dict(serving["context"]) if "context" in serving else ContextColumns()
+    features = RankingFeatures(
+        facts, serving["has_clock"], feature_sources(names), tuple(serving["attributes"]), context=context
+    )
     catalogue = Catalogue(items, vectors, tastes, facts.category, model.taste)
     # Bundles of format 4 do not name their features; they have all that there were then.
     fitted = serving.get("features") or [name for name in features.names if not name.startswith("taste_")]
@@ -314,6 +333,10 @@ def _histories_table(log: EventLog, length: int) -> pl.DataFrame:
     starts = np.maximum(log.offsets[:-1], stops - length)
     spans = [slice(start, stop) for start, stop in zip(starts, stops, strict=True)]
     earlier = [np.unique(log.items[first:start]) for first, start in zip(log.offsets[:-1], starts, strict=True)]
+    ids = log.session_ids
+    sessions = [] if log.sessions is None else [
+        [ids[code] if code >= 0 else None for code in log.sessions[span].tolist()] for span in spans
+    ]  # fmt: skip
     return pl.DataFrame(
         {
             "user_id": pl.Series(log.user_ids, dtype=pl.String),
@@ -321,6 +344,7 @@ def _histories_table(log: EventLog, length: int) -> pl.DataFrame:
             "types": pl.Series([log.types[span] for span in spans], dtype=pl.List(pl.Int8)),
             "times": pl.Series([log.times[span] for span in spans], dtype=pl.List(pl.Int64)),
             "earlier": pl.Series(earlier, dtype=pl.List(pl.Int32)),
+            **({} if log.sessions is None else {"sessions": pl.Series(sessions, dtype=pl.List(pl.String))}),
         }
     )
 

@@ -3,13 +3,14 @@
 In: user ids, histories as item ids or events. Out: `Histories`; item ids of rankings.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import polars as pl
 
+from features.context import ContextColumns, Named, Value, objects
 from features.data.markup import plain
 from features.histories import EarlierItems, Histories
 from recsys.arrays import Bools, Ints
@@ -30,6 +31,17 @@ class PastEvent:
     event_type: str = "click"
     timestamp: int | None = None
     """Microseconds since the epoch (or the dataset's ordinal)."""
+    session_id: str | None = field(default=None, compare=False)
+    """An event is the same with and without it: bundles did not always keep it."""
+
+
+@dataclass(frozen=True)
+class RequestContext:
+    """What a user's request comes with besides the history."""
+
+    named: Mapping[str, Value] = field(default_factory=dict)
+    """Context and attributes of the user, by the names of their features; what is missing is not known."""
+    session_id: str | None = None
 
 
 class Lookup:
@@ -76,10 +88,12 @@ class Lookup:
         row = self.users.get(user_id)
         if row is None:
             return []
-        items, types, times = self.bundle.users.row(row)[1:4]
+        user = self.bundle.users.row(row, named=True)
+        items, types, times = (user[name] for name in ("items", "types", "times"))
+        sessions = user.get("sessions") or [None] * len(items)
         return [
-            PastEvent(self.ids[item], EVENT_TYPES[kind], time)
-            for item, kind, time in zip(items, types, times, strict=True)
+            PastEvent(self.ids[item], EVENT_TYPES[kind], time, session)
+            for item, kind, time, session in zip(items, types, times, sessions, strict=True)
         ]
 
     def earlier(self, user_id: str) -> Ints:
@@ -95,6 +109,7 @@ class Lookup:
         now: int | None = None,
         typed: bool = False,
         earlier: Ints | None = None,
+        context: RequestContext | None = None,
     ) -> Histories:
         """Return the histories of requests `(user_id, history)`.
 
@@ -102,27 +117,47 @@ class Lookup:
         Where every event has a time, the times tell the order. Users without events have an empty history. `now` is in
         microseconds; by default just after the newest event that the bundle knows. `typed` puts what the users
         typed behind their events (see `Sentences`). `earlier` are items that a single user met before the history.
+        `context` is that of a single request; by default the bundle's attributes of each user.
         """
         length, moment = self.length, self.newest + 1 if now is None else now
         items = np.full((len(requests), length), -1, np.int32)
         types, times = np.zeros((len(requests), length), np.int8), np.zeros((len(requests), length), np.int64)
+        session, in_session = context.session_id if context else None, np.zeros((len(requests), length), bool)
         met = []
         for row, (user, sent) in enumerate(requests):
             history = sent if sent is not None else self.past(user) if user is not None else []
-            known = self._known(history, moment)
+            known = self._known(history, moment, session)
             cut = max(0, len(known) - (length - typed))
             older = self.earlier(user) if sent is None and user is not None else earlier
-            met.append(np.array([*(() if older is None else older), *(item for item, _, _ in known[:cut])], np.int32))
-            events = known[cut:] + [(len(self.ids), TYPE_CODE["click"], moment)] * typed
+            met.append(np.array([*(() if older is None else older), *(event[0] for event in known[:cut])], np.int32))
+            events = known[cut:] + [(len(self.ids), TYPE_CODE["click"], moment, False)] * typed
             if events:
-                items[row, -len(events) :], types[row, -len(events) :], times[row, -len(events) :] = zip(
-                    *events, strict=True
-                )
-        now_of_all = np.full(len(requests), moment, np.int64)
-        return Histories(items, types, times, now_of_all, EarlierItems.of(met) if any(map(len, met)) else None)
+                last = slice(-len(events), None)
+                items[row, last], types[row, last], times[row, last], in_session[row, last] = zip(*events, strict=True)
+        return Histories(
+            items,
+            types,
+            times,
+            np.full(len(requests), moment, np.int64),
+            EarlierItems.of(met) if any(map(len, met)) else None,
+            self._named([user for user, _ in requests], context),
+            in_session if self.context.sessions else None,
+        )
 
-    def _known(self, history: Sequence[str | PastEvent], moment: int) -> list[tuple[int, int, int]]:
-        """Return item, type code and time of the events on known items, oldest first."""
+    @property
+    def context(self) -> ContextColumns:
+        """The columns of context and attributes that the ranker knows."""
+        return self.retriever.features.context
+
+    def _named(self, users: Sequence[str | None], context: RequestContext | None) -> Named:
+        if context is None:
+            return self.bundle.attributes.of(users)
+        return {column.name: objects([context.named.get(column.name)]) for column in self.context.columns}
+
+    def _known(
+        self, history: Sequence[str | PastEvent], moment: int, session: str | None
+    ) -> list[tuple[int, int, int, bool]]:
+        """Return item, type code, time, and whether they are of the session, of the events on known items, oldest first."""
         events = [PastEvent(event) if isinstance(event, str) else event for event in history]
         known = [event for event in events if event.item_id in self.rows]
         if all(event.timestamp is not None for event in known):
@@ -132,6 +167,7 @@ class Lookup:
                 self.rows[event.item_id],
                 TYPE_CODE[event.event_type],
                 moment if event.timestamp is None else event.timestamp,
+                session is not None and event.session_id == session,
             )
             for event in known
         ]

@@ -5,7 +5,7 @@ import shutil
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from features.facts import fit_facts
-from features.histories import EventLog, build_log
+from features.histories import EventLog, build_log, fit_context
 from features.ranking import RankingFeatures
 from recsys.bundle import MANIFEST, read_config, seal
 from recsys.config import Config, EncoderConfig
@@ -87,6 +87,47 @@ def write_dataset(folder: Path, **changes: Any) -> Path:
     return folder
 
 
+def shop_of_devices(folder: Path, users: int = 150, steps: int = 14, items: int = 40) -> Path:
+    """Write a dataset in which the device alone tells what is clicked: phones want lamps and computers tables, nine times of ten.
+
+    Events come in sessions of two, on one device; users have a plan and an age, which decide nothing.
+    """
+    rng = np.random.default_rng(5)
+    table = pl.DataFrame(
+        {
+            "item_id": [f"i{row}" for row in range(items)],
+            "title": [f"a {('lamp', 'table')[row % 2]} of kind {row // 2}" for row in range(items)],
+            "category": [("lamps", "tables")[row % 2] for row in range(items)],
+        }
+    )
+    rows = [(user, step) for step in range(steps) for user in range(users)]
+    desktop = rng.random((users, steps // 2)) < 0.5
+    category = [int(desktop[user, step // 2]) ^ (rng.random() < 0.1) for user, step in rows]
+    events = pl.DataFrame(
+        {
+            "user_id": [f"u{user}" for user, _ in rows],
+            "item_id": [f"i{2 * rng.integers(items // 2) + kind}" for kind in category],
+            "event_type": "click",
+            "timestamp": [
+                START // 1_000_000 + 86_400 * (step // 2) + 300 * (step % 2) + 2 * user for user, step in rows
+            ],
+            "session_id": [f"s{user}-{step // 2}" for user, step in rows],
+            "device": [("phone", "computer")[int(desktop[user, step // 2])] for user, step in rows],
+        }
+    )
+    people = pl.DataFrame(
+        {
+            "user_id": [f"u{user}" for user in range(users)],
+            "plan": [("free", "family")[user % 2] for user in range(users)],
+            "age": [None if user % 10 == 0 else 20 + user % 50 for user in range(users)],
+        }
+    )
+    folder.mkdir(parents=True)
+    for name, frame in (("items", table), ("events", events), ("users", people)):
+        frame.write_csv(folder / f"{name}.csv")
+    return folder
+
+
 def random_ranks(seed: int, requests: int = 20) -> tuple[np.ndarray, np.ndarray]:
     """Return ranks and offsets of requests with one to four targets, some of them missed."""
     rng = np.random.default_rng(seed)
@@ -116,18 +157,24 @@ def words(count: int, seed: int = 0) -> list[str]:
     return [" ".join(rng.choice(vocabulary, rng.integers(1, 12))) for _ in range(count)]
 
 
-def tiny_recommender(folder: Path, items: int = 40) -> tuple[Recommender, EventLog, Any]:
-    """Return a recommender of every real part, untrained, with its log and tokenizer."""
+def tiny_recommender(
+    folder: Path, items: int = 40, log: EventLog | None = None, ranker: Mapping[str, Any] | None = None
+) -> tuple[Recommender, EventLog, Any]:
+    """Return a recommender of every real part, untrained, with its log and tokenizer.
+
+    Another `log` than its own may have context, which the configuration of the `ranker` names.
+    """
     import torch
 
     encoder = {"name": tiny_encoder(folder), "trainable_layers": 1, "precision": "fp32", "max_tokens": 16}
     lists = {"exclude_seen": "never"}
-    small = {"interest": {"max_history": 6}, "ranker": {"kind": "torchrec"}, "taste": {"width": 8}}
+    small = {"interest": {"max_history": 6}, "ranker": {"kind": "torchrec", **(ranker or {})}, "taste": {"width": 8}}
     config = Config.model_validate({"encoder": encoder, "lists": lists} | small)
     brands = [f"brand {row % 3}" for row in range(items)]
     shop = catalogue(words(items), brand=brands, price=[1.0 + row for row in range(items)])
     steps = [(user, step) for user in range(12) for step in range(5)]
-    log = log_of([(f"u{u}", f"i{(3 * u + s * s) % (items - 5)}", "click", 5 * s + u % 5) for u, s in steps], items)
+    if log is None:
+        log = log_of([(f"u{u}", f"i{(3 * u + s * s) % (items - 5)}", "click", 5 * s + u % 5) for u, s in steps], items)
     known = torch.from_numpy(np.bincount(log.items, minlength=items) > 0)
     model = build_model(config, known).eval()
     torch.nn.init.normal_(model.user_tower.out.weight, std=0.05)
@@ -144,17 +191,18 @@ def tiny_recommender(folder: Path, items: int = 40) -> tuple[Recommender, EventL
         vectors=encoded.vectors,
         tastes=encoded.tastes,
         sources={name: source.fit(context) for name, source in SOURCES.items()},
-        features=RankingFeatures(facts, True, feature_sources(SOURCES), ()),
+        features=RankingFeatures(facts, True, feature_sources(SOURCES), (), context=fit_context(log, config.ranker)),
         exclude_seen=False,
     )
-    sizes = {"brand": 4, "category": 1, "last_type": 9}
-    ranker = TorchRecRanker(config.ranker, retriever.features.names, sizes).eval()
-    return Recommender(retriever, ranker, Reranker(config.lists)), log, tokenizer
+    texts = retriever.features.context.texts
+    sizes = {"brand": 4, "category": 1, "last_type": 9} | {name: 1 + len(texts[name].texts or ()) for name in texts}
+    network = TorchRecRanker(config.ranker, retriever.features.names, sizes).eval()
+    return Recommender(retriever, network, Reranker(config.lists)), log, tokenizer
 
 
-def tiny_bundle(folder: Path) -> Path:
+def tiny_bundle(folder: Path, log: EventLog | None = None, ranker: Mapping[str, Any] | None = None) -> Path:
     """Write the bundle of `tiny_recommender` and return its folder."""
-    recommender, log, tokenizer = tiny_recommender(folder / "encoder")
+    recommender, log, tokenizer = tiny_recommender(folder / "encoder", log=log, ranker=ranker)
     about: dict[str, Any] = {"dataset": "tiny", "dataset_fingerprint": "-", "fit_on": "train", "metrics": {}}
     about["event_weights"] = dict.fromkeys(EVENT_TYPES, 1.0)
     (folder / "bundle").mkdir()

@@ -23,10 +23,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from features.context import refuse_unknown_columns
 from features.data.dataset import Dataset, load_dataset
 from features.data.validate import judge_texts
 from features.facts import fit_facts, refuse_no_numbers
-from features.histories import TEST, VALID, EventLog, Requests, read_log, type_weights
+from features.histories import TEST, VALID, EventLog, Requests, fit_context, read_log, type_weights
 from features.leakage import refuse_leakage
 from features.ranking import RankingFeatures
 from features.tokens import item_tokens
@@ -174,6 +175,8 @@ def prepare_dataset(dataset: Dataset, config: Config, seed: int) -> Prepared:
         RecsysError: the configuration names attributes or an encoder that there is not.
     """
     refuse_no_numbers(dataset.items, config.ranker.attributes)
+    users = dataset.users.schema if dataset.users is not None else None
+    refuse_unknown_columns(config.ranker, dataset.events.collect_schema(), users)
     log = read_log(dataset, config)
     _, tokenizer = load_encoder(config.encoder)
     for warning in judge_texts(dataset.items, config.encoder.name, dataset.paths["items"].name)[1]:
@@ -312,7 +315,13 @@ def assemble(
         vectors=vectors,
         tastes=tastes,
         sources=sources,
-        features=RankingFeatures(facts, prepared.dataset.has_clock, feature_sources(sources), config.ranker.attributes),
+        features=RankingFeatures(
+            facts,
+            prepared.dataset.has_clock,
+            feature_sources(sources),
+            config.ranker.attributes,
+            context=fit_context(prepared.log, config.ranker),
+        ),
         exclude_seen=exclude_seen,
     )
 

@@ -7,6 +7,7 @@ from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
+from features.context import ContextError
 from recsys.errors import RecsysError
 from serving.api import schemas
 from serving.api.access.limits import RETRY_AFTER
@@ -75,6 +76,7 @@ HANDLERS: dict[int | type[Exception], Handler] = {
     FilterError: _answered(422),
     BusyError: _answered(503, RETRY_AFTER),
     UnfitError: _answered(422),
+    ContextError: _answered(422),
     BadTimeError: _answered(422),
     UnknownItemError: _answered(404),
     UnknownListError: _answered(404),

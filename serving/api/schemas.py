@@ -8,7 +8,7 @@ import polars as pl
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
 from features.data.markup import plain
-from recsys.schema import ID_PATTERN, ITEM_COLUMNS, MAX_ID
+from recsys.schema import EVENT_COLUMNS, ID_PATTERN, ITEM_COLUMNS, MAX_ID
 from serving.filters import Between, Condition
 from serving.lookup import PastEvent
 
@@ -48,6 +48,8 @@ Word = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"
 Number = Annotated[float, AfterValidator(_finite)]
 ActionType = Literal["view", "click", "like", "share", "comment", "cart", "purchase"]
 """Every event type but `impression`."""
+Named = Annotated[dict[Word, bool | Number | Word], Field(max_length=50)]
+"""Values by the name of a column."""
 EventType = Literal["impression", "view", "click", "like", "share", "comment", "cart", "purchase"]
 Moment = Annotated[datetime | Annotated[int, Field(ge=-MAX_TIME, le=MAX_TIME)], BeforeValidator(_unambiguous)]
 """ISO time (UTC where it names no zone), or microseconds, or the dataset's ordinal."""
@@ -78,10 +80,22 @@ class HistoryEvent(Body):
     event_type: ActionType = "click"
     timestamp: Moment | None = None
     """Now by default."""
+    session_id: Id | None = None
 
     def past(self) -> PastEvent:
         """Return the event as `serving.lookup` represents it."""
-        return PastEvent(self.item_id, self.event_type, microseconds(self.timestamp))
+        return PastEvent(self.item_id, self.event_type, microseconds(self.timestamp), self.session_id)
+
+
+class Context(Body):
+    """Circumstances of a request."""
+
+    time: Moment | None = None
+    """When the list will be seen; now by default."""
+    session_id: Id | None = None
+    """The session in which it will be seen: the events of the history that name it count as its events."""
+    attributes: Named = {}
+    """Values of the columns that the model knows as context, such as a device; what is left out is unknown."""
 
 
 class ListRequest(Body):
@@ -89,6 +103,7 @@ class ListRequest(Body):
 
     user_id: Id | None = None
     history: Annotated[list[Id | HistoryEvent], Field(max_length=MAX_HISTORY)] | None = None
+    context: Context | None = None
 
 
 class Range(Body):
@@ -193,18 +208,10 @@ class AudienceRequest(Body):
     model_config = examples({"k": 10, "by": "p_purchase"})
 
 
-class Context(Body):
-    """Circumstances of a request."""
-
-    time: Moment | None = None
-    """When the list will be seen; now by default."""
-
-
 class RankRequest(ListRequest):
     """A request to rank candidates."""
 
     candidates: Annotated[list[Id], Field(min_length=1, max_length=MAX_CANDIDATES)]
-    context: Context | None = None
     explain: bool = False
     model_config = examples({"user_id": "u000001", "candidates": ["i000001", "i000002"]})
 
@@ -239,6 +246,15 @@ class Event(Body):
     request_id: Id | None = None
     """The `request_id` of the list on which the user acted."""
     position: int | None = Field(None, ge=1, le=100_000)
+    attributes: Named = {}
+    """The circumstances, such as the device: values of further columns of the events, from which the next model learns."""
+
+    @model_validator(mode="after")
+    def _only_others(self) -> "Event":
+        known = sorted(set(self.attributes) & set(EVENT_COLUMNS))
+        if known:
+            raise ValueError(f"attributes names {known[0]!r}, which is a field of the event itself")
+        return self
 
 
 class EventsRequest(Body):
@@ -327,6 +343,20 @@ class ItemsRequest(Body):
         bare = (plain(pl.Series([item.title for item in self.items])).str.strip_chars() == "").arg_true()
         if len(bare):
             raise ValueError(f"items[{bare[0]}].title must have text in it, and not markup alone")
+        return self
+
+
+class UserRequest(Body):
+    """What is known of a user from now on."""
+
+    attributes: Named
+    """Values of columns of the table of users; those that are left out stay as of the training."""
+    model_config = examples({"attributes": {"plan": "family", "age": 41}})
+
+    @model_validator(mode="after")
+    def _only_others(self) -> "UserRequest":
+        if "user_id" in self.attributes:
+            raise ValueError("attributes names 'user_id', which is the user's own id")
         return self
 
 
@@ -487,6 +517,15 @@ class ItemsResponse(BaseModel):
 
     changed: int
     items: int
+
+
+class UserResponse(BaseModel):
+    """What is kept of a user's attributes."""
+
+    user_id: str
+    attributes: dict[str, Any]
+    unused: list[str]
+    """Attributes that the model does not know; a later one may."""
 
 
 class ForgetUserResponse(BaseModel):

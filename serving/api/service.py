@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from features.context import OF_EVENT, OF_USER, Value
 from features.data.values import EARLIEST
 from recsys.arrays import Ints
 from recsys.errors import RecsysError
@@ -27,7 +28,7 @@ from serving.columns import refuse_unfit
 from serving.experiments.assignment import team_draft
 from serving.filters import matching, why_none
 from serving.loading import read_sentences
-from serving.lookup import PastEvent
+from serving.lookup import PastEvent, RequestContext
 from serving.recommender import ItemFilter, Ranking, RecommendOptions
 from serving.rerank import explore
 from serving.retrieval.sources import Sentences
@@ -256,9 +257,12 @@ class Service:
 
         Raises:
             BadTimeError: an event lies in the future, or its time is in another unit than microseconds.
+            ContextError: an attribute is of another kind than the model knows it as.
             StoreError: they could not be kept, none of them.
         """
         now, rows = self.clock(), self.holder.snapshot.lookup.rows
+        for event in body.events:
+            self.holder.snapshot.lookup.context.refuse_other_kinds(event.attributes, OF_EVENT, "events.attributes")
         events = [_stored(event, now) for event in body.events]
         if self.holder.snapshot.lookup.retriever.has_clock:
             refuse_other_units([event.timestamp for event in body.events])
@@ -296,8 +300,21 @@ class Service:
             raise UnknownItemError(f"item {item_id!r} is not in the catalogue")
         return self._change([(item_id, None)])
 
+    def put_user(self, user_id: str, body: schemas.UserRequest) -> schemas.UserResponse:
+        """Keep the attributes of a user; the next list knows them.
+
+        Raises:
+            ContextError: one of them is of another kind than the model knows it as.
+        """
+        columns = self.holder.snapshot.lookup.context
+        columns.refuse_other_kinds(body.attributes, OF_USER, "attributes")
+        self.store.put_user(user_id, body.attributes)
+        known = columns.names(OF_USER)
+        unused = [name for name in body.attributes if name not in known]
+        return schemas.UserResponse(user_id=user_id, attributes=body.attributes, unused=unused)
+
     def forget_user(self, user_id: str) -> schemas.ForgetUserResponse:
-        """Delete a user's events and lists, and have the model ignore what it knows of the user."""
+        """Delete a user's events, attributes and lists, and have the model ignore what it knows of the user."""
         return schemas.ForgetUserResponse(user_id=user_id, deleted=self.store.forget_user(user_id))
 
     def about_model(self) -> schemas.ModelResponse:
@@ -343,7 +360,7 @@ class Service:
         return replace(pending, assignment=assignment)
 
     def _pending_list(self, snapshot: Snapshot, request: schemas.RecommendRequest) -> Pending[RecommendOptions]:
-        now, lookup = self.clock(), snapshot.lookup
+        now, lookup = self._moment(snapshot, request.context), snapshot.lookup
         past = self._past(snapshot, request.user_id, request.history)
         earlier, unknown = self._earlier(snapshot, request), lookup.unknown(past) if request.history is not None else []
         if request.like:
@@ -374,6 +391,7 @@ class Service:
                 now if lookup.retriever.has_clock else None,
                 typed=request.query is not None,
                 earlier=earlier,
+                context=self._context(snapshot, request),
             ),
             unknown=[*unknown, *lookup.unknown(request.unlike)],
             after=request.after,
@@ -407,10 +425,7 @@ class Service:
         return responses
 
     def _pending_rank(self, snapshot: Snapshot, request: schemas.RankRequest) -> Pending[RankKey]:
-        time = schemas.microseconds(request.context.time) if request.context else None
-        if request.context and snapshot.lookup.retriever.has_clock:
-            refuse_other_units([request.context.time])
-        now = self.clock() if time is None else time
+        now = self._moment(snapshot, request.context)
         past = self._past(snapshot, request.user_id, request.history)
         lookup = snapshot.lookup
         offered = lookup.offered_at(request.candidates, lookup.moment(now))
@@ -423,7 +438,11 @@ class Service:
             user_id=request.user_id,
             now=now,
             k=len(known),
-            histories=lookup.histories([(None, past)], now if lookup.retriever.has_clock else None),
+            histories=lookup.histories(
+                [(None, past)],
+                now if lookup.retriever.has_clock else None,
+                context=self._context(snapshot, request),
+            ),
             unknown=unknown,
             batch_key=RankKey(explain=request.explain, size=len(known).bit_length()),
             candidates=known,
@@ -449,6 +468,33 @@ class Service:
                 refuse_other_units([event.timestamp for event in history if not isinstance(event, str)])
             return [PastEvent(event) if isinstance(event, str) else event.past() for event in history]
         return [] if user_id is None else self.events_of(snapshot, user_id)
+
+    def _moment(self, snapshot: Snapshot, context: schemas.Context | None) -> int:
+        """Return when a list will be seen: now, unless its request says otherwise."""
+        if context is None or context.time is None:
+            return self.clock()
+        if snapshot.lookup.retriever.has_clock:
+            refuse_other_units([context.time])
+        return schemas.microseconds(context.time) or 0
+
+    def _context(self, snapshot: Snapshot, request: schemas.ListRequest) -> RequestContext:
+        """Return what the request says of its circumstances, and what is known of its user.
+
+        Raises:
+            ContextError: the model does not know a name, or a value is of another kind than its column.
+        """
+        columns, stated = snapshot.lookup.context, request.context or schemas.Context()
+        named = columns.named(stated.attributes, OF_EVENT, "context.attributes")
+        if request.user_id is not None and columns.names(OF_USER):
+            named |= self._attributes_of(snapshot, request.user_id)
+        return RequestContext(named, stated.session_id)
+
+    def _attributes_of(self, snapshot: Snapshot, user_id: str) -> dict[str, Value]:
+        """Return the attributes of a user by the names of their features: those in the store over those of the bundle."""
+        fitted = {name: values[0] for name, values in snapshot.bundle.attributes.of([user_id]).items()}
+        if fitted and self.store.forgotten_at(user_id) is not None:
+            fitted = {}
+        return fitted | {OF_USER + name: value for name, value in self.store.user_attributes(user_id).items()}
 
     def _earlier(self, snapshot: Snapshot, request: schemas.ListRequest) -> Ints | None:
         """Return items that the user met before the events of `events_of`; None where a history was sent instead."""
@@ -492,7 +538,7 @@ class Service:
         if forgotten is not None:
             fitted = [event for event in fitted if (event.timestamp or 0) > forgotten]
         stored = self.store.history(user_id, MOST_EVENTS)
-        later = [PastEvent(event.item_id, event.event_type, event.timestamp) for event in stored]
+        later = [PastEvent(event.item_id, event.event_type, event.timestamp, event.session_id) for event in stored]
         # Events that were exported and fitted are in both.
         return sorted(dict.fromkeys([*fitted, *later]), key=lambda event: event.timestamp or 0)
 
@@ -646,4 +692,5 @@ def _stored(event: schemas.Event, now: int) -> StoredEvent:
         session_id=event.session_id,
         request_id=event.request_id,
         position=event.position,
+        context=event.attributes or None,
     )

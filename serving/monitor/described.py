@@ -94,7 +94,8 @@ def _stored(store: Store, lists: Sequence[ImpressionList]) -> Mapping[str, list[
     """Return the events since the fit of each user of `lists`."""
     of_user: dict[str, list[PastEvent]] = {}
     for event in store.events_of(sorted({one.user_id for one in lists if one.user_id})):
-        of_user.setdefault(event.user_id, []).append(PastEvent(event.item_id, event.event_type, event.timestamp))
+        past = PastEvent(event.item_id, event.event_type, event.timestamp, event.session_id)
+        of_user.setdefault(event.user_id, []).append(past)
     return of_user
 
 

@@ -17,7 +17,7 @@ import torch
 
 from features.facts import fit_facts
 from features.histories import EventLog, Histories
-from features.ranking import CATEGORICAL, RankingFeatures
+from features.ranking import RankingFeatures
 from features.recent import RecentEvents
 from recsys.arrays import Bools, Floats, Ints, distinct
 from recsys.config import Config
@@ -114,7 +114,7 @@ class Retriever:
     @property
     def feature_names(self) -> list[str]:
         """The names of the ranker's inputs, dense ones first."""
-        return [*self.features.names, *CATEGORICAL]
+        return [*self.features.names, *self.features.codes]
 
     @property
     def since(self) -> Ints | None:

@@ -4,10 +4,11 @@ In: a dataset folder and a store. Out: a new dataset folder with the old tables,
 received since, and an impression for every item that was listed and led to no event.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -15,7 +16,7 @@ from features.data.dataset import Dataset, load_dataset
 from features.data.tables import TIMES
 from recsys.atomic import atomic_folder
 from recsys.schema import EVENT_COLUMNS, DatasetInfo
-from serving.columns import items_table, with_attributes
+from serving.columns import held, items_table, with_attributes
 from serving.loading import changed_catalogue
 from serving.store.changes import later_changes
 from serving.store.store import Store, StoredEvent
@@ -63,7 +64,7 @@ def export(folder: Path, store: Store, out: Path) -> Exported:
     items = items.with_columns(available=pl.when(gone).then(pl.lit(False)).otherwise("available"))
     forgotten = store.forgotten_users()
     old_events = _without(dataset.events.collect(), forgotten)
-    stored = logged_events(store)
+    stored = events_table(store.every_event(), old_events.schema)
     listed = _without(impression_rows(store), forgotten)
     in_catalogue = pl.col("item_id").is_in(items["item_id"].implode())
     new_events = _with_positions(
@@ -75,7 +76,8 @@ def export(folder: Path, store: Store, out: Path) -> Exported:
         impressions = impressions.join(old_events, on=IMPRESSION_KEY, how="anti")
     events = pl.concat([old_events, new_events, impressions], how="diagonal_relaxed")
     as_of = max([dataset.items_as_of, *(change.at for change in changes if change.at is not None)])
-    _write(dataset, items, as_of, events.sort("timestamp", maintain_order=True), forgotten, out)
+    users = with_users(dataset.users, list(store.every_user()), list(forgotten))
+    _write(dataset, items, as_of, events.sort("timestamp", maintain_order=True), users, out)
     notes = _notes(
         dataset,
         unknown_items=stored.filter(~in_catalogue)["item_id"],
@@ -102,15 +104,41 @@ def with_changes(items: pl.DataFrame, bodies: list[dict[str, object]]) -> pl.Dat
     return changed_catalogue(items, items_table(bodies, with_attributes(items.schema, bodies)))
 
 
-def logged_events(store: Store) -> pl.DataFrame:
-    """Return the events of the store, in order of arrival."""
-    return events_table(store.every_event())
+def events_table(events: Iterable[StoredEvent], schema: Mapping[str, pl.DataType] = EVENT_COLUMNS) -> pl.DataFrame:
+    """Return stored events as a table, in their order, with a column per name of their context; `schema` has known types."""
+    rows, contexts = [], []
+    for event in events:
+        rows.append(tuple(getattr(event, name) for name in STORED_COLUMNS))
+        contexts.append(event.context or {})
+    table = pl.DataFrame(rows, schema={name: EVENT_COLUMNS[name] for name in STORED_COLUMNS}, orient="row")
+    return table.with_columns(named_columns(contexts, schema))
 
 
-def events_table(events: Iterable[StoredEvent]) -> pl.DataFrame:
-    """Return stored events as a table, in their order."""
-    rows = [tuple(getattr(event, name) for name in STORED_COLUMNS) for event in events]
-    return pl.DataFrame(rows, schema={name: EVENT_COLUMNS[name] for name in STORED_COLUMNS}, orient="row")
+def named_columns(rows: Sequence[Mapping[str, Any]], schema: Mapping[str, pl.DataType]) -> list[pl.Series]:
+    """Return a column per name in `rows`, of the type that `schema` has; null where a value does not fit or is missing."""
+    names = sorted({name for row in rows for name in row})
+    return [_named_column(name, [row.get(name) for row in rows], schema.get(name)) for name in names]
+
+
+def _named_column(name: str, values: list[Any], kind: pl.DataType | None) -> pl.Series:
+    if kind is None:
+        texts = any(isinstance(value, str) for value in values)
+        return pl.Series(name, values, pl.String if texts else pl.Float64, strict=False)
+    return pl.Series(name, [held(value, kind) for value in values], kind)
+
+
+def with_users(
+    users: pl.DataFrame | None, changes: Sequence[tuple[str, Mapping[str, Any]]], forgotten: Sequence[str]
+) -> pl.DataFrame | None:
+    """Return the table of `users` without the `forgotten` ones, and with the attributes that were set since."""
+    users = None if users is None else users.filter(~pl.col("user_id").is_in(forgotten))
+    if not changes:
+        return users
+    old = pl.DataFrame(schema={"user_id": pl.String}) if users is None else users
+    columns = named_columns([attributes for _, attributes in changes], old.schema)
+    new = pl.DataFrame({"user_id": [user for user, _ in changes]}).with_columns(columns)
+    absent = [pl.lit(None, column.dtype).alias(column.name) for column in columns if column.name not in old.columns]
+    return old.with_columns(absent).update(new, on="user_id", how="full")
 
 
 def impression_rows(store: Store) -> pl.DataFrame:
@@ -137,7 +165,7 @@ def _with_positions(events: pl.DataFrame, listed: pl.DataFrame) -> pl.DataFrame:
 
 
 def _write(
-    dataset: Dataset, items: pl.DataFrame, as_of: int, events: pl.DataFrame, forgotten: dict[str, int], out: Path
+    dataset: Dataset, items: pl.DataFrame, as_of: int, events: pl.DataFrame, users: pl.DataFrame | None, out: Path
 ) -> None:
     changes = {"name": dataset.info.name, "items_as_of": datetime.fromtimestamp(0, UTC) + timedelta(microseconds=as_of)}
     if dataset.info.split == "column":
@@ -151,8 +179,8 @@ def _write(
     with atomic_folder(out) as folder:
         items.write_parquet(folder / "items.parquet")
         events.write_parquet(folder / "events.parquet")
-        if dataset.users is not None:
-            dataset.users.filter(~pl.col("user_id").is_in(list(forgotten))).write_parquet(folder / "users.parquet")
+        if users is not None:
+            users.write_parquet(folder / "users.parquet")
         (folder / "dataset.json").write_text(info.model_dump_json(indent=1), encoding="utf-8")
 
 

@@ -17,6 +17,8 @@ class StoredEvent:
     session_id: str | None = None
     request_id: str | None = None
     position: int | None = None
+    context: dict[str, Any] | None = None
+    """Circumstances, by the names of further columns of the events."""
 
 
 @dataclass(frozen=True)

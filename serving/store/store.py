@@ -5,7 +5,7 @@ writing call returns, its data is on disk.
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
@@ -17,7 +17,7 @@ from sqlalchemy.engine import Connection
 from serving.store.database import StoreError, create_engine, describe, identity, parse_url
 from serving.store.migrate import migrate, require_revision
 from serving.store.rows import ImpressionList, ItemChange, StoredEvent, StoredExperiment, StoredKey
-from serving.store.tables import about, events, experiments, forgotten, item_changes, keys, lists
+from serving.store.tables import about, events, experiments, forgotten, item_changes, keys, lists, users
 
 __all__ = [
     "ImpressionList",
@@ -57,6 +57,10 @@ class Store:
         add_forgotten = insert(forgotten)
         self._add_forgotten = add_forgotten.on_conflict_do_update(
             index_elements=["user_id"], set_={"at": add_forgotten.excluded.at}
+        )
+        put_user = insert(users)
+        self._put_user = put_user.on_conflict_do_update(
+            index_elements=["user_id"], set_={"attributes": put_user.excluded.attributes, "at": put_user.excluded.at}
         )
         self._identity = identity(self.url)
         with self._explained(), self.engine.begin() as connection:
@@ -166,13 +170,29 @@ class Store:
         with self._reading() as connection:
             return [ImpressionList(*row) for row in connection.execute(query)]
 
+    def put_user(self, user_id: str, attributes: Mapping[str, Any]) -> None:
+        """Set the attributes of a user, in place of those that were set before."""
+        row = {"user_id": user_id, "attributes": dict(attributes), "at": time.time_ns() // 1000}
+        with self._writing() as connection:
+            connection.execute(self._put_user, row)
+
+    def user_attributes(self, user_id: str) -> dict[str, Any]:
+        """Return the attributes that were set of a user."""
+        with self._reading() as connection:
+            return connection.scalar(sa.select(users.c.attributes).where(users.c.user_id == user_id)) or {}
+
+    def every_user(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield all users whose attributes were set, with these."""
+        for row in self._pages(users, users.c.user_id):
+            yield row.user_id, row.attributes
+
     def forget_user(self, user_id: str) -> int:
-        """Delete the user's events and lists, have models ignore the user's past, and return the rows deleted."""
+        """Delete the user's events, attributes and lists, have models ignore the user's past, and return the rows deleted."""
         with self._writing() as connection:
             self._lock_forgotten(connection, "EXCLUSIVE")
             deleted = sum(
                 connection.execute(table.delete().where(table.c.user_id == user_id)).rowcount
-                for table in (events, lists)
+                for table in (events, lists, users)
             )
             connection.execute(self._add_forgotten, {"user_id": user_id, "at": time.time_ns() // 1000})
             return deleted
@@ -188,7 +208,7 @@ class Store:
             return {row.user_id: row.at for row in connection.execute(sa.select(forgotten))}
 
     def everything_of(self, user_id: str) -> dict[str, Any]:
-        """Return all that is kept of a user: events and lists, oldest first, and when the user was forgotten."""
+        """Return all that is kept of a user: attributes, events and lists, oldest first, and when the user was forgotten."""
         with self._reading() as connection:
             kept = {
                 table.name: [
@@ -199,7 +219,8 @@ class Store:
                 ]
                 for table in (events, lists)
             }
-        return {"user_id": user_id, "forgotten_at": self.forgotten_at(user_id), **kept}
+        known = {"forgotten_at": self.forgotten_at(user_id), "attributes": self.user_attributes(user_id)}
+        return {"user_id": user_id, **known, **kept}
 
     def prune(self, before: int) -> tuple[int, int]:
         """Delete events and lists older than the time `before`; return how many of each.

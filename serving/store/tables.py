@@ -25,6 +25,7 @@ events = sa.Table(
     sa.Column("session_id", sa.Text),
     sa.Column("request_id", sa.Text),
     sa.Column("position", sa.Integer),
+    sa.Column("context", sa.JSON(none_as_null=True)),
     sa.Index("events_of_user", "user_id", "timestamp", "number"),
 )
 item_changes = sa.Table(
@@ -64,6 +65,13 @@ forgotten = sa.Table(
     "forgotten",
     metadata,
     sa.Column("user_id", sa.Text, primary_key=True),
+    sa.Column("at", sa.BigInteger, nullable=False),
+)
+users = sa.Table(
+    "users",
+    metadata,
+    sa.Column("user_id", sa.Text, primary_key=True),
+    sa.Column("attributes", sa.JSON, nullable=False),
     sa.Column("at", sa.BigInteger, nullable=False),
 )
 keys = sa.Table(

@@ -88,7 +88,7 @@ class Evaluation:
     ) -> "Evaluation":
         """Return the requests of `split` with histories of at most `length` events."""
         requests = log.requests(SPLIT_SEGMENTS[split])
-        return cls(log, requests, log.histories(requests.users, requests.times, length), since, windows)
+        return cls(log, requests, log.histories_of(requests, length), since, windows)
 
     def per_request(self, ranks: NDArray[np.float64]) -> Values:
         """Return each metric's values `[R]` for the ranks `[T]` of the targets."""

@@ -111,7 +111,7 @@ def _described(
     for start in range(0, max(1, len(requests)), BLOCK):
         rows = slice(start, min(start + BLOCK, len(requests)))
         part = requests.select(np.arange(rows.start, rows.stop))
-        batch = retriever.open(log.histories(part.users, part.times, length))
+        batch = retriever.open(log.histories_of(part, length))
         items = candidates_of(batch, rows)
         dense, categorical = retriever.describe(batch, batch.requests.candidates(items))
         blocks.append(RankingData(items, dense, categorical, _labels(items, part), retriever.price[items]))

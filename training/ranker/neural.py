@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from features.ranking import CATEGORICAL
 from recsys.arrays import Floats
 from recsys.config import RankerConfig
 from recsys.events import EVENT_TYPES
@@ -50,14 +49,15 @@ def network_scores(network: TorchRecRanker, data: RankingData) -> Floats:
 
 def _new_network(data: RankingData, retriever: Retriever, seed: int) -> TorchRecRanker:
     torch.manual_seed(seed)
-    facts = retriever.features.facts
+    features = retriever.features
     codes = {
-        "brand": facts.brand.max(initial=0),
-        "category": facts.category.max(initial=0),
+        "brand": features.facts.brand.max(initial=0),
+        "category": features.facts.category.max(initial=0),
         "last_type": len(EVENT_TYPES),
+        **{name: len(column.texts or ()) for name, column in features.context.texts.items()},
     }
-    sizes = {name: int(codes[name]) + 1 for name in CATEGORICAL}
-    ranker = TorchRecRanker(retriever.config.ranker, retriever.features.names, sizes)
+    sizes = {name: int(codes[name]) + 1 for name in features.codes}
+    ranker = TorchRecRanker(retriever.config.ranker, features.names, sizes)
     ranker.start_from(torch.from_numpy(data.dense[data.present]), torch.from_numpy(data.labels[data.present]))
     return ranker
 

@@ -8,13 +8,14 @@ of some rankers is better, and trees that learn it are as quick as one (born-aga
 Shapes: R requests, C candidates, n present candidates, F inputs.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import lightgbm
 import numpy as np
 from numpy.typing import NDArray
 
+from features.ranking import CATEGORICAL
 from recsys.arrays import Floats, offsets_of
 from recsys.config import RankerConfig
 from recsys.models.interest import HEADS
@@ -24,7 +25,9 @@ from recsys.models.rankers.trees import tree_inputs
 from training.ranker.data import RankingData
 from training.ranker.linear import linear_scores
 
-SHARED = {"min_data_in_leaf": 50, "deterministic": True, "verbose": -1}
+OF_TEXTS = {"min_data_per_group": 20, "cat_l2": 1.0, "cat_smooth": 1.0}
+"""How codes of context are split by: LightGBM's own settings see nothing in a few hundred requests."""
+SHARED = {"min_data_in_leaf": 50, "deterministic": True, "verbose": -1} | OF_TEXTS
 TEACHING = SHARED | {
     "objective": "lambdarank",
     "lambdarank_truncation_level": 20,
@@ -52,12 +55,15 @@ class Rows:
     """`[n, 2]`"""
     counts: NDArray[np.int64]
     """`[R]` candidates of each request."""
+    texts: list[int] = field(default_factory=list)
+    """Columns of the inputs whose codes have no order: those of context and of users' attributes."""
 
     @classmethod
     def of(cls, data: RankingData) -> "Rows":
         """Leave the padding out."""
         inputs = tree_inputs(data.dense, data.categorical)[data.present.ravel()]
-        return cls(inputs, data.labels[data.present], data.present.sum(1))
+        texts = list(range(data.dense.shape[2] + len(CATEGORICAL), inputs.shape[1]))
+        return cls(inputs, data.labels[data.present], data.present.sum(1), texts)
 
     @cached_property
     def owners(self) -> NDArray[np.int64]:
@@ -69,7 +75,11 @@ class Rows:
         positives = np.bincount(self.owners, self.labels[:, head], minlength=len(self.counts)) > 0
         kept = positives[self.owners]
         return lightgbm.Dataset(
-            self.inputs[kept], self.labels[kept, head], group=self.counts[positives], free_raw_data=False
+            self.inputs[kept],
+            self.labels[kept, head],
+            group=self.counts[positives],
+            free_raw_data=False,
+            categorical_feature=self.texts,
         )
 
     def order(self, scores: NDArray[np.float64]) -> lightgbm.Dataset:
@@ -78,7 +88,12 @@ class Rows:
         ranks = np.empty(len(scores), np.int64)
         ranks[np.lexsort((-scores, self.owners))] = np.arange(len(scores))
         ranks -= offsets_of(self.counts)[self.owners]
-        return lightgbm.Dataset(self.inputs, scores - means[self.owners], weight=1 / (1 + ranks / HALF_WEIGHT))
+        return lightgbm.Dataset(
+            self.inputs,
+            scores - means[self.owners],
+            weight=1 / (1 + ranks / HALF_WEIGHT),
+            categorical_feature=self.texts,
+        )
 
 
 def fit_trees(data: RankingData, config: RankerConfig, seed: int, network: Floats) -> LightGbmRanker:

@@ -41,9 +41,18 @@ async def delete_item(item_id: ItemId, workers: ServiceWorkers) -> schemas.Items
     return await workers.run_slowly(workers.service.delete_item, item_id)
 
 
+@router.put("/users/{user_id:path}")
+async def put_user(user_id: UserId, body: schemas.UserRequest, workers: ServiceWorkers) -> schemas.UserResponse:
+    """Set a user's attributes, in place of those that were set before.
+
+    The user's next list takes them into account.
+    """
+    return await workers.run(workers.service.put_user, user_id, body)
+
+
 @router.delete("/users/{user_id:path}")
 async def forget_user(user_id: UserId, workers: ServiceWorkers) -> schemas.ForgetUserResponse:
-    """Delete a user's events and logged lists.
+    """Delete a user's events, attributes and logged lists.
 
     Models that were trained on the user's events ignore them from then on.
     """

@@ -129,7 +129,21 @@ def test_everything_of_a_user_is_shown(store: Store) -> None:
     shown = store.everything_of("u")
     assert [row["event_id"] for row in shown["events"]] == ["e1"] and shown["lists"][0]["items"] == ["a", "b"]
     assert shown["forgotten_at"] is None and len(shown["lists"]) == 1
-    assert store.everything_of("nobody") == {"user_id": "nobody", "forgotten_at": None, "events": [], "lists": []}
+    nothing = {"user_id": "nobody", "forgotten_at": None, "attributes": {}, "events": [], "lists": []}
+    assert store.everything_of("nobody") == nothing
+
+
+def test_attributes_of_a_user_are_replaced_shown_and_forgotten(store: Store) -> None:
+    """With the context of the user's events."""
+    assert store.user_attributes("u") == {}
+    store.add_events([StoredEvent("e1", "u", "a", "click", 1, context={"device": "phone", "speed": 2.5})])
+    store.put_user("u", {"plan": "free", "age": 41})
+    store.put_user("u", {"plan": "family"})
+    store.put_user("v", {"plan": "free"})
+    assert store.history("u", 5)[0].context == {"device": "phone", "speed": 2.5}
+    assert store.everything_of("u")["attributes"] == {"plan": "family"}
+    assert dict(store.every_user()) == {"u": {"plan": "family"}, "v": {"plan": "free"}}
+    assert store.forget_user("u") == 2 and store.user_attributes("u") == {}
 
 
 @pytest.mark.parametrize("rows_at_once", [2, 3, 10_000])

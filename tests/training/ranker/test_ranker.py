@@ -11,6 +11,8 @@ import pytest
 import torch
 from scipy.special import logit
 
+from features.context import ContextColumns
+from features.ranking import CATEGORICAL
 from recsys.arrays import Floats, Ints
 from recsys.config import Config, RankerConfig, ValueConfig
 from recsys.models.rankers import LightGbmRanker, Ranker, TorchRecRanker, value
@@ -43,7 +45,7 @@ def some_data(seed: int, purchases: bool = True) -> RankingData:
 
 
 def fitted(data: RankingData, trees: int = 20, shown: RankingData | None = None) -> Ranker:
-    features = SimpleNamespace(names=NAMES, facts=FACTS)
+    features = SimpleNamespace(names=NAMES, facts=FACTS, context=ContextColumns(), codes=CATEGORICAL)
     retriever = SimpleNamespace(config=Config(ranker=RankerConfig(trees=trees)), features=features)
     return fit_ranker(data, cast(Retriever, retriever), seed=0, shown=shown)
 
@@ -196,6 +198,21 @@ def test_trees_learn_what_was_clicked_and_their_probabilities_have_its_level() -
     probabilities = new_trees().probabilities(data.dense, data.categorical)[..., 0]
     assert (probabilities.argmax(1) == data.labels[..., 0].argmax(1)).mean() > 0.8
     assert probabilities.mean() == pytest.approx(1 / 6, abs=0.05)
+
+
+def test_trees_learn_what_only_a_text_of_the_context_tells() -> None:
+    """The third candidate is clicked where a fourth code, which holds for the whole request, is 2 or 4, and the first elsewhere."""
+    data = some_data(3, purchases=False)
+    device = np.random.default_rng(1).integers(0, 5, 300)
+    position = np.where((device == 2) | (device == 4), 2, 0)
+    labels = np.zeros_like(data.labels)
+    labels[np.arange(300), position, 0] = 1
+    dense = np.concatenate([data.dense, np.tile(np.arange(6, dtype=np.float32), (300, 1))[:, :, None]], -1)
+    codes = np.concatenate([data.categorical, np.broadcast_to(device[:, None, None], (300, 6, 1))], -1)
+    told = replace(data, labels=labels, dense=dense, categorical=codes)
+    trees = fit_trees(told, RankerConfig(trees=30, teachers=1), 0, no_network(told))
+    assert (trees.log_odds(dense, codes)[..., 0].argmax(1) == position).mean() > 0.95
+    assert Rows.of(told).texts == [7] and Rows.of(data).texts == []
 
 
 def test_trees_learn_the_order_of_each_request_and_its_first_candidates_most() -> None:
