@@ -227,7 +227,7 @@ class Service:
         options: RecommendOptions,
     ) -> list[Pending[RecommendOptions]]:
         """Return a list to be made for each of the `events`, of which alone it knows; the rule on seen items knows all of `past`."""
-        now, lookup, met = self.clock(), snapshot.lookup, self._met(snapshot, request, past)
+        now, lookup, met = self._moment(snapshot, request.context), snapshot.lookup, self._met(snapshot, request, past)
         moment = now if lookup.retriever.has_clock else None
         return [
             Pending(
@@ -235,7 +235,9 @@ class Service:
                 user_id=request.user_id,
                 now=now,
                 k=request.k,
-                histories=lookup.histories([(None, [event])], moment, earlier=met),
+                histories=lookup.histories(
+                    [(None, [event])], moment, earlier=met, context=self._context(snapshot, request)
+                ),
                 unknown=[],
                 batch_key=options,
             )

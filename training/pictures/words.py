@@ -3,7 +3,8 @@
 In: the names of `features.ranking`. Out: a few words each.
 """
 
-from features.ranking import CATEGORICAL, CLOCK, ITEM, PAIR, USER
+from features.context import OF_EVENT, OF_USER
+from features.ranking import CATEGORICAL, CLOCK, ITEM, PAIR, SESSION, SESSION_CLOCK, USER
 from training.evaluation.details import SOURCE
 
 HOUR = "time of the day"
@@ -40,6 +41,10 @@ WORDS = {
     "brand": "which brand",
     "category": "which category",
     "last_type": "kind of the latest event",
+    "session_events": "events of the session",
+    "session_brand_share": "brand's share of the session",
+    "session_category_share": "category's share of the session",
+    "session_age": "minutes since the session began",
 }
 SOURCES = {
     "interest": "vector near the user's",
@@ -53,14 +58,17 @@ SOURCES = {
     "new": "new, and near the user",
 }
 """What the scores of sources mean."""
-NAMED = ITEM | USER | PAIR | CLOCK | CATEGORICAL
+NAMED = ITEM | USER | PAIR | CLOCK | SESSION | SESSION_CLOCK | CATEGORICAL
 """What `WORDS` has to name."""
 
 
 def in_words(feature: str) -> str:
-    """Return what `feature` means; an attribute of the dataset is its own name."""
+    """Return what `feature` means; an attribute of the items is its own name."""
     for form in ("relative_", "rank_", SOURCE):
         if feature.startswith(form):
             name = feature.removeprefix(form)
             return f"{SOURCES[name]} ({name})" if name in SOURCES else f"score of the source {name}"
+    for form, what in ((OF_EVENT, "of the request"), (OF_USER, "of the user")):
+        if feature.startswith(form):
+            return f"{feature.removeprefix(form)} {what}"
     return WORDS.get(feature, feature)

@@ -42,6 +42,9 @@ FEATURES = {
     "age": "new",
     "brand": "a brand that fits",
     "category": "a category that fits",
+    "session": "fits what the user does now",
+    "context": "fits the circumstances",
+    "user": "fits what is known of the user",
 }
 """What the features of a family say in favour of an item; those of the user alone say nothing about it."""
 

@@ -32,6 +32,7 @@ SCOPES = {
     "POST /v1/events": "write",
     "PUT /v1/items": "write",
     "DELETE /v1/items/{item_id}": "write",
+    "PUT /v1/users/{user_id}": "write",
     "DELETE /v1/users/{user_id}": "write",
     "GET /v1/model": "read",
     "POST /v1/model/reload": "admin",

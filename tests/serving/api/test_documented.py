@@ -47,6 +47,7 @@ ROUTES = [
     "POST /v1/events",
     "PUT /v1/items",
     "DELETE /v1/items/{item_id}",
+    "PUT /v1/users/{user_id}",
     "DELETE /v1/users/{user_id}",
     "GET /v1/model",
     "POST /v1/model/reload",
