@@ -39,7 +39,7 @@ USERS = pl.DataFrame(
         "age": [20 + row for row in range(12)],
     }
 )
-SINCE = [
+SINCE: list[dict[str, Any]] = [
     {"user_id": f"u{row % 4}", "item_id": f"i{7 * row % ITEMS}", "session_id": f"s{row % 4}-{row // 12}",
      "attributes": {"device": DEVICES[row % 2], "speed": row / 4}}
     for row in range(24)
@@ -125,8 +125,8 @@ def test_a_served_request_has_the_features_that_training_computes_for_it(
             expected, expected_codes = trained(holder, row)
             np.testing.assert_array_equal(codes, expected_codes)
             for column in followed:
-                near = {"rtol": 1e-3, "atol": 1e-4, "err_msg": names[column]}
-                np.testing.assert_allclose(dense[:, column], expected[:, column], **near)
+                mine, its = dense[:, column], expected[:, column]
+                np.testing.assert_allclose(mine, its, rtol=1e-3, atol=1e-4, err_msg=names[column])
             for name, values in varied.items():
                 values |= set(dense[:, names.index(name)].tolist())
         assert client.post("/v1/events", json={"events": [{**event, "timestamp": moment(row)}]}).status_code == 200
