@@ -129,7 +129,13 @@ def test_everything_of_a_user_is_shown(store: Store) -> None:
     shown = store.everything_of("u")
     assert [row["event_id"] for row in shown["events"]] == ["e1"] and shown["lists"][0]["items"] == ["a", "b"]
     assert shown["forgotten_at"] is None and len(shown["lists"]) == 1
-    nothing: dict[str, object] = {"user_id": "nobody", "forgotten_at": None, "attributes": {}, "events": [], "lists": []}
+    nothing: dict[str, object] = {
+        "user_id": "nobody",
+        "forgotten_at": None,
+        "attributes": {},
+        "events": [],
+        "lists": [],
+    }
     assert store.everything_of("nobody") == nothing
 
 
