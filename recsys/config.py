@@ -195,6 +195,8 @@ class ListConfig(Section):
     """Weight of the dissimilarity to the items above it in what an item is worth; 0 orders by value alone."""
     per_brand: int = Field(0, ge=0)
     """Maximum items of one brand in a list; 0 sets no limit."""
+    per_category: int = Field(0, ge=0)
+    """Maximum items of one category in a list; 0 sets no limit."""
     explore: float = Field(0.0, ge=0, le=0.5)
     """Probability that a position of a served list is given to a new item; batch lists and evaluation do not explore."""
 

@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +37,18 @@ from recsys.registry import bundle_folder, resolve
 from serving.encoding import EncodedItems
 from serving.filters import matching, read_conditions
 from serving.lists import REASONS, SCHEMA, FileOptions, lists_table, meanings, reasons_table, write_files
-from serving.loading import catalogue_ids, encode_differing_items, load_bundle, newest_event, read_dataset
+from serving.loading import (
+    catalogue_ids,
+    encode_differing_items,
+    load_bundle,
+    newest_event,
+    offered_items,
+    read_dataset,
+)
 from serving.recommender import ItemFilter, Recommender, RecommendOptions
+from serving.retrieval.retriever import Retriever
+from serving.scenarios.applied import Offer, notes_of, options_of, rules_of
+from serving.scenarios.definition import Scenario, parse
 
 PART_USERS = 1024
 """Users of one part, made in one go."""
@@ -74,6 +84,8 @@ class Job:
     """Conditions on the items, as `serving.filters.read_conditions` reads them."""
     explain: bool = False
     """Whether each item comes with reasons."""
+    scenario: dict[str, Any] = field(default_factory=dict)
+    """What `serving.scenarios.definition` reads; empty for none."""
 
     @classmethod
     def of(
@@ -87,11 +99,13 @@ class Job:
         *,
         where: Sequence[str] = (),
         explain: bool = False,
+        scenario: Scenario | None = None,
     ) -> "Job":
         """Describe the job."""
         digest = hashlib.sha256("\n".join(users).encode()).hexdigest()
         now = int(log.times.max(initial=0)) + 1
-        return cls(model, str(bundle.resolve()), fingerprint, k, digest, len(users), now, tuple(where), explain)
+        said = scenario.as_json() if scenario else {}
+        return cls(model, str(bundle.resolve()), fingerprint, k, digest, len(users), now, tuple(where), explain, said)
 
 
 @dataclass(frozen=True)
@@ -102,6 +116,9 @@ class Written:
     dataset: str
     k: int
     where: list[str]
+    scenario: dict[str, Any]
+    notes: list[str]
+    """Rules of the scenario that no item of the dataset meets."""
     users: int
     lists: int
     rows: int
@@ -124,6 +141,7 @@ def recommend_lists(
     *,
     where: Sequence[str] = (),
     explain: bool = False,
+    scenario: Scenario | None = None,
     users_file: Path | None = None,
     active_since: str | None = None,
     files: FileOptions | None = None,
@@ -131,7 +149,7 @@ def recommend_lists(
 ) -> Written:
     """Write lists of the items that pass `where`, for users of the dataset in `folder`, into the folder `out`.
 
-    They are made for the users of `users_file`, else for all, and of these for those with an event since `active_since`.
+    They are made by `scenario`, whose filters `where` replaces. They are made for the users of `users_file`, else for all, and of these for those with an event since `active_since`.
 
     Raises:
         RecsysError: a file, a condition or a time cannot be read, nothing is left to list, or `write_lists` fails.
@@ -141,9 +159,11 @@ def recommend_lists(
     manifest, config = verify(bundle), read_config(bundle)
     dataset = read_dataset(folder, config, manifest["dataset_fingerprint"], model)
     _allowed(dataset.items, where)
+    if scenario:  # a condition that does not fit is refused before anything slow
+        notes_of(scenario, Offer(dataset.items))
     log = read_log(dataset, config, catalogue_ids(bundle, dataset.items))
     users = _users(dataset, log, users_file, active_since)
-    job = Job.of(name, bundle, dataset.fingerprint, k, users, log, where=where, explain=explain)
+    job = Job.of(name, bundle, dataset.fingerprint, k, users, log, where=where, explain=explain, scenario=scenario)
     with stage(f"writing {out}") as update:
         return write_lists(job, dataset.items, log, users, out, resume, update, files or FileOptions())
 
@@ -178,7 +198,8 @@ def write_lists(
         known = set(log.user_ids)
         unknown = [user for user in users if user not in known]
         _write(job, catalogue, parts, work / "lists", files)
-        written = _report(job, parts, files, unknown, resumed, time.monotonic() - start)
+        notes = notes_of(parse(job.scenario, "scenario"), Offer(catalogue, offered_items(catalogue)))
+        written = _report(job, parts, files, unknown, notes, resumed, time.monotonic() - start)
         with atomic_file(work / "lists" / REPORT) as temporary:
             temporary.write_text(json.dumps(asdict(written), indent=1) + "\n", encoding="utf-8")
         os.replace(work / "lists", out)
@@ -220,6 +241,16 @@ def _allowed(catalogue: pl.DataFrame, where: Sequence[str]) -> Bools:
     return allowed
 
 
+def _options(scenario: Scenario, retriever: Retriever, k: int, filters: ItemFilter | None) -> RecommendOptions:
+    """Return the options of lists by `scenario`, whose filters those given replace."""
+    offer = Offer(retriever.items, retriever.available)
+    if filters is None and scenario.filters:
+        mask, _ = offer.passing(scenario.filters, "filters")
+        filters = ItemFilter("scenario", mask)
+    rules, _ = rules_of(scenario, offer, filters.allowed if filters else None)
+    return options_of(scenario, retriever.config, k, filters, rules)
+
+
 class ListMaker:
     """Loads the bundle once and makes one part after another; an actor on Ray."""
 
@@ -237,7 +268,8 @@ class ListMaker:
         if job.where:
             passing = catalogue.filter(_allowed(catalogue, job.where))["item_id"]
             filters = ItemFilter(" ".join(job.where), ids.is_in(passing.implode()).to_numpy())
-        self.options = RecommendOptions(job.k, filters, explain=job.explain)
+        scenario = parse(job.scenario, "scenario")
+        self.options = replace(_options(scenario, self.recommender.retriever, job.k, filters), explain=job.explain)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Make the lists of part `row["part"]`; a failure is returned instead of raised, so that the other parts continue."""
@@ -408,7 +440,13 @@ def _write(job: Job, catalogue: pl.DataFrame, parts: list[Path], folder: Path, f
 
 
 def _report(
-    job: Job, parts: list[Path], files: FileOptions, unknown: list[str], resumed: bool, seconds: float
+    job: Job,
+    parts: list[Path],
+    files: FileOptions,
+    unknown: list[str],
+    notes: list[str],
+    resumed: bool,
+    seconds: float,
 ) -> Written:
     """Count what is in `parts`."""
     lengths: Counter[int] = Counter()
@@ -428,6 +466,8 @@ def _report(
         dataset=job.dataset,
         k=job.k,
         where=list(job.where),
+        scenario=job.scenario,
+        notes=notes,
         users=job.count,
         lists=listed,
         rows=sum(length * count for length, count in lengths.items()),

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field, fields, replace
 import numpy as np
 
 from features.histories import Histories
-from recsys.arrays import Bools, Floats, Ints
-from recsys.config import ValueConfig
+from recsys.arrays import Bools, Floats, Ints, distinct
+from recsys.config import SourcesConfig, ValueConfig
 from recsys.models.rankers import Ranker, value
-from serving.rerank import Reranker, by_value
+from serving.rerank import ListRules, Reranker, by_value
 from serving.retrieval.retriever import BLOCK, OpenBatch, Retriever
 from serving.retrieval.sources import Sentences
 
@@ -48,6 +48,10 @@ class RecommendOptions:
     """Whether to compute what each feature contributed."""
     unlike: tuple[int, ...] = ()
     """Items that those of the list should not be like."""
+    sources: SourcesConfig | None = None
+    """How many items each source proposes; the model's own by default."""
+    rules: ListRules | None = None
+    """Boosts, pins, promotions and caps of a scenario."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,7 @@ class Ranking:
     items: Ints
     """`[R, K]`"""
     score: Floats
-    """`[R, K]` value of the item as a candidate, what the list is sorted by."""
+    """`[R, K]` value of the item as a candidate, boosts included: what the list is sorted by."""
     interest: Floats
     """`[R, K]` cosine of user and item."""
     p_click: Floats
@@ -127,22 +131,40 @@ class Recommender:
 
     def _recommend_block(self, batch: OpenBatch, options: RecommendOptions) -> Ranking:
         allowed = options.filter.allowed if options.filter else None
-        proposals = self.retriever.propose(batch, allowed)
+        proposals = self.retriever.propose(batch, allowed, options.sources)
+        promoted = self._promoted(batch, options, allowed) if options.rules else {}
         candidates = self.retriever.candidates(
-            batch, proposals, k=options.k, exclude_seen=options.exclude_seen, allowed=allowed
+            batch, {**proposals, **promoted}, k=options.k, exclude_seen=options.exclude_seen, allowed=allowed
         )
+        if options.rules and options.rules.pins:
+            candidates = _with_pins(candidates, options.rules.pins)
         valued = self._value(batch, candidates, options.value)
         if options.unlike:
             valued = valued.unlike(self.retriever.vectors, options.unlike)
+        if options.rules and options.rules.factors is not None:
+            valued = replace(valued, score=valued.score * options.rules.factors[candidates])
         order = self.reranker.order(
             valued.score,
             candidates,
             k=options.k,
             vectors=self.retriever.vectors,
             brands=self.retriever.features.facts.brand,
+            categories=self.retriever.features.facts.category,
             diversity=options.diversity,
+            scenario=options.rules,
         )
         return replace(valued.in_order(order, self.ranker if options.explain else None), proposals=proposals)
+
+    def _promoted(self, batch: OpenBatch, options: RecommendOptions, allowed: Bools | None) -> dict[str, Ints]:
+        """Return the promoted items that sources propose, as many of each promotion as a list may need."""
+        assert options.rules is not None
+        found = {}
+        for number, promotion in enumerate(options.rules.promotions):
+            wanted = dict.fromkeys(self.retriever.sources, int(promotion.demand(options.k)[-1]))
+            members = promotion.members if allowed is None else promotion.members & allowed
+            for name, items in self.retriever.propose(batch, members, SourcesConfig(**wanted)).items():
+                found[f"promotion {number} {name}"] = items
+        return found
 
     def _value(self, batch: OpenBatch, items: Ints, worth: ValueConfig | None = None) -> "_Valued":
         """Return the candidates `items` `[R, C]` with their probabilities and values."""
@@ -158,6 +180,12 @@ class Recommender:
             dense=dense,
             categorical=categorical,
         )
+
+
+def _with_pins(candidates: Ints, pins: Mapping[int, int]) -> Ints:
+    """Return `candidates` `[R, C]` with the pinned items, whether a source proposed them or not."""
+    pinned = np.tile(np.array(list(pins.values()), np.int64), (len(candidates), 1))
+    return distinct(np.concatenate([candidates, pinned], axis=1))
 
 
 @dataclass(frozen=True)

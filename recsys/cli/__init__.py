@@ -1,4 +1,4 @@
-"""The command line: `recsys data|train|evaluate|recommend|serve|keys|users`. `recsys --help` lists examples.
+"""The command line: `recsys data|train|evaluate|recommend|serve|scenarios|keys|users`. `recsys --help` lists examples.
 
 One module per group of commands. It imports every package: that happens inside the commands, so that help answers
 at once. Results go to stdout, progress to stderr. Exit codes: 0 done, 1 bad input, 2 wrong usage, 130 stopped by Ctrl-C.
@@ -10,7 +10,7 @@ from typing import NoReturn
 import click
 
 from recsys import __version__
-from recsys.cli import data, experiments, keys, models, monitor, runs, serve, train, users, versions
+from recsys.cli import data, experiments, keys, models, monitor, runs, scenarios, serve, train, users, versions
 from recsys.cli.common import Commands
 from recsys.errors import RecsysError
 from recsys.packages import require_complete
@@ -45,6 +45,7 @@ for command in (
     serve.serve,
     monitor.monitor,
     experiments.experiments,
+    scenarios.scenarios,
     keys.keys,
     users.users,
 ):

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from recsys.cli.common import MODEL, File, Folder, in_a_folder, require_dataset
+from recsys.cli.common import MODEL, STORE, File, Folder, in_a_folder, require_dataset
 
 if TYPE_CHECKING:
     from serving.audience import By
     from serving.lists import Extra, Format
+    from serving.scenarios.definition import Scenario
     from training.evaluation.off_policy_report import OffPolicyReport
     from training.evaluation.report import Report
     from training.pictures.charts import Epochs
@@ -167,6 +168,11 @@ def _keep(report: "Report | OffPolicyReport", kind: str, run: "RunInfo", files: 
 @click.option(
     "--add", multiple=True, type=click.Choice(["title", "model", "written_at"]), help="A further column; repeatable."
 )
+@click.option("--scenario", metavar="NAME", help="Make lists by this scenario, which is on in the store.")
+@STORE
+@click.option(
+    "--scenario-file", type=File, help="Make lists by the scenario in this file (TOML or JSON); no store is read."
+)
 @click.option("--explain", is_flag=True, help="Add reasons: the nearest items of the history, the strongest features.")
 @click.option("--resume", is_flag=True, help="Continue a run that was stopped.")
 def recommend(
@@ -180,6 +186,9 @@ def recommend(
     where: tuple[str, ...],
     file_format: "Format",
     add: "tuple[Extra, ...]",
+    scenario: str | None,
+    store: str,
+    scenario_file: Path | None,
     explain: bool,
     resume: bool,
 ) -> None:
@@ -195,6 +204,7 @@ def recommend(
       recsys recommend shop --k 20 --out lists --resume
       recsys recommend shop --out mail --format csv --add title --active-since 2026-01-31
       recsys recommend shop --out offers --where category=skincare --where "price<=100" --explain
+      recsys recommend shop --out mail --scenario email --store sqlite:///shop.db
     """
     require_dataset(dataset)
     from serving.batch import recommend_lists
@@ -207,6 +217,7 @@ def recommend(
         out,
         where=where,
         explain=explain,
+        scenario=_scenario(scenario, store, scenario_file),
         users_file=users,
         active_since=active_since,
         files=FileOptions(file_format, add),
@@ -218,6 +229,8 @@ def recommend(
         click.echo(
             f"  users without any event, who get what is popular and new: {written.unknown:,}, for example {examples}"
         )
+    for note in written.notes:
+        click.echo(f"  {note}")
     for reason, count in written.shorter.items():
         click.echo(f"  {count:,} with fewer than {k}: {reason}")
 
@@ -251,3 +264,18 @@ def audience(*, dataset: Path, items: tuple[str, ...], model: str, k: int, by: "
 
     written = write_audience(dataset, model, items, k, by, out)
     click.echo(f"{out}: {written.height:,} rows, users for {written['item_id'].n_unique():,} items")
+
+
+def _scenario(name: str | None, store: str, file: Path | None) -> "Scenario | None":
+    """Return the scenario of the options, None where there is none."""
+    from recsys.errors import UsageError
+    from serving.scenarios.definition import read_scenario
+
+    if name and file:
+        raise UsageError("--scenario and --scenario-file are both given; keep one")
+    if name is None:
+        return read_scenario(file) if file else None
+    from serving.scenarios.kept import active, active_scenario
+    from serving.store.store import Store
+
+    return active_scenario(active(Store(store)), name).scenario

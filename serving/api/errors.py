@@ -15,6 +15,8 @@ from serving.api.service import BadTimeError, UnknownItemError, UnknownListError
 from serving.api.workers import BusyError
 from serving.columns import UnfitError
 from serving.filters import FilterError
+from serving.scenarios.definition import ScenarioError
+from serving.scenarios.kept import UnknownScenarioError
 from serving.store.store import StoreError
 
 MAX_PROBLEMS = 20
@@ -38,6 +40,9 @@ UNKNOWN_ITEM: dict[int | str, dict[str, Any]] = {
 }
 UNKNOWN_LIST: dict[int | str, dict[str, Any]] = {
     404: {"model": schemas.Problem, "description": "The list of which the next page is requested is not kept."}
+}
+UNKNOWN_SCENARIO: dict[int | str, dict[str, Any]] = {
+    404: {"model": schemas.Problem, "description": "There is no such scenario, or no such version of it."}
 }
 NOT_LOADED: dict[int | str, dict[str, Any]] = {
     409: {"model": schemas.Problem, "description": "The model could not be loaded; the current one stays in use."}
@@ -80,6 +85,8 @@ HANDLERS: dict[int | type[Exception], Handler] = {
     BadTimeError: _answered(422),
     UnknownItemError: _answered(404),
     UnknownListError: _answered(404),
+    ScenarioError: _answered(422),
+    UnknownScenarioError: _answered(404),
     StoreError: _answered(503, RETRY_AFTER),
     RecsysError: _answered(409),
 }

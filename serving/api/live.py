@@ -22,6 +22,7 @@ from serving.api.repeat import Repeated
 from serving.first_list import require_first_list
 from serving.loading import Bundle, load_bundle
 from serving.lookup import Lookup
+from serving.scenarios.kept import active
 from serving.store.changes import later_changes, with_changes
 from serving.store.feed import EventFeed
 from serving.store.retention import prune
@@ -34,7 +35,7 @@ CACHED = 256
 EVENTS_EVERY_S = 10.0
 """Seconds between two looks at the store's events, which counts, trends and co-visits follow."""
 CHANGES_EVERY_S = 0.5
-"""Seconds between two looks at the store's item changes."""
+"""Seconds between two looks at the store's item changes and scenarios."""
 PRUNE_EVERY_S = 3600.0
 """Seconds between two deletions of what is older than it may be."""
 ALIAS_EVERY_S = 2.0
@@ -98,6 +99,8 @@ class ModelHolder:
         self._changing, self._loading = threading.Lock(), threading.Lock()
         self._repeated: list[Repeated] = []
         self._failures: dict[str, _Failure] = {}
+        self.scenarios = active(store)
+        """The scenarios that are on, by name."""
         self.snapshot = self._load(registry.resolve(model))
 
     def reload(self, force: bool = False) -> Snapshot:
@@ -144,6 +147,10 @@ class ModelHolder:
             self.snapshot = _with_events(self.snapshot)
             return self.snapshot
 
+    def take_scenarios(self) -> None:
+        """Take over which scenarios are on in the store."""
+        self.scenarios = active(self._store)
+
     def watch(self) -> None:
         """Follow the store and the alias in background threads until `stop` is called, and delete what is too old."""
         steps: list[tuple[float, Callable[[], object]]] = [
@@ -172,6 +179,7 @@ class ModelHolder:
 
     def _follow_store(self) -> None:
         self.take_changes()
+        self.take_scenarios()
         self._store.ping()  # says in the log why `/readyz` is 503
 
     def _prune(self) -> None:

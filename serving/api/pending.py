@@ -12,6 +12,7 @@ from serving.api import schemas
 from serving.api.experiments import Assignment
 from serving.api.live import Snapshot
 from serving.retrieval.sources import Sentences
+from serving.scenarios.kept import ActiveScenario
 
 Request = TypeVar("Request")
 Key = TypeVar("Key", bound=Hashable)
@@ -48,6 +49,12 @@ class Pending(Generic[Key]):
     candidates: list[int] = field(default_factory=list)
     after: str | None = None
     """The `request_id` of the list of which this is the next page."""
+    scenario: ActiveScenario | None = None
+    """The kind of list, where one was requested."""
+    explore: float = 0.0
+    """Probability that a position is given to a new item."""
+    notes: list[str] = field(default_factory=list)
+    """What the caller should know of filters and rules."""
 
 
 def answer_in_groups(

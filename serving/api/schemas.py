@@ -1,16 +1,22 @@
 """Requests and responses of the API: pydantic models, with the limits and examples of its documentation."""
 
-import math
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
 import polars as pl
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
 from features.data.markup import plain
-from recsys.schema import EVENT_COLUMNS, ID_PATTERN, ITEM_COLUMNS, MAX_ID
-from serving.filters import Between, Condition
+from recsys.schema import EVENT_COLUMNS, ITEM_COLUMNS
+from serving.fields import MAX_WORTH as MAX_WORTH
+from serving.fields import Filters as Filters
+from serving.fields import Id as Id
+from serving.fields import Number as Number
+from serving.fields import Range as Range
+from serving.fields import Word as Word
+from serving.fields import Worth as Worth
 from serving.lookup import PastEvent
+from serving.scenarios.definition import Name, Scenario
 
 MAX_CANDIDATES = 1000
 MAX_HISTORY = 1000
@@ -21,7 +27,6 @@ MAX_ROW = 50
 MAX_AUDIENCE = 1000
 MAX_EVENTS = 1000
 MAX_ITEMS = 256
-MAX_WORTH = 1e6
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MAX_TIME = 1 << 60
 """Microseconds; differences of two times stay within 64 bits."""
@@ -36,16 +41,7 @@ def _unambiguous(moment: object) -> object:
     raise ValueError("must be an ISO time or whole microseconds")
 
 
-def _finite(number: float) -> float:
-    if not math.isfinite(number):
-        raise ValueError("must be finite")
-    return number
-
-
-Id = Annotated[str, StringConstraints(min_length=1, max_length=MAX_ID, pattern=ID_PATTERN)]
 Text = Annotated[str, StringConstraints(max_length=20_000, pattern=r"^[^\x00]*$")]
-Word = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"^[^\x00]+$")]
-Number = Annotated[float, AfterValidator(_finite)]
 ActionType = Literal["view", "click", "like", "share", "comment", "cart", "purchase"]
 """Every event type but `impression`."""
 Named = Annotated[dict[Word, bool | Number | Word], Field(max_length=50)]
@@ -106,55 +102,13 @@ class ListRequest(Body):
     context: Context | None = None
 
 
-class Range(Body):
-    """A closed interval of numbers."""
-
-    min: Number | None = None
-    max: Number | None = None
-
-
-class Filters(Body):
-    """Conditions on the items of a list. All of them must hold; of several values, one."""
-
-    category: Word | Annotated[list[Word], Field(min_length=1, max_length=100)] | None = None
-    brand: Word | Annotated[list[Word], Field(min_length=1, max_length=100)] | None = None
-    price: Range | None = None
-    attributes: Annotated[
-        dict[
-            Word,
-            bool | Number | Word | Annotated[list[bool | Number | Word], Field(min_length=1, max_length=100)] | Range,
-        ],
-        Field(max_length=20),
-    ] = {}
-    """Any other column of the items: a value, several values, or a range; of a column of lists, an element."""
-
-    def conditions(self) -> dict[str, Condition]:
-        """Return the conditions by column, as `serving.filters` represents them."""
-        stated = {name: getattr(self, name) for name in ("category", "brand", "price") if getattr(self, name)}
-        return {
-            name: Between(value.min, value.max) if isinstance(value, Range) else value
-            for name, value in {**self.attributes, **stated}.items()
-        }
-
-
-class Worth(Body):
-    """What a click and a purchase are worth in this list, in place of the model's `value.click` and `value.purchase`."""
-
-    click: Annotated[Number, Field(ge=0, le=MAX_WORTH)]
-    purchase: Annotated[Number, Field(ge=0, le=MAX_WORTH)]
-
-    @model_validator(mode="after")
-    def _not_nothing(self) -> "Worth":
-        if not self.click + self.purchase:
-            raise ValueError("click and purchase are both 0, which leaves nothing to sort by")
-        return self
-
-
 class RecommendRequest(ListRequest):
     """A request for a list."""
 
     query: Annotated[Text, Field(min_length=1, max_length=500)] | None = None
     """A typed sentence; it counts as the latest event of the history."""
+    scenario: Name | None = None
+    """The kind of list, one of the scenarios that are on; what the request says itself goes before it."""
     k: int = Field(20, ge=1, le=MAX_K)
     filters: Filters | None = None
     exclude_seen: bool | None = None
@@ -173,6 +127,7 @@ class RecommendRequest(ListRequest):
     model_config = examples(
         {"user_id": "u000001", "k": 5},
         {"history": ["i000001", "i000002"], "k": 5, "diversity": 0.3},
+        {"user_id": "u000001", "scenario": "home"},
         {"query": "a warm jacket for hiking", "filters": {"price": {"max": 100}}, "explain": True},
         {"like": ["i000001", "i000002"], "unlike": ["i000003"], "k": 5},
     )
@@ -183,6 +138,43 @@ class RecommendRequest(ListRequest):
             raise ValueError(
                 "like and history are both there, and like takes the place of the history; send one of them"
             )
+        return self
+
+
+class ScenarioSwitch(Body):
+    """Whether a scenario is on, and in which version."""
+
+    on: bool
+    version: int | None = Field(None, ge=1, le=1_000_000)
+    """The latest by default."""
+    model_config = examples({"on": True}, {"on": True, "version": 2}, {"on": False})
+
+    @model_validator(mode="after")
+    def _version_of_what_is_on(self) -> "ScenarioSwitch":
+        if not self.on and self.version is not None:
+            raise ValueError("version goes with on = true; a scenario that is off has no version on")
+        return self
+
+
+class PreviewRequest(Body):
+    """A request for a list by a scenario that need not be on."""
+
+    request: RecommendRequest = RecommendRequest()
+    definition: Scenario | None = None
+    """A draft; by default a stored version."""
+    version: int | None = Field(None, ge=1, le=1_000_000)
+    """By default that which is on, else the latest."""
+    model_config = examples(
+        {"request": {"user_id": "u000001", "k": 5}},
+        {"request": {"user_id": "u000001"}, "definition": {"pins": [{"position": 1, "item": "i000001"}]}},
+    )
+
+    @model_validator(mode="after")
+    def _one_scenario(self) -> "PreviewRequest":
+        if self.request.scenario is not None:
+            raise ValueError("request.scenario names a scenario, and so does the path; leave it out")
+        if self.definition is not None and self.version is not None:
+            raise ValueError("definition and version are both given; keep one")
         return self
 
 
@@ -417,6 +409,40 @@ class RecommendResponse(BaseModel):
     unknown_items: list[str]
     notes: list[str]
     """What the caller should know, for example that no item passes the filters."""
+
+
+class ScenarioState(BaseModel):
+    """A scenario, the version that is on (None if none is), and its latest version."""
+
+    name: str
+    on: int | None
+    latest: int
+
+
+class ScenariosResponse(BaseModel):
+    """All scenarios."""
+
+    scenarios: list[ScenarioState]
+
+
+class ScenarioVersion(BaseModel):
+    """A version of a scenario."""
+
+    name: str
+    version: int
+    on: bool
+    at: int
+    """When it was stored, in microseconds since 1970."""
+    definition: Scenario
+    notes: list[str]
+    """Rules that no item of the catalogue meets now."""
+
+
+class DeletedScenario(BaseModel):
+    """How many versions were deleted."""
+
+    name: str
+    versions: int
 
 
 class TrendingItem(BaseModel):

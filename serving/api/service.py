@@ -30,10 +30,14 @@ from serving.filters import matching, why_none
 from serving.loading import read_sentences
 from serving.lookup import PastEvent, RequestContext
 from serving.recommender import ItemFilter, Ranking, RecommendOptions
-from serving.rerank import explore
+from serving.rerank import ListRules, explore
 from serving.retrieval.sources import Sentences
+from serving.scenarios import kept
+from serving.scenarios.applied import Offer, notes_of, options_of, quotas_of, rules_of
+from serving.scenarios.definition import Scenario, parse
+from serving.scenarios.kept import ActiveScenario, active_scenario
 from serving.store.impressions import ImpressionLog
-from serving.store.store import ImpressionList, Store, StoredEvent
+from serving.store.store import ImpressionList, Store, StoredEvent, StoredScenario
 
 T = TypeVar("T")
 
@@ -340,6 +344,74 @@ class Service:
             raise UnknownItemError(f"item {item_id!r} is not in the catalogue; PUT /v1/items adds items")
         return row
 
+    def scenarios(self) -> schemas.ScenariosResponse:
+        """Return all scenarios, and which of their versions are on."""
+        rows = [
+            schemas.ScenarioState(name=name, on=on, latest=latest)
+            for name, on, latest in kept.overview(self.store.scenarios())
+        ]
+        return schemas.ScenariosResponse(scenarios=rows)
+
+    def scenario(self, name: str, version: int | None = None) -> schemas.ScenarioVersion:
+        """Return a version of a scenario: by default that which is on, else the latest.
+
+        Raises:
+            UnknownScenarioError: there is no such version.
+        """
+        return self._version(kept.shown_version(self.store, name, version))
+
+    def put_scenario(self, name: str, scenario: Scenario) -> schemas.ScenarioVersion:
+        """Store a further version of a scenario, which is not on yet.
+
+        Raises:
+            FilterError: a condition does not fit the catalogue.
+        """
+        notes_of(scenario, _offer(self.holder.snapshot))
+        version = self.store.add_scenario(name, scenario.as_json())
+        return self.scenario(name, version)
+
+    def switch_scenario(self, name: str, switch: schemas.ScenarioSwitch) -> schemas.ScenarioVersion:
+        """Switch a version of a scenario on, the latest by default, or have none on.
+
+        Raises:
+            UnknownScenarioError: there is no such version.
+        """
+        if switch.on:
+            kept.switch_on(self.store, name, switch.version)
+        else:
+            kept.switch_off(self.store, name)
+        self.holder.take_scenarios()
+        return self.scenario(name, switch.version)
+
+    def delete_scenario(self, name: str) -> schemas.DeletedScenario:
+        """Delete a scenario with all its versions.
+
+        Raises:
+            UnknownScenarioError: there is none.
+        """
+        deleted = kept.delete(self.store, name)
+        self.holder.take_scenarios()
+        return schemas.DeletedScenario(name=name, versions=deleted)
+
+    def preview_scenario(self, name: str, body: schemas.PreviewRequest) -> schemas.RecommendResponse:
+        """Return the list that a draft, or a version that need not be on, makes of a request.
+
+        Raises:
+            UnknownScenarioError: there is no such version, and no draft was sent.
+        """
+        if body.definition is not None:
+            kind = ActiveScenario(name, None, body.definition)
+        else:
+            kind = kept.stored(self.store, name, body.version)
+        return self._recommend_group([self._pending_list(self.holder.snapshot, body.request, kind)])[0]
+
+    def _version(self, row: StoredScenario) -> schemas.ScenarioVersion:
+        scenario = parse(row.definition, f"scenario {row.name!r}, version {row.version}")
+        notes = notes_of(scenario, _offer(self.holder.snapshot))
+        return schemas.ScenarioVersion(
+            name=row.name, version=row.version, on=row.is_on, at=row.at, definition=scenario, notes=notes
+        )
+
     def _change(self, changes: list[tuple[str, dict[str, object] | None]]) -> schemas.ItemsResponse:
         self.store.change_items(changes)
         self.holder.take_changes()
@@ -361,7 +433,10 @@ class Service:
         pending = self._pending_rank(assignment.holders[assignment.arm].snapshot, request)
         return replace(pending, assignment=assignment)
 
-    def _pending_list(self, snapshot: Snapshot, request: schemas.RecommendRequest) -> Pending[RecommendOptions]:
+    def _pending_list(
+        self, snapshot: Snapshot, request: schemas.RecommendRequest, kind: ActiveScenario | None = None
+    ) -> Pending[RecommendOptions]:
+        """Return the list to be made, by the scenario `kind` or the one that the request names."""
         now, lookup = self._moment(snapshot, request.context), snapshot.lookup
         past = self._past(snapshot, request.user_id, request.history)
         earlier, unknown = self._earlier(snapshot, request), lookup.unknown(past) if request.history is not None else []
@@ -371,18 +446,18 @@ class Service:
             unknown = lookup.unknown(past)
         if not (past or request.query):
             self.metrics.cold.inc()
-        examples = [lookup.rows[item] for item in [*(request.like or ()), *request.unlike] if item in lookup.rows]
-        chosen = self._filter(snapshot, request.filters) if request.filters else None
-        before = self._listed_before(snapshot, request.after) if request.after is not None else []
-        options = RecommendOptions(
-            k=max(request.k, self._ranked_further(snapshot)),
-            filter=without(chosen, [*examples, *before], len(lookup.ids)),
-            exclude_seen=request.exclude_seen,
-            diversity=request.diversity,
-            value=lookup.retriever.config.value.model_copy(update=dict(request.value)) if request.value else None,
-            explain=request.explain,
-            unlike=tuple(lookup.rows[item] for item in request.unlike if item in lookup.rows),
-        )
+        config = lookup.retriever.config
+        if kind is None and request.scenario is not None:
+            kind = active_scenario(self.holder.scenarios, request.scenario)
+        scenario = _overridden(kind.scenario if kind else Scenario(), request)
+        chosen = self._chosen(snapshot, request, scenario)
+        rules, notes = self._rules(snapshot, scenario, chosen) if kind else (None, [])
+        share = config.lists.explore if scenario.explore is None else scenario.explore
+        share = share if self.impressions else 0.0
+        # Explored items are ranked lower than the list; they are scored too.
+        further = sum(quotas_of(scenario, config).model_dump().values()) if share else 0
+        options = options_of(scenario, config, max(request.k, further), chosen, rules)
+        unlike = tuple(lookup.rows[item] for item in request.unlike if item in lookup.rows)
         return Pending(
             snapshot=snapshot,
             user_id=request.user_id,
@@ -397,32 +472,34 @@ class Service:
             ),
             unknown=[*unknown, *lookup.unknown(request.unlike)],
             after=request.after,
-            batch_key=options,
+            batch_key=replace(options, explain=request.explain, unlike=unlike),
             sentences=self._sentence(snapshot, request.query) if request.query is not None else None,
+            scenario=kind,
+            explore=share,
+            notes=[*(chosen.notes if chosen else ()), *notes],
         )
 
-    def _ranked_further(self, snapshot: Snapshot) -> int:
-        """Return how many items to rank so that explored items, which are ranked lower, are scored too."""
-        sources = snapshot.lookup.retriever.config.sources
-        return sum(sources.model_dump().values()) if self._explored_share(snapshot) else 0
-
-    def _explored_share(self, snapshot: Snapshot) -> float:
-        return snapshot.lookup.retriever.config.lists.explore if self.impressions else 0.0
+    def _chosen(self, snapshot: Snapshot, request: schemas.RecommendRequest, scenario: Scenario) -> ItemFilter | None:
+        """Return the items that may be in the list: those of the filters, without examples and the pages before."""
+        rows = snapshot.lookup.rows
+        chosen = self._filter(snapshot, scenario.filters) if scenario.filters else None
+        examples = [rows[item] for item in [*(request.like or ()), *request.unlike] if item in rows]
+        before = self._listed_before(snapshot, request.after) if request.after is not None else []
+        return without(chosen, [*examples, *before], len(rows))
 
     def _recommend_group(self, group: Sequence[Pending[RecommendOptions]]) -> list[schemas.RecommendResponse]:
         lookup = group[0].snapshot.lookup
         ranking = lookup.recommender.recommend(join_histories(group), group[0].batch_key, join_sentences(group))
         for name, items in ranking.proposals.items():
             self.metrics.candidates.labels(name).inc(int((items >= 0).sum()))
-        share = self._explored_share(group[0].snapshot)
         responses = []
         for row, request in enumerate(group):
             listed, propensities, pool = ranking.rows(slice(row, row + 1)), None, None
             if request.rival:
                 responses.append(self._interleaved(request, listed))
                 continue
-            if share:
-                listed, propensities, pool = self._explored(request, listed, share)
+            if request.explore:
+                listed, propensities, pool = self._explored(request, listed)
             responses.append(self._respond(request, listed, propensities, pool))
         return responses
 
@@ -558,6 +635,13 @@ class Service:
 
         return self._remembered(snapshot, "filter", name, make)
 
+    def _rules(
+        self, snapshot: Snapshot, scenario: Scenario, chosen: ItemFilter | None
+    ) -> tuple[ListRules | None, list[str]]:
+        allowed = chosen.allowed if chosen else None
+        key = scenario.model_dump_json()
+        return self._remembered(snapshot, "scenario", key, lambda: rules_of(scenario, _offer(snapshot), allowed))
+
     def _remembered(self, snapshot: Snapshot, kind: str, key: str, make: Callable[[], T]) -> T:
         """Return the value cached for `key` and this snapshot, computing it on a miss."""
         with snapshot.caching:
@@ -570,19 +654,24 @@ class Service:
         return known
 
     def _explored(
-        self, request: Pending[RecommendOptions], ranking: Ranking, share: float
+        self, request: Pending[RecommendOptions], ranking: Ranking
     ) -> tuple[Ranking, list[float | None], list[str] | None]:
         """Return the first k positions, some of them given to lower-ranked items of sources that are explored.
 
-        With them come the propensities of `explore` and, if any position was given away, the ids of these items.
+        Pins and promoted items keep theirs. With them come the propensities of `explore` and, if any position was given away, the ids of these items.
         """
         sources, items = request.snapshot.lookup.retriever.sources, ranking.items[0]
         new = [proposed.ravel() for name, proposed in ranking.proposals.items() if sources[name].explored]
         ranked = np.flatnonzero(items >= 0)
         further = ranked[request.k :]
         pool: Ints = further[np.isin(items[further], np.concatenate(new))] if new else further[:0]
+        positions, rules = ranked[: request.k].copy(), request.batch_key.rules
+        free = ~rules.placed(items[positions]) if rules else np.ones(len(positions), bool)
+        propensities: list[float | None] = [None] * len(positions)
         with self._drawing:
-            positions, propensities = explore(ranked[: request.k], pool, share, self._rng)
+            positions[free], drawn = explore(positions[free], pool, request.explore, self._rng)
+        for position, propensity in zip(np.flatnonzero(free).tolist(), drawn, strict=True):
+            propensities[position] = propensity
         explored = sum(propensity is not None for propensity in propensities)
         self.metrics.explored.inc(explored)
         ids = request.snapshot.lookup.ids
@@ -627,7 +716,6 @@ class Service:
     ) -> schemas.RecommendResponse:
         """Return the response, and log its list as impressions where they are kept."""
         request_id, assignment = uuid.uuid4().hex, request.assignment
-        filters = request.batch_key.filter if isinstance(request.batch_key, RecommendOptions) else None
         if self.impressions:
             self.impressions.add(
                 ImpressionList(
@@ -639,6 +727,8 @@ class Service:
                     scores=[item.score for item in items],
                     propensities=propensities,
                     pool=pool,
+                    scenario=request.scenario.name if request.scenario else None,
+                    scenario_version=request.scenario.version if request.scenario else None,
                     after=request.after,
                     experiment=assignment.experiment if assignment else None,
                     arm=assignment.arm if assignment else None,
@@ -653,7 +743,7 @@ class Service:
             arm=assignment.arm if assignment else None,
             items=items,
             unknown_items=request.unknown,
-            notes=list(filters.notes) if filters else [],
+            notes=request.notes,
         )
 
 
@@ -680,6 +770,16 @@ def refuse_other_units(moments: Sequence[datetime | int | None]) -> None:
             f"{len(early)} of {len(moments)} times are whole numbers before 1990, for example {early[0]}; "
             "send microseconds since 1970, or ISO times"
         )
+
+
+def _overridden(scenario: Scenario, request: schemas.RecommendRequest) -> Scenario:
+    """Return the scenario with what the request says itself in its place."""
+    own = {name: getattr(request, name) for name in ("filters", "exclude_seen", "diversity", "value")}
+    return scenario.model_copy(update={name: said for name, said in own.items() if said is not None})
+
+
+def _offer(snapshot: Snapshot) -> Offer:
+    return Offer(snapshot.lookup.retriever.items, snapshot.lookup.retriever.available)
 
 
 def _stored(event: schemas.Event, now: int) -> StoredEvent:

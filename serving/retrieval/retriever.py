@@ -20,7 +20,7 @@ from features.histories import EventLog, Histories
 from features.ranking import RankingFeatures
 from features.recent import RecentEvents
 from recsys.arrays import Bools, Floats, Ints, distinct
-from recsys.config import Config
+from recsys.config import Config, SourcesConfig
 from recsys.models.interest import HistoryBatch, InterestModel, UserTower, recency_buckets
 from serving.retrieval.index import VectorIndex
 from serving.retrieval.sources import (
@@ -150,10 +150,15 @@ class Retriever:
         requests = self._requests(histories.trimmed(), sentences)
         return OpenBatch(requests, {name: source.open(requests) for name, source in self.sources.items()})
 
-    def propose(self, batch: OpenBatch, allowed: Bools | None = None) -> dict[str, Ints]:
-        """Return what each source proposes of the `allowed` `[N]` items at its quota, `[R, quota]`."""
-        quotas = self.config.sources.model_dump()
-        return {name: self._top(batch, name, quotas[name], allowed) for name in batch.scores}
+    def propose(
+        self, batch: OpenBatch, allowed: Bools | None = None, sources: SourcesConfig | None = None
+    ) -> dict[str, Ints]:
+        """Return what each source proposes of the `allowed` `[N]` items at its quota, `[R, quota]`.
+
+        The quotas are those of `sources`, the configuration's by default.
+        """
+        quotas = (sources or self.config.sources).model_dump()
+        return {name: self._top(batch, name, quotas[name], allowed) for name in batch.scores if quotas[name]}
 
     def candidates(
         self,
@@ -170,7 +175,8 @@ class Retriever:
         """
         histories = batch.requests.histories
         exclude = self.exclude_seen if exclude_seen is None else exclude_seen
-        candidates = _usable(np.concatenate(list(proposals.values()), axis=1), histories, exclude)
+        nothing = np.full((len(histories), 1), -1, np.int64)  # where every source is off
+        candidates = _usable(np.concatenate([nothing, *proposals.values()], axis=1), histories, exclude)
         short = (candidates >= 0).sum(1) < min(k, len(self.vectors))
         if not short.any():
             return candidates

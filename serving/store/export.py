@@ -24,6 +24,7 @@ from serving.store.store import Store, StoredEvent
 STORED_COLUMNS = ("user_id", "item_id", "event_type", "timestamp", "value", "session_id", "request_id", "position")
 EVENT_KEY = ("user_id", "item_id", "event_type", "timestamp")
 IMPRESSION_KEY = ("request_id", "item_id")
+OF_LIST = ("propensity", "pool", "scenario", "scenario_version", "experiment", "arm")
 LIST_COLUMNS = pl.Schema(
     {
         "request_id": pl.String(),
@@ -32,6 +33,8 @@ LIST_COLUMNS = pl.Schema(
         "items": pl.List(pl.String()),
         "propensities": pl.List(pl.Float64()),
         "pool": pl.List(pl.String()),
+        "scenario": pl.String(),
+        "scenario_version": pl.Int64(),
         "experiment": pl.String(),
         "arm": pl.String(),
         "teams": pl.List(pl.String()),
@@ -158,8 +161,8 @@ def impression_rows(store: Store) -> pl.DataFrame:
 
 
 def _with_positions(events: pl.DataFrame, listed: pl.DataFrame) -> pl.DataFrame:
-    """Give events the propensity, pool, experiment and arm of the list that led to them, and its position where they have none."""
-    of_list = listed.select(*IMPRESSION_KEY, "propensity", "pool", "experiment", "arm", listed_position="position")
+    """Give events the propensity, pool, scenario and arm of the list that led to them, and its position where they have none."""
+    of_list = listed.select(*IMPRESSION_KEY, *OF_LIST, listed_position="position")
     events = events.join(of_list, on=IMPRESSION_KEY, how="left", maintain_order="left")
     return events.with_columns(position=pl.coalesce("position", "listed_position")).drop("listed_position")
 

@@ -48,11 +48,15 @@ class ImpressionList:
     scores: list[float]
     propensities: list[float | None]
     pool: list[str] | None = None
+    scenario: str | None = None
+    """The kind of list, where one was requested."""
+    scenario_version: int | None = None
     after: str | None = None
+    """The `request_id` of the list of which this is the next page."""
     experiment: str | None = None
     arm: str | None = None
     teams: list[str] | None = None
-    """The `request_id` of the list of which this is the next page."""
+    """The arm that each item of an interleaved list is from."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,21 @@ class StoredExperiment:
     body: dict[str, Any]
     started: int
     stopped: int | None
+
+
+@dataclass(frozen=True)
+class StoredScenario:
+    """One version of a scenario."""
+
+    name: str
+    version: int
+    """From 1."""
+    definition: dict[str, Any]
+    at: int
+    """When it was stored."""
+    switched_on: int | None = None
+    """When it was switched on last; None if it never was."""
+    is_on: bool = False
 
 
 @dataclass(frozen=True)

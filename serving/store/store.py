@@ -1,4 +1,4 @@
-"""Data that serving must not lose: events, changed items, lists that were returned, and API keys.
+"""Data that serving must not lose: events, changed items, lists that were returned, scenarios, and API keys.
 
 In: a URL such as `sqlite:///shop.db` or `postgresql://user@host/shop`. Out: a `Store`. Once `add_events` or another
 writing call returns, its data is on disk.
@@ -16,8 +16,8 @@ from sqlalchemy.engine import Connection
 
 from serving.store.database import StoreError, create_engine, describe, identity, parse_url
 from serving.store.migrate import migrate, require_revision
-from serving.store.rows import ImpressionList, ItemChange, StoredEvent, StoredExperiment, StoredKey
-from serving.store.tables import about, events, experiments, forgotten, item_changes, keys, lists, users
+from serving.store.rows import ImpressionList, ItemChange, StoredEvent, StoredExperiment, StoredKey, StoredScenario
+from serving.store.tables import about, events, experiments, forgotten, item_changes, keys, lists, scenarios, users
 
 __all__ = [
     "ImpressionList",
@@ -27,6 +27,7 @@ __all__ = [
     "StoredEvent",
     "StoredExperiment",
     "StoredKey",
+    "StoredScenario",
 ]
 
 INSERT_ROWS = 1000
@@ -36,7 +37,7 @@ PAGE_ROWS = 10_000
 
 
 class Store:
-    """A database of events, item changes, lists and keys. Every call is a transaction of its own.
+    """A database of events, item changes, lists, scenarios and keys. Every call is a transaction of its own.
 
     Every method raises StoreError if the database is unreachable, full or read-only.
     """
@@ -296,6 +297,47 @@ class Store:
         """Yield the lists that were served in an experiment."""
         for row in self._pages(lists, lists.c.request_id, lists.c.experiment == experiment):
             yield ImpressionList(*row)
+
+    def add_scenario(self, name: str, definition: dict[str, Any]) -> int:
+        """Store a further version of a scenario, which is not on yet, and return its number."""
+        with self._writing() as connection:
+            self._lock_scenarios(connection)
+            latest = connection.scalar(sa.select(sa.func.max(scenarios.c.version)).where(scenarios.c.name == name))
+            added = StoredScenario(name, (latest or 0) + 1, definition, time.time_ns() // 1000)
+            connection.execute(scenarios.insert(), asdict(added))
+            return added.version
+
+    def scenarios(self, name: str | None = None, *, on: bool = False) -> list[StoredScenario]:
+        """Return all versions of all scenarios, or of one, or only those that are on; by name, the latest version last."""
+        query = sa.select(scenarios).order_by(scenarios.c.name, scenarios.c.version)
+        query = query if name is None else query.where(scenarios.c.name == name)
+        query = query.where(scenarios.c.is_on) if on else query
+        with self._reading() as connection:
+            return [StoredScenario(*row) for row in connection.execute(query)]
+
+    def switch_scenario(self, name: str, version: int | None) -> bool:
+        """Have one version of a scenario on, or none; return False if there is no such version."""
+        with self._writing() as connection:
+            self._lock_scenarios(connection)
+            of_name = scenarios.c.name == name
+            this = scenarios.c.version == version
+            known = sa.select(sa.func.count()).where(of_name, this if version is not None else sa.true())
+            if not connection.scalar(known):
+                return False
+            connection.execute(scenarios.update().where(of_name).values(is_on=False))
+            if version is not None:
+                now = time.time_ns() // 1000
+                connection.execute(scenarios.update().where(of_name, this).values(is_on=True, switched_on=now))
+            return True
+
+    def delete_scenario(self, name: str) -> int:
+        """Delete all versions of a scenario; return how many there were."""
+        return self._delete(scenarios.delete().where(scenarios.c.name == name))
+
+    def _lock_scenarios(self, connection: Connection) -> None:
+        """Have edits wait for one another, so that versions are numbered one by one and one of them is on."""
+        if self.url.get_backend_name() == "postgresql":
+            connection.execute(sa.text("LOCK TABLE scenarios IN SHARE ROW EXCLUSIVE MODE"))
 
     def _lock_forgotten(self, connection: Connection, mode: str) -> None:
         """Have a deletion wait for lists that are being written, and these for it; SQLite has one writer anyway."""

@@ -48,6 +48,8 @@ lists = sa.Table(
     sa.Column("scores", sa.JSON, nullable=False),
     sa.Column("propensities", sa.JSON, nullable=False),
     sa.Column("pool", sa.JSON(none_as_null=True)),
+    sa.Column("scenario", sa.Text),
+    sa.Column("scenario_version", sa.Integer),
     sa.Column("after", sa.Text),
     sa.Column("experiment", sa.Text),
     sa.Column("arm", sa.Text),
@@ -60,6 +62,16 @@ experiments = sa.Table(
     sa.Column("body", sa.JSON, nullable=False),
     sa.Column("started", sa.BigInteger, nullable=False),
     sa.Column("stopped", sa.BigInteger),
+)
+scenarios = sa.Table(
+    "scenarios",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("version", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("definition", sa.JSON, nullable=False),
+    sa.Column("at", sa.BigInteger, nullable=False),
+    sa.Column("switched_on", sa.BigInteger),
+    sa.Column("is_on", sa.Boolean, nullable=False),
 )
 forgotten = sa.Table(
     "forgotten",

@@ -4,7 +4,7 @@ To add a route, write it in the module of its tag, on the router with the scope 
 docstring is its description in `/docs`. The router of a new module goes into `ROUTERS`.
 """
 
-from serving.api.routes import changes, lists, model, page, process
+from serving.api.routes import changes, lists, model, page, process, scenarios
 
 ROUTERS = (
     lists.router,
@@ -12,6 +12,7 @@ ROUTERS = (
     changes.router,
     model.router,
     model.admin_router,
+    scenarios.router,
     process.open_router,
     process.router,
     page.router,

@@ -51,6 +51,12 @@ ROUTES = [
     "DELETE /v1/users/{user_id}",
     "GET /v1/model",
     "POST /v1/model/reload",
+    "GET /v1/scenarios",
+    "GET /v1/scenarios/{name}",
+    "PUT /v1/scenarios/{name}",
+    "DELETE /v1/scenarios/{name}",
+    "POST /v1/scenarios/{name}/switch",
+    "POST /v1/scenarios/{name}/preview",
     "GET /healthz",
     "GET /readyz",
     "GET /metrics",
@@ -105,7 +111,7 @@ async def refused(app: FastAPI, route: str, host: str = "localhost") -> int:
 
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url=f"http://{host}") as client:
-        answer = await client.request(method, path.format(item_id="i", user_id="u"), content=parts())
+        answer = await client.request(method, path.format(item_id="i", user_id="u", name="n"), content=parts())
     assert answer.json()["detail"]
     return answer.status_code
 

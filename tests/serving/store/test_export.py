@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -43,6 +44,20 @@ def test_listed_items_without_an_event_become_impressions(shop: Path, store: Sto
     assert new["event_type"].to_list() == ["impression", "click", "impression"]
     assert new["position"].to_list() == [1, 2, 3] and new["propensity"].to_list() == [None, 0.05, None]
     assert new["pool"].to_list() == [None, ["i5", "i7"], None]
+
+
+def test_the_scenario_of_a_list_is_exported_with_its_impressions_and_events(
+    shop: Path, store: Store, tmp_path: Path
+) -> None:
+    """Name and version; what was listed without one has none."""
+    made_by: Any = {"scenario": "home", "scenario_version": 2}
+    store.add_lists([ImpressionList("r1", "u1", AFTER, "m/1", ["i3", "i5"], [2.0, 1.0], [None, None], **made_by)])
+    store.add_lists([ImpressionList("r2", "u1", AFTER, "m/1", ["i3"], [2.0], [None])])
+    store.add_events([click(1, "u1", "i5", request_id="r1")])
+    export(shop, store, tmp_path / "out")
+    new = load_dataset(tmp_path / "out").events.filter(pl.col("request_id").is_in(["r1", "r2"])).collect()
+    rows = new.sort("request_id", "position").select("request_id", "scenario", "scenario_version").rows()
+    assert rows == [("r1", "home", 2), ("r1", "home", 2), ("r2", None, None)]
 
 
 def test_a_second_export_adds_nothing(shop: Path, store: Store, tmp_path: Path) -> None:
