@@ -81,12 +81,12 @@ def measure(port: int, items: int, seconds: float) -> None:
         taken = at_rate(port, requests, rate, seconds)
         table.add_row(name, *(f"{np.percentile(taken, share):.1f}" for share in (50, 99)), target)
     for name, seen in (
-        ("event sent to the list that knows it", _event_seen),
-        ("item put to the list that has it", _item_found),
+        ("event sent to the list that knows it", event_seen),
+        ("item put to the list that has it", item_found),
     ):
         call = Caller(port)
         taken = np.array([seen(call, number) for number in range(50)])
-        target = "50" if seen is _event_seen else "1000"
+        target = "50" if seen is event_seen else "1000"
         table.add_row(name, *(f"{np.percentile(taken, share):.1f}" for share in (50, 99)), target)
     console.print(table)
     echoes = [("POST", "/v1/echo", body) for _, _, body in ranks]
@@ -156,7 +156,7 @@ def _server(options: argparse.Namespace) -> Iterator[int]:
         process.wait()
 
 
-def _event_seen(call: Caller, number: int) -> float:
+def event_seen(call: Caller, number: int) -> float:
     """Return the milliseconds from an event of an unknown user to the answered list that follows from it."""
     user, item = f"new user {number}", f"i{number:07d}"
     start = time.perf_counter()
@@ -167,7 +167,7 @@ def _event_seen(call: Caller, number: int) -> float:
     return taken
 
 
-def _item_found(call: Caller, number: int) -> float:
+def item_found(call: Caller, number: int) -> float:
     """Return the milliseconds from a new item of a new brand to the answered list of that brand."""
     item, brand = f"new {number}", f"unheard-of {number}"
     start = time.perf_counter()
