@@ -46,7 +46,7 @@ class ItemEvents:
     @property
     def newest(self) -> int:
         """The time of the latest event; 0 where there is none."""
-        return int(self.runs.values.max(initial=0))
+        return int(self.runs.values[-1]) if len(self.runs.values) else 0
 
     @cached_property
     def counts(self) -> Ints:
@@ -60,7 +60,7 @@ class ItemEvents:
 
     def count_before(self, items: Ints, before: Ints) -> Ints:
         """Return how many events each of `items` had strictly before the times `before`."""
-        if before.min(initial=LATEST) > self.runs.values.max(initial=-1):
+        if before.min(initial=LATEST) > self.newest:
             return self.counts[items]
         return self.runs.first_not_below(items, before) - self.offsets[items]
 

@@ -13,7 +13,6 @@ from functools import cached_property
 
 import numpy as np
 import polars as pl
-import torch
 
 from features.facts import fit_facts
 from features.histories import EventLog, Histories
@@ -21,7 +20,7 @@ from features.ranking import RankingFeatures
 from features.recent import RecentEvents
 from recsys.arrays import Bools, Floats, Ints, distinct
 from recsys.config import Config, SourcesConfig
-from recsys.models.interest import HistoryBatch, InterestModel, UserTower, recency_buckets
+from recsys.models.interest import InterestModel
 from serving.retrieval.index import VectorIndex
 from serving.retrieval.sources import (
     Candidates,
@@ -34,6 +33,7 @@ from serving.retrieval.sources import (
     TrendingSource,
 )
 from serving.retrieval.sources.graphs import CovisitationSource
+from serving.retrieval.users import UserVectors
 from serving.retrieval.windows import Windows
 
 PURCHASE_INTEREST = "purchase"
@@ -267,9 +267,9 @@ class Retriever:
         return shared or VectorIndex.build(self.vectors, np.arange(len(self.vectors)))
 
     @cached_property
-    def _user_tower(self) -> UserTower:
+    def _users(self) -> UserVectors:
         """The user tower, switched to inference once and not for every request."""
-        return self.model.eval().user_tower
+        return UserVectors(self.model.eval().user_tower, self.has_clock)
 
     def _requests(self, histories: Histories, sentences: Sentences | None) -> RequestBatch:
         count = len(self.vectors)
@@ -279,12 +279,8 @@ class Retriever:
         past, past_tastes = self.vectors[rows], self.tastes[rows]  # [R, L, D], [R, L, A]
         past[typed] = sentences.vectors[np.nonzero(typed)[0]]
         past_tastes[typed] = sentences.tastes[np.nonzero(typed)[0]]
-        items = torch.from_numpy(histories.items).long()
-        recency = recency_buckets(torch.from_numpy(histories.times), items >= 0, self.has_clock)
-        history = HistoryBatch(items, torch.from_numpy(histories.types).long(), recency)
-        with torch.inference_mode():
-            users = self._user_tower.last(torch.from_numpy(past), history)
-        return RequestBatch(histories, users.numpy(), past, past_tastes, sentences, self.catalogue)
+        users = self._users.of(histories, past, lasting=~typed.any(1))
+        return RequestBatch(histories, users, past, past_tastes, sentences, self.catalogue)
 
 
 def _both(one: Bools | None, other: Bools | None) -> Bools | None:
