@@ -100,11 +100,20 @@ class RequestBatch:
     @cached_property
     def weights(self) -> sparse.csr_matrix:
         """The weights `[R, N]` of the items in each history, the latest counting most; sentences left out."""
-        past, shape = self.histories.items, (len(self.users), len(self.catalogue.vectors))
-        known = self.past_items
+        known, shape = self.past_items, (len(self.users), len(self.catalogue.vectors))
         rows, columns = np.nonzero(known)
-        weights = HISTORY_DECAY ** np.arange(past.shape[1], dtype=np.float32)[::-1][columns]
-        return sparse.csr_matrix((weights, past[rows, columns], offsets_of(known.sum(1))), shape=shape)
+        weights, items = self.decay[columns], self.histories.items[rows, columns]
+        return sparse.csr_matrix((weights, items, offsets_of(known.sum(1))), shape=shape)
+
+    def weighted(self, row: int) -> tuple[Ints, Floats]:
+        """Return the items of one history, as in `weights`, and their weights."""
+        known = self.past_items[row]
+        return self.past_rows[row, known], self.decay[known]
+
+    @cached_property
+    def decay(self) -> Floats:
+        """`[L]` weights of the events by their position."""
+        return HISTORY_DECAY ** np.arange(self.histories.items.shape[1], dtype=np.float32)[::-1]
 
     @cached_property
     def past_items(self) -> Bools:

@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from scipy import sparse
 
 from features.histories import EventLog, Histories
 from recsys.config import Config
@@ -22,7 +23,7 @@ from serving.retrieval.sources import (
     RequestBatch,
     Sentences,
 )
-from serving.retrieval.sources.graphs import LexicalSource
+from serving.retrieval.sources.graphs import CovisitationSource, LexicalSource, RecentVisits
 from tests.worlds import catalogue, log_of
 
 COUNT = 12
@@ -117,6 +118,35 @@ def test_a_batch_equals_its_requests_alone(kind: type[CandidateSource], batch: R
         alone = source.open(request)
         np.testing.assert_allclose(alone.of(everything(request))[0], whole[row], rtol=1e-5)
         np.testing.assert_array_equal(alone.top(5)[0], whole_top[row])
+
+
+def test_scores_are_the_same_before_and_after_the_best_items_are_asked_for(
+    kind: type[CandidateSource], batch: RequestBatch
+) -> None:
+    """Bit for bit, though graphs have computed the scores of all items by then."""
+    source = kind.fit(context_of())
+    before, scores = source.open(batch).of(everything(batch)), source.open(batch)
+    scores.top(3)
+    assert np.array_equal(before, scores.of(everything(batch)))
+
+
+def test_graphs_are_followed_as_they_are_multiplied() -> None:
+    """Also from repeated items, and along the links of sentences, of later items and of later visits."""
+    rng = np.random.default_rng(5)
+
+    def drawn(rows: int) -> sparse.csr_matrix:
+        return sparse.csr_matrix(rng.random((rows, COUNT), np.float32) * (rng.random((rows, COUNT)) < 0.4))
+
+    words = LexicalSource.of_items(catalogue(TITLES)).words
+    recent = RecentVisits(drawn(COUNT), rng.random(COUNT, np.float32))
+    batch = batch_of(rng.integers(0, COUNT, (5, 9)).tolist(), context_of())
+    batch = replace(batch, sentences=replace(batch.sentences, matches={"lexical": drawn(5)}))
+    for source in (
+        LexicalSource(drawn(COUNT), words, drawn(COUNT)),
+        CovisitationSource(drawn(COUNT), np.ones(COUNT), recent),
+    ):
+        followed = np.stack([source.scores_of(batch, row) for row in range(5)])
+        assert np.array_equal(followed, source.scores(batch).toarray())
 
 
 def test_a_saved_source_is_read_back_the_same(kind: type[CandidateSource], batch: RequestBatch, tmp_path: Path) -> None:
