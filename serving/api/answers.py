@@ -3,6 +3,9 @@
 In: a `Ranking` of one request. Out: `RankedItem`s of `serving.api.schemas`.
 """
 
+from fastapi import Response
+from pydantic import BaseModel
+
 from features.histories import Histories
 from recsys.arrays import Floats
 from serving.api import schemas
@@ -30,6 +33,11 @@ def listed_items(lookup: Lookup, histories: Histories, ranking: Ranking) -> list
         for item, contributions in zip(items, ranking.contributions[0], strict=False):
             item.reasons = _reasons(lookup, histories, lookup.rows[item.item_id], contributions)
     return items
+
+
+def written(answer: BaseModel) -> Response:
+    """Return the response with `answer` as JSON; FastAPI would check once more that it is what the route documents."""
+    return Response(answer.model_dump_json(), media_type="application/json")
 
 
 def _reasons(lookup: Lookup, histories: Histories, row: int, contributions: Floats) -> schemas.Reasons:

@@ -1,5 +1,6 @@
 """Requests and responses of the API: pydantic models, with the limits and examples of its documentation."""
 
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
@@ -376,7 +377,8 @@ class Reasons(BaseModel):
     """The features with the largest effect, of either sign."""
 
 
-class RankedItem(BaseModel):
+@dataclass(slots=True)
+class RankedItem:
     """One position of a list."""
 
     item_id: str

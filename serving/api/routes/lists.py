@@ -2,10 +2,11 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Response
 
 from serving.api import schemas
 from serving.api.access.scopes import AdminRoute, ReadRoute
+from serving.api.answers import written
 from serving.api.errors import UNKNOWN_ITEM, UNKNOWN_LIST
 from serving.api.routes.dependencies import ItemId, ServiceWorkers
 
@@ -15,13 +16,13 @@ admin_router = APIRouter(prefix="/v1", tags=["lists"], route_class=AdminRoute)
 K = Annotated[int, Query(ge=1, le=schemas.MAX_K, description="Number of items to return.")]
 
 
-@router.post("/recommend", responses=UNKNOWN_LIST)
-async def recommend(body: schemas.RecommendRequest, workers: ServiceWorkers) -> schemas.RecommendResponse:
+@router.post("/recommend", response_model=schemas.RecommendResponse, responses=UNKNOWN_LIST)
+async def recommend(body: schemas.RecommendRequest, workers: ServiceWorkers) -> Response:
     """Recommend items for a user, a history or a query; without any of these, popular items.
 
     Items are sorted by score, best first.
     """
-    return await workers.recommend(body)
+    return written(await workers.recommend(body))
 
 
 @router.post("/rows")
@@ -33,19 +34,19 @@ async def rows(body: schemas.RowsRequest, workers: ServiceWorkers) -> schemas.Ro
     return await workers.run(workers.service.rows, body)
 
 
-@router.post("/rank")
-async def rank(body: schemas.RankRequest, workers: ServiceWorkers) -> schemas.RecommendResponse:
+@router.post("/rank", response_model=schemas.RecommendResponse)
+async def rank(body: schemas.RankRequest, workers: ServiceWorkers) -> Response:
     """Sort candidate items by score, best first.
 
     Candidates that the catalogue does not contain are returned in `unknown_items`.
     """
-    return await workers.rank(body)
+    return written(await workers.rank(body))
 
 
-@router.post("/search")
-async def search(body: schemas.SearchRequest, workers: ServiceWorkers) -> schemas.RecommendResponse:
+@router.post("/search", response_model=schemas.RecommendResponse)
+async def search(body: schemas.SearchRequest, workers: ServiceWorkers) -> Response:
     """Find the items that match a query best."""
-    return await workers.run(workers.service.search, body)
+    return written(await workers.run(workers.service.search, body))
 
 
 @router.get("/trending")

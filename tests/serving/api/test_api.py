@@ -14,7 +14,7 @@ from fastapi.testclient import TestClient
 from recsys.errors import RecsysError
 from serving.api.app import create_app
 from serving.api.live import ModelHolder
-from serving.api.schemas import MAX_CANDIDATES
+from serving.api.schemas import MAX_CANDIDATES, RecommendResponse
 from serving.batch import histories_of
 from serving.loading import load_bundle
 from serving.recommender import RecommendOptions
@@ -85,6 +85,25 @@ def test_rank_orders_the_candidates_and_lists_unknown_ids(client: TestClient) ->
     assert scores == sorted(scores, reverse=True)
     nothing = client.post("/v1/rank", json={"candidates": ["nope"]}).json()
     assert (nothing["items"], nothing["unknown_items"]) == ([], ["nope"])
+
+
+@pytest.mark.parametrize(
+    "path, body",
+    [
+        ("recommend", {"user_id": "u3", "k": 5, "explain": True}),
+        ("rank", {"user_id": "u3", "candidates": ["i3", "i9", "i0"]}),
+        ("rank", {"history": ["i1"], "candidates": ["nothing"]}),
+        ("search", {"query": "lamp", "k": 3, "filters": {"price": {"max": -1}}}),
+    ],
+)
+def test_an_answer_is_what_the_documentation_says(client: TestClient, path: str, body: Any) -> None:
+    """It is written without a check, and reads as the documented model does, with every field."""
+    answer = client.post(f"/v1/{path}", json=body)
+    assert answer.status_code == 200 and answer.headers["content-type"] == "application/json"
+    read = RecommendResponse.model_validate_json(answer.content, strict=True)
+    assert read.model_dump(mode="json") == answer.json()
+    schema = client.get("/openapi.json").json()["paths"][f"/v1/{path}"]["post"]["responses"]["200"]["content"]
+    assert schema["application/json"]["schema"] == {"$ref": "#/components/schemas/RecommendResponse"}
 
 
 def test_times_are_iso_strings_or_microseconds(client: TestClient) -> None:
