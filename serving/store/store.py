@@ -35,6 +35,15 @@ INSERT_ROWS = 1000
 PAGE_ROWS = 10_000
 """Rows that an export reads at a time."""
 
+# Every list reads these two: to compose them anew takes as long as to execute them.
+LATEST_EVENTS = (
+    sa.select(*(column for column in events.c if column is not events.c.number))
+    .where(events.c.user_id == sa.bindparam("user_id"), events.c.event_type != "impression")
+    .order_by(events.c.timestamp.desc(), events.c.number.desc())
+    .limit(sa.bindparam("length", type_=sa.Integer))
+)
+FORGOTTEN_AT = sa.select(forgotten.c.at).where(forgotten.c.user_id == sa.bindparam("user_id"))
+
 
 class Store:
     """A database of events, item changes, lists, scenarios and keys. Every call is a transaction of its own.
@@ -88,15 +97,9 @@ class Store:
 
     def history(self, user_id: str, length: int) -> list[StoredEvent]:
         """Return the user's latest `length` events, oldest first, without impressions."""
-        columns = [column for column in events.c if column is not events.c.number]
-        query = (
-            sa.select(*columns)
-            .where(events.c.user_id == user_id, events.c.event_type != "impression")
-            .order_by(events.c.timestamp.desc(), events.c.number.desc())
-            .limit(length)
-        )
         with self._reading() as connection:
-            return [StoredEvent(*row) for row in reversed(connection.execute(query).all())]
+            rows = connection.execute(LATEST_EVENTS, {"user_id": user_id, "length": length}).all()
+        return [StoredEvent(*row) for row in reversed(rows)]
 
     def every_event(self) -> Iterator[StoredEvent]:
         """Yield all events in order of arrival."""
@@ -201,7 +204,7 @@ class Store:
     def forgotten_at(self, user_id: str) -> int | None:
         """Return when `forget_user` was called last for the user; None if it never was."""
         with self._reading() as connection:
-            return connection.scalar(sa.select(forgotten.c.at).where(forgotten.c.user_id == user_id))
+            return connection.scalar(FORGOTTEN_AT, {"user_id": user_id})
 
     def forgotten_users(self) -> dict[str, int]:
         """Return all users for whom `forget_user` was called, with the time of the last call."""
