@@ -56,7 +56,9 @@ class ItemEvents:
     @cached_property
     def first(self) -> Ints:
         """`[N]` the time of each item's first event; -1 where it had none."""
-        return np.where(self.counts > 0, np.append(self.times, -1)[self.offsets[:-1]], -1)
+        had, first = self.counts > 0, np.full(len(self.counts), -1)
+        first[had] = self.runs.values_of_entries(self.offsets[:-1][had])
+        return first
 
     def count_before(self, items: Ints, before: Ints) -> Ints:
         """Return how many events each of `items` had strictly before the times `before`."""

@@ -45,6 +45,6 @@ class SortedRuns:
         ranks = np.searchsorted(self.values, values)
         return np.searchsorted(self.keys, composite_keys(runs, ranks, len(self.values) + 1))
 
-    def values_of_entries(self) -> Ints:
-        """Return the value of each entry, `[E]`."""
-        return self.values[self.keys % (len(self.values) + 1)]
+    def values_of_entries(self, rows: Ints | slice = slice(None)) -> Ints:
+        """Return the value of each entry of `rows`, by default of all, `[E]`."""
+        return self.values[self.keys[rows] % (len(self.values) + 1)]

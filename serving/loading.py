@@ -21,7 +21,7 @@ from features.data.markup import TEXT_COLUMNS, plain_items
 from features.facts import ItemFacts, extend_facts
 from features.histories import EventLog, type_weights
 from features.ranking import RankingFeatures
-from recsys.arrays import Bools, Floats, Ints, grow
+from recsys.arrays import Bools, Floats, Ints, grow, with_rows
 from recsys.bundle import read_config, seal, verify
 from recsys.config import Config
 from recsys.events import DEFAULT_EVENT_WEIGHTS
@@ -245,9 +245,8 @@ def with_items(
     rewritten = changed[~same_rows(old.items, items, changed, TEXT_COLUMNS)]
     if encoded is None:
         encoded = encode_items(old.model, tokenizer, items[rewritten], old.config, rewritten)
-    vectors, tastes = grow(old.vectors, items.height, fill=0), grow(old.tastes, items.height, fill=0)
-    if len(rewritten):
-        vectors[rewritten], tastes[rewritten] = encoded.vectors, encoded.tastes
+    vectors = with_rows(old.vectors, rewritten, encoded.vectors, items.height)
+    tastes = with_rows(old.tastes, rewritten, encoded.tastes, items.height)
     available = np.ones(old.items.height, bool) if old.available is None else old.available
     available = grow(available, items.height, fill=True)
     available[changed] = offered_items(items)[changed]

@@ -47,13 +47,23 @@ class RequestContext:
 class Lookup:
     """A loaded bundle with its ids."""
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle, before: "Lookup | None" = None) -> None:
+        """`before` is that of the same bundle before items were added at its end, or changed."""
         self.bundle, self.recommender = bundle, bundle.recommender
         self.retriever = self.recommender.retriever
-        self.ids = self.retriever.items["item_id"].to_list()
-        self.titles = self.retriever.items["title"].to_list()
-        self.rows = {item: row for row, item in enumerate(self.ids)}
-        self.users = {user: row for row, user in enumerate(bundle.users["user_id"])}
+        ids = self.retriever.items["item_id"]
+        if before is None:
+            self.ids = ids.to_list()
+            self.rows = dict(zip(self.ids, range(len(ids)), strict=True))
+            self.titles = self.retriever.items["title"].to_list()
+            users = bundle.users["user_id"].to_list()
+            self.users = dict(zip(users, range(len(users)), strict=True))
+        else:
+            known = len(before.ids)
+            self.ids = before.ids + ids[known:].to_list()
+            self.rows = before.rows | dict(zip(self.ids[known:], range(known, len(ids)), strict=True))
+            self.titles = _changed(before.titles, before.retriever.items["title"], self.retriever.items["title"])
+            self.users = before.users
         self.newest = self.retriever.features.facts.events.newest
         """The time of the newest event that the bundle knows."""
 
@@ -187,3 +197,12 @@ class Lookup:
     def item_ids(self, items: Ints) -> list[list[str]]:
         """Return the ids of lists `[R, K]`, without padding."""
         return [[self.ids[item] for item in row if item >= 0] for row in items]
+
+
+def _changed(texts: list[str], before: pl.Series, after: pl.Series) -> list[str]:
+    """Return the `texts` that are the column `before` as they are in `after`, which may be longer."""
+    known = len(before)
+    changed = [*texts, *after[known:].to_list()]
+    for row in (before.ne_missing(after[:known])).arg_true().to_list():
+        changed[row] = after[row]
+    return changed

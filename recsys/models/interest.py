@@ -9,7 +9,7 @@ positions, S items, N catalogue, H width of the text encoder, D = H.
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -178,6 +178,10 @@ class InterestModel(nn.Module):
         self.log_temperature = nn.Parameter(torch.tensor(math.log(config.temperature)))
         self.id_dropout = config.id_dropout
         self.taste: TasteModel | None = None
+
+    def eval(self) -> Self:
+        """Switch to inference; to visit every layer of a model that is there already would take milliseconds."""
+        return super().eval() if self.training else self
 
     @property
     def temperature(self) -> Tensor:

@@ -212,7 +212,7 @@ def _with_changes(snapshot: Snapshot, changes: list[ItemChange]) -> Snapshot:
     if not later:
         return replace(snapshot, change=changes[-1].number)
     recommender = with_changes(bundle.recommender, bundle.tokenizer, later)
-    lookup = Lookup(replace(bundle, recommender=recommender))
+    lookup = Lookup(replace(bundle, recommender=recommender), before=snapshot.lookup)
     return Snapshot(snapshot.name, lookup, snapshot.feed, changes[-1].number, snapshot.counted)
 
 

@@ -104,7 +104,9 @@ class Retriever:
             return self
         facts = self.features.facts.with_recent(recent)
         sources = {name: source.with_recent(recent, facts, weights) for name, source in self.sources.items()}
-        return replace(self, sources=sources, features=replace(self.features, facts=facts))
+        followed = replace(self, sources=sources, features=replace(self.features, facts=facts))
+        vars(followed)["_users"] = self._users  # tower and items are the same, and events come all the time
+        return followed
 
     @cached_property
     def catalogue(self) -> Catalogue:

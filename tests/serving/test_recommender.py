@@ -1,6 +1,7 @@
 """What a list may contain: allowed items, typed sentences, items that changed since the fit."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,11 @@ import pytest
 from features.histories import EventLog, Histories
 from serving.batch import histories_of
 from serving.encoding import encode_items
-from serving.loading import read_sentences, with_items
+from serving.loading import load_bundle, read_sentences, with_items
+from serving.lookup import Lookup
 from serving.recommender import ItemFilter, Recommender, RecommendOptions
-from tests.worlds import DAY, catalogue, tiny_recommender
+from serving.retrieval.sources.popular import PopularSource
+from tests.worlds import DAY, catalogue, tiny_bundle, tiny_recommender
 
 NOW = 1_700_000_000_000_000 + 100 * DAY
 
@@ -102,6 +105,35 @@ def test_a_changed_item_keeps_its_row_and_takes_its_new_text(parts: tuple[Recomm
     assert facts.price[-1] == pytest.approx(np.median(recommender.retriever.features.facts.price))
     histories = histories_of(changed, log, [0, 1, -1], NOW)
     assert {3, 40} <= set(changed.recommend(histories, RecommendOptions(41)).items[0].tolist())
+
+
+def test_a_catalogue_that_changed_item_by_item_is_the_one_that_changed_at_once(tmp_path: Path) -> None:
+    """Ids, titles, lists and the order of popular items; the catalogue before stays as it was."""
+    bundle = load_bundle(tiny_bundle(tmp_path / "bundle"))
+    first = Lookup(bundle)
+    vectors, ids = first.retriever.vectors.copy(), list(first.ids)
+    changes = catalogue([f"steel lamp {row}" for row in range(6)]).with_columns(
+        item_id=pl.Series(["new0", "new1", "i3", "new2", "new0", "i3"])
+    )
+    lookup = first
+    for row in range(len(changes)):
+        recommender = with_items(lookup.recommender, bundle.tokenizer, changes[row])
+        lookup = Lookup(replace(bundle, recommender=recommender), before=lookup)
+    latest = changes[[4, 1, 5, 3]]
+    at_once = Lookup(replace(bundle, recommender=with_items(bundle.recommender, bundle.tokenizer, latest)))
+    assert (lookup.ids, lookup.rows, lookup.titles, lookup.users) == (
+        at_once.ids, at_once.rows, at_once.titles, at_once.users
+    )  # fmt: skip
+    one, other = lookup.retriever, at_once.retriever
+    np.testing.assert_allclose(one.vectors, other.vectors, atol=1e-6)
+    for name, source in one.sources.items():
+        if isinstance(source, PopularSource):
+            np.testing.assert_array_equal(source.order, np.argsort(-source.scores, kind="stable"), name)
+    histories = lookup.histories([("u3", None), ("u5", None), (None, ["new1", "i3"])])
+    lists = [each.recommender.recommend(histories, RecommendOptions(20)) for each in (lookup, at_once)]
+    np.testing.assert_array_equal(lists[0].items, lists[1].items)
+    np.testing.assert_allclose(lists[0].score, lists[1].score, atol=1e-6)
+    assert (first.ids, len(first.rows)) == (ids, 40) and np.array_equal(first.retriever.vectors, vectors)
 
 
 def test_an_item_whose_price_alone_changes_is_not_encoded_again(

@@ -24,10 +24,13 @@ class PopularSource(CandidateSource):
     fills_short_lists = True
     half_life_days = 14.0
 
-    def __init__(self, fitted: Floats, scores: Floats | None = None) -> None:
-        """`fitted` `[N]` are the scores as of the fit, and `scores` `[N]` those of now, the same by default."""
+    def __init__(self, fitted: Floats, scores: Floats | None = None, order: Ints | None = None) -> None:
+        """`fitted` `[N]` are the scores as of the fit, and `scores` `[N]` those of now, the same by default.
+
+        `order` `[N]` are the items by their `scores`, the best first, where it is known.
+        """
         self.fitted, self.scores = fitted, fitted if scores is None else scores
-        self.order = np.argsort(-self.scores, kind="stable")
+        self.order = np.argsort(-self.scores, kind="stable") if order is None else order
 
     @classmethod
     def fit(cls, context: FitContext) -> Self:
@@ -47,7 +50,8 @@ class PopularSource(CandidateSource):
 
     def extended(self, catalogue: Catalogue, changed: Ints) -> Self:
         count = catalogue.items.height
-        return type(self)(grow(self.fitted, count, fill=0), grow(self.scores, count, fill=0))
+        order = np.append(self.order, np.arange(len(self.order), count))
+        return type(self)(grow(self.fitted, count, fill=0), grow(self.scores, count, fill=0), order)
 
     def save(self, folder: Path) -> None:
         np.savez(folder / "popular.npz", allow_pickle=False, scores=self.fitted)

@@ -15,7 +15,7 @@ import torch
 
 from features.facts import ItemFacts
 from features.recent import RecentEvents
-from recsys.arrays import Bools, Floats, Ints, distinct, grow
+from recsys.arrays import Bools, Floats, Ints, distinct, grow, with_rows
 from recsys.models.taste import TasteModel
 from serving.retrieval.index import VectorIndex
 from serving.retrieval.sources.base import Candidates, CandidateSource, Catalogue, FitContext, RequestBatch, Scores
@@ -50,7 +50,8 @@ class TasteSource(CandidateSource):
         return type(self)(self.model, self.index, facts.counts)
 
     def extended(self, catalogue: Catalogue, changed: Ints) -> Self:
-        index = self.index.extended(_by_category(catalogue.tastes, catalogue.category), changed)
+        vectors = _by_category(catalogue.tastes[changed], catalogue.category[changed])
+        index = self.index.extended(with_rows(self.index.vectors, changed, vectors, catalogue.items.height), changed)
         return type(self)(self.model, index, grow(self.counts, catalogue.items.height, fill=0))
 
     def save(self, folder: Path) -> None:

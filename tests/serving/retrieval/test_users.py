@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from features.histories import Histories
+from features.recent import RecentEvents
 from recsys.arrays import Floats
 from recsys.models.interest import HistoryBatch, UserTower, recency_buckets
 from serving.retrieval.retriever import Retriever
@@ -104,3 +105,14 @@ def test_another_catalogue_has_other_vectors(retriever: Retriever, histories: Hi
     before = fresh.open(histories).requests.users
     after = replace(fresh, vectors=np.ascontiguousarray(fresh.vectors[::-1])).open(histories).requests.users
     assert not np.allclose(before[0], after[0])
+
+
+def test_events_of_others_leave_a_vector_as_it_is(retriever: Retriever, histories: Histories) -> None:
+    """Counts follow the store's events all the time; what the tower sees does not change."""
+    fresh = replace(retriever)
+    first = fresh.open(histories).requests.users
+    nobody = np.empty(0, np.int64)
+    recent = RecentEvents.of(nobody, nobody.astype(np.int32), nobody.astype(np.int8), nobody, since=0)
+    with computed(fresh) as counts:
+        assert (fresh.with_recent(recent, np.ones(8, np.float32)).open(histories).requests.users == first).all()
+    assert counts == []
