@@ -126,9 +126,9 @@ class UserTower(nn.Module):
 
     def _decayed_mean(self, vectors: Tensor, mask: Tensor, positions: slice) -> Tensor:
         steps = torch.arange(mask.shape[1], device=mask.device)
-        back = (steps[:, None] - steps).clamp(min=0)
-        weights = torch.sigmoid(self.decay) ** back * (steps[:, None] >= steps)  # [L, L]
-        return F.normalize(weights[positions] @ (vectors * mask.unsqueeze(-1)), dim=-1)
+        back = steps[positions, None] - steps
+        weights = torch.sigmoid(self.decay) ** back.clamp(min=0) * (back >= 0)  # [P, L]
+        return F.normalize(weights @ (vectors * mask.unsqueeze(-1)), dim=-1)
 
     def _attention_bias(self, mask: Tensor) -> Tensor:
         steps = torch.arange(mask.shape[1], device=mask.device)
@@ -155,13 +155,21 @@ class Block(nn.Module):
 
     def forward(self, hidden: Tensor, bias: Tensor, positions: slice = slice(None)) -> Tensor:
         """Map hidden states `[B, L, D]` with the bias `[B, heads, L, L]` to those of `positions` `[B, P, D]`."""
-        split = self.qkv(self.norm_attention(hidden)).unflatten(-1, (3, self.heads, -1))
-        query, key, value = split.permute(2, 0, 3, 1, 4)  # each [B, heads, L, D / heads]
-        hidden, query, bias = hidden[:, positions], query[:, :, positions], bias[:, :, positions]
+        query, key, value = self._split(self.norm_attention(hidden), positions)  # each [B, heads, P or L, D / heads]
+        hidden, bias = hidden[:, positions], bias[:, :, positions]
         dropout = self.dropout if self.training else 0.0
         read = F.scaled_dot_product_attention(query, key, value, attn_mask=bias.to(query.dtype), dropout_p=dropout)
         hidden = hidden + F.dropout(self.merge(read.transpose(1, 2).flatten(2)), self.dropout, self.training)
         return hidden + F.dropout(self.feed(self.norm_feed(hidden)), self.dropout, self.training)
+
+    def _split(self, normed: Tensor, positions: slice) -> tuple[Tensor, ...]:
+        """Return queries of `positions` `[B, heads, P, D / heads]`, and keys and values of all."""
+        width = normed.shape[-1]
+        if positions == slice(None):
+            return self.qkv(normed).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind()
+        query = F.linear(normed[:, positions], self.qkv.weight[:width], self.qkv.bias[:width])
+        both = F.linear(normed, self.qkv.weight[width:], self.qkv.bias[width:]).unflatten(-1, (2, self.heads, -1))
+        return query.unflatten(-1, (self.heads, -1)).transpose(1, 2), *both.permute(2, 0, 3, 1, 4).unbind()
 
 
 class InterestModel(nn.Module):

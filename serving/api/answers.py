@@ -18,14 +18,7 @@ def listed_items(lookup: Lookup, histories: Histories, ranking: Ranking) -> list
     """Return the items of `ranking`, which holds one list, with reasons if it has contributions."""
     columns = (ranking.items[0], ranking.score[0], ranking.interest[0], ranking.p_click[0], ranking.p_purchase[0])
     items = [
-        schemas.RankedItem(
-            item_id=lookup.ids[item],
-            title=lookup.titles[item],
-            score=score,
-            interest=interest,
-            p_click=click,
-            p_purchase=purchase,
-        )
+        schemas.RankedItem(lookup.ids[item], lookup.titles[item], score, interest, click, purchase)
         for item, score, interest, click, purchase in zip(*(column.tolist() for column in columns), strict=True)
         if item >= 0
     ]
