@@ -639,7 +639,7 @@ class Service:
         self, snapshot: Snapshot, scenario: Scenario, chosen: ItemFilter | None
     ) -> tuple[ListRules | None, list[str]]:
         allowed = chosen.allowed if chosen else None
-        key = scenario.model_dump_json()
+        key = f"{scenario.model_dump_json()} {chosen.name if chosen else ''}"
         return self._remembered(snapshot, "scenario", key, lambda: rules_of(scenario, _offer(snapshot), allowed))
 
     def _remembered(self, snapshot: Snapshot, kind: str, key: str, make: Callable[[], T]) -> T:

@@ -11,14 +11,16 @@ import numpy as np
 import polars as pl
 
 from recsys.arrays import Bools, Floats
+from recsys.bundle import verify
 from recsys.config import Config, SourcesConfig, ValueConfig
-from serving.columns import items_table
+from serving.columns import items_table, with_attributes
 from serving.fields import Filters, Worth
 from serving.filters import matching, why_none
 from serving.loading import changed_catalogue, offered_items, read_items
 from serving.recommender import ItemFilter, RecommendOptions
 from serving.rerank import ListRules, Promotion
 from serving.scenarios.definition import Scenario
+from serving.store.changes import later_changes
 from serving.store.rows import ItemChange
 
 
@@ -47,10 +49,10 @@ class Offer:
 
 def served_offer(bundle: Path, changes: Sequence[ItemChange]) -> Offer:
     """Return the items of a bundle, changed and deleted as servers do it, without loading the models."""
-    items = read_items(bundle)
+    items, changes = read_items(bundle), later_changes(changes, verify(bundle).get("items_as_of"))
     bodies = [{"item_id": change.item_id, **change.body} for change in changes if change.body is not None]
     if bodies:
-        items = changed_catalogue(items, items_table(bodies, items.schema))
+        items = changed_catalogue(items, items_table(bodies, with_attributes(items.schema, bodies)))
     deleted = [change.item_id for change in changes if change.body is None]
     return Offer(items, offered_items(items) & ~items["item_id"].is_in(deleted).to_numpy())
 

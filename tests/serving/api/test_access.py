@@ -24,6 +24,12 @@ from tests.worlds import client_of, holder_of
 EVENT = {"events": [{"user_id": "u", "item_id": "i1"}]}
 
 SCOPES = {
+    "GET /v1/scenarios": "admin",
+    "GET /v1/scenarios/{name}": "admin",
+    "PUT /v1/scenarios/{name}": "admin",
+    "POST /v1/scenarios/{name}/switch": "admin",
+    "DELETE /v1/scenarios/{name}": "admin",
+    "POST /v1/scenarios/{name}/preview": "admin",
     "POST /v1/recommend": "read",
     "POST /v1/rank": "read",
     "POST /v1/search": "read",
@@ -129,7 +135,7 @@ def test_a_route_needs_its_scope_and_no_other(holder: ModelHolder, store: Store,
     """Keys with the scope or `admin` pass; others get 403, which names the scope; without a key it is 401."""
     app = create_app(holder, store)
     keys = {scope: create_key(store, scope, (scope,)) for scope in ("read", "write", "admin")}
-    method, path = route.format(item_id="none", user_id="none").split()
+    method, path = route.format(item_id="none", user_id="none", name="none").split()
     client = client_of(app)
     assert client.request(method, path).status_code == 401
     for scope, key in keys.items():

@@ -18,7 +18,7 @@ from serving.api.schemas import MAX_CANDIDATES, RecommendResponse
 from serving.batch import histories_of
 from serving.loading import load_bundle
 from serving.recommender import RecommendOptions
-from serving.store.store import Store, StoredEvent
+from serving.store.store import ImpressionList, Store, StoredEvent
 from tests.serving.api.conftest import NOW
 from tests.worlds import DAY, START, client_of, holder_of, tiny_recommender, with_config
 
@@ -572,7 +572,7 @@ def test_a_full_queue_of_lists_drops_and_counts_them(tiny: Path, store: Store, m
         patch.setattr(Store, "add_lists", lambda self, shown: time.sleep(0.3))
         shown = ImpressionLog(store, lambda: dropped.append(1), capacity=2)
         for number in range(600):
-            shown.add(number)  # type: ignore[arg-type]
+            shown.add(ImpressionList(str(number), "u1", NOW, "tiny", [], [], []))
         assert dropped
         shown.close()
 

@@ -120,7 +120,7 @@ def test_what_is_like_an_unliked_item_loses_the_share_that_is_their_cosine(
     assert scores == sorted(scores, reverse=True)
 
 
-def test_rows_are_for_the_latest_things_and_share_no_item(client: TestClient, store: Store) -> None:
+def test_rows_are_for_the_latest_things_and_share_no_item(client: TestClient, store: Store, lookup: Lookup) -> None:
     """Each is titled, kept as a list of its own, and of the things that it is for; what they are for is in none."""
     acted = [
         ("i3", "click"),
@@ -142,8 +142,10 @@ def test_rows_are_for_the_latest_things_and_share_no_item(client: TestClient, st
     assert all(row["title"].startswith("Because you ") and len(row["items"]) == 6 for row in answer["rows"])
     listed = [item for row in answer["rows"] for item in ids(row)]
     assert len(set(listed)) == 18 and not {"i3", "i4", "i6"} & set(listed)
-    alone = recommend(client, history=[{"item_id": "i6", "event_type": "cart", "timestamp": NOW - 995}], k=40)
-    assert ids(answer["rows"][0]) == [item for item in ids(alone) if item not in {"i3", "i4", "i6"}][:6]
+    allowed = ~np.isin(lookup.ids, ["i3", "i4", "i6"])
+    history = lookup.histories([(None, [PastEvent("i6", "cart", NOW - 995)])], NOW)
+    alone = lookup.recommender.recommend(history, RecommendOptions(18, ItemFilter("", allowed)))
+    assert ids(answer["rows"][0]) == lookup.item_ids(alone.items)[0][:6]
     deadline = time.monotonic() + 10
     while len(kept := list(store.every_list())) < 4 and time.monotonic() < deadline:
         time.sleep(0.05)
