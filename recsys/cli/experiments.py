@@ -29,7 +29,7 @@ def start(file: Path, store: str) -> None:
       share = 0.5
       [arms.seven]
       share = 0.5
-      model = "models:/recsys/7"
+      model = "models:/recsys/7"   # or scenario = "NAME", or both
 
     \b
     Example:

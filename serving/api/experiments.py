@@ -21,21 +21,29 @@ LOOK_EVERY_S = 0.5
 
 
 @dataclass(frozen=True)
+class Part:
+    """What makes the lists of an arm."""
+
+    holder: ModelHolder
+    scenario: str | None
+    """In place of the one that a request names; None for that one."""
+
+
+@dataclass(frozen=True)
 class Assignment:
     """What a user gets in an experiment."""
 
     experiment: str
     arm: str | None
     """None where lists of both arms are interleaved."""
-    holders: dict[str, ModelHolder]
-    """The arm's model, or those of both arms."""
+    parts: dict[str, Part]
+    """By name, the arm, or both arms."""
 
 
 @dataclass(frozen=True)
 class _Running:
     experiment: Experiment
-    holders: dict[str, ModelHolder]
-    """By arm."""
+    parts: dict[str, Part]
 
 
 class Experiments:
@@ -58,8 +66,8 @@ class Experiments:
         if arm is None:
             return None
         if running.experiment.interleave:
-            return Assignment(running.experiment.name, None, running.holders)
-        return Assignment(running.experiment.name, arm, {arm: running.holders[arm]})
+            return Assignment(running.experiment.name, None, running.parts)
+        return Assignment(running.experiment.name, arm, {arm: running.parts[arm]})
 
     def follow(self) -> None:
         """Start what the store says runs, and stop what runs no more."""
@@ -81,13 +89,13 @@ class Experiments:
 
     def _enter(self, experiment: Experiment) -> None:
         try:
-            holders = {name: self._holder(arm.model) for name, arm in experiment.arms.items()}
+            parts = {name: Part(self._holder(arm.model), arm.scenario) for name, arm in experiment.arms.items()}
         except RecsysError as error:
             if self._failed != (failed := (experiment.name, first_line(error))):  # once, not every half second
                 log.error("experiment %s does not run here: %s", *failed)
             self._failed = failed
             return
-        self._failed, self._running = None, _Running(experiment, holders)
+        self._failed, self._running = None, _Running(experiment, parts)
         log.info("experiment %s runs", experiment.name)
 
     def _holder(self, model: str | None) -> ModelHolder:

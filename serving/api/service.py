@@ -422,15 +422,22 @@ class Service:
         assignment = self.experiments.assign(request.user_id) if self.experiments else None
         if assignment is None:
             return self._pending_list(self.holder.snapshot, request)
-        pendings = [self._pending_list(holder.snapshot, request) for holder in assignment.holders.values()]
+        pendings = [
+            self._pending_list(part.holder.snapshot, self._by_scenario(request, part.scenario))
+            for part in assignment.parts.values()
+        ]
         return replace(pendings[0], assignment=assignment, rival=pendings[1] if pendings[1:] else None)
+
+    def _by_scenario(self, request: schemas.RecommendRequest, scenario: str | None) -> schemas.RecommendRequest:
+        """Return the request by the scenario of an arm, or as it is where that is none, or was switched off meanwhile."""
+        return request.model_copy(update={"scenario": scenario}) if scenario in self.holder.scenarios else request
 
     def _assigned_rank(self, request: schemas.RankRequest) -> Pending[RankKey]:
         """Return the same of candidates, which have no order to interleave."""
         assignment = self.experiments.assign(request.user_id) if self.experiments else None
         if assignment is None or assignment.arm is None:
             return self._pending_rank(self.holder.snapshot, request)
-        pending = self._pending_rank(assignment.holders[assignment.arm].snapshot, request)
+        pending = self._pending_rank(assignment.parts[assignment.arm].holder.snapshot, request)
         return replace(pending, assignment=assignment)
 
     def _pending_list(
@@ -688,7 +695,7 @@ class Service:
         with self._drawing:
             drafted = team_draft(ids[0], ids[1], request.k, self._rng)
         items_of = [{item.item_id: item for item in items} for items in lists]
-        arms = list(assignment.holders)
+        arms = list(assignment.parts)
         items = [items_of[team][item] for item, team in drafted]
         return self._answer(request, items, [None] * len(items), teams=[arms[team] for _, team in drafted])
 

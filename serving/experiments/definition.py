@@ -41,6 +41,8 @@ class Arm(Part):
     """Of all users."""
     model: str | None = None
     """Which model makes the lists: a version, an alias or a bundle folder."""
+    scenario: str | None = None
+    """By which scenario lists are made, in place of the one that a request names."""
 
 
 class Experiment(Part):
@@ -60,8 +62,8 @@ class Experiment(Part):
             raise ValueError(f"the shares of the arms add up to {total:g}; at most 1")
         if self.interleave and len(self.arms) != 2:
             raise ValueError(f"interleave takes two arms, not {len(self.arms)}")
-        if len({arm.model for arm in self.arms.values()}) < len(self.arms):
-            raise ValueError("two arms are the same; give each a model of its own, or none to one of them")
+        if len({(arm.model, arm.scenario) for arm in self.arms.values()}) < len(self.arms):
+            raise ValueError("two arms are the same; give each a model or scenario of its own, or none to one of them")
         return self
 
 

@@ -14,6 +14,7 @@ from serving.api.service import Service
 from serving.experiments.assignment import arm_of
 from serving.experiments.definition import read_experiment
 from serving.experiments.running import start_experiment, stop_experiment
+from serving.scenarios.kept import switch_off, switch_on
 from serving.store.export import impression_rows
 from serving.store.store import ImpressionList, Store
 from tests.command_line import run
@@ -168,6 +169,29 @@ def test_the_report_counts_what_came_of_each_arm(
     assert own["rates"]["value per user"] == {"rate": {"value": 0, "low": 0, "high": 0}, "difference": None}
     code, printed, _ = run(capsys, "experiments", "report", "try", "--store", f"sqlite:///{store.url.database}")
     assert code == 0 and "rival: more value per user than own" not in printed  # three purchases are too few
+
+
+def test_an_arm_may_be_another_scenario(
+    served: tuple[TestClient, Service], store: Store, tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    """In place of the one that requests name; it must be on, and a rank has none."""
+    client, service = served
+    file = tmp_path / "kinds.toml"
+    file.write_text('name = "kinds"\n[arms.plain]\nshare = 0.5\n[arms.pinned]\nshare = 0.5\nscenario = "pinned"\n')
+    assert "pinned" in refused(lambda: start_experiment(store, file))
+    switch_on(store, "pinned", store.add_scenario("pinned", {"pins": [{"position": 1, "item": "i7"}]}))
+    experiment = start_experiment(store, file)
+    assert service.experiments
+    service.experiments.follow()
+    service.holder.take_scenarios()
+    for user in USERS:
+        answer = client.post("/v1/recommend", json={"user_id": user, "k": 3}).json()
+        if arm_of(experiment, user) == "pinned":
+            assert answer["items"][0]["item_id"] == "i7"
+    assert {(one.arm, one.scenario) for one in kept(service, store).values()} == {("plain", None), ("pinned", "pinned")}
+    switch_off(store, "pinned")
+    service.holder.take_scenarios()
+    assert {client.post("/v1/recommend", json={"user_id": user}).status_code for user in USERS} == {200}
 
 
 @pytest.mark.parametrize(
