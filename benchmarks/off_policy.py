@@ -108,7 +108,7 @@ def _serve(bundle: Path, store: Store, visitors: Visitors) -> None:
                         raise response
                     events += visitors.visit(user, response)
                 now += 1_000_000
-                service.add_events(EventsRequest(events=events))
+                service.changes.add_events(EventsRequest(events=events))
                 update((day + start / len(users)) / DAYS, f"day {day + 1}")
     impressions.close(60)
 

@@ -85,6 +85,11 @@ class Snapshot:
         """The loaded bundle, with the item changes applied."""
         return self.lookup.bundle
 
+    def offered(self, now: int) -> int:
+        """Return how many items may be in lists at the time `now` in microseconds."""
+        offered = self.lookup.retriever.offered(self.lookup.moment(now))
+        return len(self.lookup.ids) if offered is None else int(offered.sum())
+
 
 class ModelHolder:
     """Holds the current `snapshot` and replaces it when the alias moves or the store's items change."""

@@ -12,55 +12,37 @@ from typing import TypeVar
 
 import numpy as np
 
-from features.context import OF_EVENT, OF_USER, Value
-from features.data.values import EARLIEST
 from recsys.arrays import Ints
-from recsys.errors import RecsysError
 from serving.api import schemas
 from serving.api.answers import listed_items
+from serving.api.changes import Changes
 from serving.api.experiments import Experiments
+from serving.api.known import Known
 from serving.api.live import ModelHolder, Snapshot
 from serving.api.metrics import Metrics
 from serving.api.pending import Pending, RankKey, answer_in_groups, join_histories, join_sentences
+from serving.api.refusals import UnknownItemError, UnknownListError
 from serving.api.rows import TITLES, occasions, without_repeats
+from serving.api.scenarios import Scenarios, offer_of
 from serving.audience import SHORTLIST, audience, nearest_users
-from serving.columns import refuse_unfit
 from serving.experiments.assignment import team_draft
 from serving.filters import matching, why_none
 from serving.loading import read_sentences
-from serving.lookup import PastEvent, RequestContext
+from serving.lookup import PastEvent
 from serving.recommender import ItemFilter, Ranking, RecommendOptions
 from serving.rerank import ListRules, explore
 from serving.retrieval.sources import Sentences
 from serving.scenarios import kept
-from serving.scenarios.applied import Offer, notes_of, options_of, quotas_of, rules_of
-from serving.scenarios.definition import Scenario, parse
+from serving.scenarios.applied import options_of, quotas_of, rules_of
+from serving.scenarios.definition import Scenario
 from serving.scenarios.kept import ActiveScenario, active_scenario
 from serving.store.impressions import ImpressionLog
-from serving.store.store import ImpressionList, Store, StoredEvent, StoredScenario
+from serving.store.store import ImpressionList, Store
 
 T = TypeVar("T")
 
-AHEAD_US = 5 * 60 * 1_000_000
-"""How far an event's time may lie ahead of this machine's clock."""
-
-
 MOST_PAGES = 100
 """Pages before a page whose items are left out."""
-MOST_EVENTS = 10_000
-"""Events of a user that are read from the store, the latest ones."""
-
-
-class UnknownItemError(RecsysError):
-    """An item that the catalogue lacks."""
-
-
-class UnknownListError(RecsysError):
-    """A list that is not kept."""
-
-
-class BadTimeError(RecsysError):
-    """A time in the future, or in another unit than microseconds."""
 
 
 def wall_clock() -> int:
@@ -88,6 +70,8 @@ class Service:
         """
         self.holder, self.store, self.metrics, self.impressions, self.clock = holder, store, metrics, impressions, clock
         self.experiments = experiments
+        self.changes = Changes(holder, store, metrics, clock)
+        self.known, self.scenarios = Known(store, clock), Scenarios(holder, store)
         self._rng, self._drawing = np.random.default_rng(seed), threading.Lock()
 
     def watch(self) -> None:
@@ -195,7 +179,7 @@ class Service:
         No item is in two of them, nor are those that they are for in any.
         """
         snapshot = self.holder.snapshot
-        lookup, past = snapshot.lookup, self._past(snapshot, request.user_id, request.history)
+        lookup, past = snapshot.lookup, self.known.past(snapshot, request.user_id, request.history)
         events = occasions(past, lookup.rows, request.rows)
         chosen = self._filter(snapshot, request.filters) if request.filters else None
         options = RecommendOptions(
@@ -231,7 +215,11 @@ class Service:
         options: RecommendOptions,
     ) -> list[Pending[RecommendOptions]]:
         """Return a list to be made for each of the `events`, of which alone it knows; the rule on seen items knows all of `past`."""
-        now, lookup, met = self._moment(snapshot, request.context), snapshot.lookup, self._met(snapshot, request, past)
+        now, lookup, met = (
+            self.known.moment(snapshot, request.context),
+            snapshot.lookup,
+            self.known.met(snapshot, request, past),
+        )
         moment = now if lookup.retriever.has_clock else None
         return [
             Pending(
@@ -240,7 +228,7 @@ class Service:
                 now=now,
                 k=request.k,
                 histories=lookup.histories(
-                    [(None, [event])], moment, earlier=met, context=self._context(snapshot, request)
+                    [(None, [event])], moment, earlier=met, context=self.known.context(snapshot, request)
                 ),
                 unknown=[],
                 batch_key=options,
@@ -258,83 +246,17 @@ class Service:
             for row, one in enumerate(pending)
         ]
 
-    def add_events(self, body: schemas.EventsRequest) -> schemas.EventsResponse:
-        """Keep events; the next request sees them.
-
-        Raises:
-            BadTimeError: an event lies in the future, or its time is in another unit than microseconds.
-            ContextError: an attribute is of another kind than the model knows it as.
-            StoreError: they could not be kept, none of them.
-        """
-        now, rows = self.clock(), self.holder.snapshot.lookup.rows
-        for event in body.events:
-            self.holder.snapshot.lookup.context.refuse_other_kinds(event.attributes, OF_EVENT, "events.attributes")
-        events = [_stored(event, now) for event in body.events]
-        if self.holder.snapshot.lookup.retriever.has_clock:
-            refuse_other_units([event.timestamp for event in body.events])
-            late = [event for event in events if event.timestamp > now + AHEAD_US]
-            if late:
-                raise BadTimeError(
-                    f"events: {len(late)} of {len(events)} lie in the future, for example that on "
-                    f"{late[0].item_id!r} at {late[0].timestamp}; send ISO times or microseconds since 1970"
-                )
-        accepted = self.store.add_events(events)
-        self.metrics.events.inc(accepted)
-        unknown = list(dict.fromkeys(event.item_id for event in events if event.item_id not in rows))
-        return schemas.EventsResponse(accepted=accepted, duplicates=len(events) - accepted, unknown_items=unknown)
-
-    def put_items(self, body: schemas.ItemsRequest) -> schemas.ItemsResponse:
-        """Add or replace items; they can be recommended when this returns.
-
-        Raises:
-            BadTimeError: a time is in another unit than microseconds.
-            UnfitError: a value that its column cannot hold.
-        """
-        if self.holder.snapshot.lookup.retriever.has_clock:
-            refuse_other_units([moment for item in body.items for moment in item.moments().values()])
-        schema = self.holder.snapshot.lookup.retriever.items.schema
-        refuse_unfit([{"item_id": item.item_id, **item.body()} for item in body.items], schema)
-        return self._change([(item.item_id, item.body()) for item in body.items])
-
-    def delete_item(self, item_id: str) -> schemas.ItemsResponse:
-        """Take an item out of all lists; histories keep it.
-
-        Raises:
-            UnknownItemError: the catalogue lacks it, or it was deleted before.
-        """
-        if self.holder.snapshot.lookup.offered(item_id) is None:
-            raise UnknownItemError(f"item {item_id!r} is not in the catalogue")
-        return self._change([(item_id, None)])
-
-    def put_user(self, user_id: str, body: schemas.UserRequest) -> schemas.UserResponse:
-        """Keep the attributes of a user; the next list knows them.
-
-        Raises:
-            ContextError: one of them is of another kind than the model knows it as.
-        """
-        columns = self.holder.snapshot.lookup.context
-        columns.refuse_other_kinds(body.attributes, OF_USER, "attributes")
-        self.store.put_user(user_id, body.attributes)
-        known = columns.names(OF_USER)
-        unused = [name for name in body.attributes if name not in known]
-        return schemas.UserResponse(user_id=user_id, attributes=body.attributes, unused=unused)
-
-    def forget_user(self, user_id: str) -> schemas.ForgetUserResponse:
-        """Delete a user's events, attributes and lists, and have the model ignore what it knows of the user."""
-        return schemas.ForgetUserResponse(user_id=user_id, deleted=self.store.forget_user(user_id))
-
     def about_model(self) -> schemas.ModelResponse:
         """Return what the served snapshot is."""
         snapshot = self.holder.snapshot
-        manifest, lookup = snapshot.bundle.manifest, snapshot.lookup
-        offered = lookup.retriever.offered(lookup.moment(self.clock()))
+        manifest = snapshot.bundle.manifest
         return schemas.ModelResponse(
             model=snapshot.name,
             dataset=manifest["dataset"],
             fit_on=manifest["fit_on"],
             metrics=manifest["metrics"],
-            items=len(lookup.ids) if offered is None else int(offered.sum()),
-            users=len(lookup.users),
+            items=snapshot.offered(self.clock()),
+            users=len(snapshot.lookup.users),
             failed=self.holder.failed,
         )
 
@@ -343,55 +265,6 @@ class Service:
         if row is None:
             raise UnknownItemError(f"item {item_id!r} is not in the catalogue; PUT /v1/items adds items")
         return row
-
-    def scenarios(self) -> schemas.ScenariosResponse:
-        """Return all scenarios, and which of their versions are on."""
-        rows = [
-            schemas.ScenarioState(name=name, on=on, latest=latest)
-            for name, on, latest in kept.overview(self.store.scenarios())
-        ]
-        return schemas.ScenariosResponse(scenarios=rows)
-
-    def scenario(self, name: str, version: int | None = None) -> schemas.ScenarioVersion:
-        """Return a version of a scenario: by default that which is on, else the latest.
-
-        Raises:
-            UnknownScenarioError: there is no such version.
-        """
-        return self._version(kept.shown_version(self.store, name, version))
-
-    def put_scenario(self, name: str, scenario: Scenario) -> schemas.ScenarioVersion:
-        """Store a further version of a scenario, which is not on yet.
-
-        Raises:
-            FilterError: a condition does not fit the catalogue.
-        """
-        notes_of(scenario, _offer(self.holder.snapshot))
-        version = self.store.add_scenario(name, scenario.as_json())
-        return self.scenario(name, version)
-
-    def switch_scenario(self, name: str, switch: schemas.ScenarioSwitch) -> schemas.ScenarioVersion:
-        """Switch a version of a scenario on, the latest by default, or have none on.
-
-        Raises:
-            UnknownScenarioError: there is no such version.
-        """
-        if switch.on:
-            kept.switch_on(self.store, name, switch.version)
-        else:
-            kept.switch_off(self.store, name)
-        self.holder.take_scenarios()
-        return self.scenario(name, switch.version)
-
-    def delete_scenario(self, name: str) -> schemas.DeletedScenario:
-        """Delete a scenario with all its versions.
-
-        Raises:
-            UnknownScenarioError: there is none.
-        """
-        deleted = kept.delete(self.store, name)
-        self.holder.take_scenarios()
-        return schemas.DeletedScenario(name=name, versions=deleted)
 
     def preview_scenario(self, name: str, body: schemas.PreviewRequest) -> schemas.RecommendResponse:
         """Return the list that a draft, or a version that need not be on, makes of a request.
@@ -404,18 +277,6 @@ class Service:
         else:
             kind = kept.stored(self.store, name, body.version)
         return self._recommend_group([self._pending_list(self.holder.snapshot, body.request, kind)])[0]
-
-    def _version(self, row: StoredScenario) -> schemas.ScenarioVersion:
-        scenario = parse(row.definition, f"scenario {row.name!r}, version {row.version}")
-        notes = notes_of(scenario, _offer(self.holder.snapshot))
-        return schemas.ScenarioVersion(
-            name=row.name, version=row.version, on=row.is_on, at=row.at, definition=scenario, notes=notes
-        )
-
-    def _change(self, changes: list[tuple[str, dict[str, object] | None]]) -> schemas.ItemsResponse:
-        self.store.change_items(changes)
-        self.holder.take_changes()
-        return schemas.ItemsResponse(changed=len(changes), items=self.about_model().items)
 
     def _assigned_list(self, request: schemas.RecommendRequest) -> Pending[RecommendOptions]:
         """Return the request to the model that serves, or to that of the user's arm."""
@@ -444,11 +305,14 @@ class Service:
         self, snapshot: Snapshot, request: schemas.RecommendRequest, kind: ActiveScenario | None = None
     ) -> Pending[RecommendOptions]:
         """Return the list to be made, by the scenario `kind` or the one that the request names."""
-        now, lookup = self._moment(snapshot, request.context), snapshot.lookup
-        past = self._past(snapshot, request.user_id, request.history)
-        earlier, unknown = self._earlier(snapshot, request), lookup.unknown(past) if request.history is not None else []
+        now, lookup = self.known.moment(snapshot, request.context), snapshot.lookup
+        past = self.known.past(snapshot, request.user_id, request.history)
+        earlier, unknown = (
+            self.known.earlier(snapshot, request),
+            lookup.unknown(past) if request.history is not None else [],
+        )
         if request.like:
-            earlier = self._met(snapshot, request, past)
+            earlier = self.known.met(snapshot, request, past)
             past = [PastEvent(item, "like") for item in request.like]
             unknown = lookup.unknown(past)
         if not (past or request.query):
@@ -475,7 +339,7 @@ class Service:
                 now if lookup.retriever.has_clock else None,
                 typed=request.query is not None,
                 earlier=earlier,
-                context=self._context(snapshot, request),
+                context=self.known.context(snapshot, request),
             ),
             unknown=[*unknown, *lookup.unknown(request.unlike)],
             after=request.after,
@@ -511,8 +375,8 @@ class Service:
         return responses
 
     def _pending_rank(self, snapshot: Snapshot, request: schemas.RankRequest) -> Pending[RankKey]:
-        now = self._moment(snapshot, request.context)
-        past = self._past(snapshot, request.user_id, request.history)
+        now = self.known.moment(snapshot, request.context)
+        past = self.known.past(snapshot, request.user_id, request.history)
         lookup = snapshot.lookup
         offered = lookup.offered_at(request.candidates, lookup.moment(now))
         known = list(offered.values())
@@ -527,7 +391,7 @@ class Service:
             histories=lookup.histories(
                 [(None, past)],
                 now if lookup.retriever.has_clock else None,
-                context=self._context(snapshot, request),
+                context=self.known.context(snapshot, request),
             ),
             unknown=unknown,
             batch_key=RankKey(explain=request.explain, size=len(known).bit_length()),
@@ -544,56 +408,6 @@ class Service:
             join_histories(group), np.array(padded, np.int64), explain=group[0].batch_key.explain
         )
         return [self._respond(request, ranking.rows(slice(row, row + 1))) for row, request in enumerate(group)]
-
-    def _past(
-        self, snapshot: Snapshot, user_id: str | None, history: Sequence[str | schemas.HistoryEvent] | None
-    ) -> list[PastEvent]:
-        """Return the user's events, oldest first: the history that was sent, or those of the bundle and the store."""
-        if history is not None:
-            if snapshot.lookup.retriever.has_clock:
-                refuse_other_units([event.timestamp for event in history if not isinstance(event, str)])
-            return [PastEvent(event) if isinstance(event, str) else event.past() for event in history]
-        return [] if user_id is None else self.events_of(snapshot, user_id)
-
-    def _moment(self, snapshot: Snapshot, context: schemas.Context | None) -> int:
-        """Return when a list will be seen: now, unless its request says otherwise."""
-        if context is None or context.time is None:
-            return self.clock()
-        if snapshot.lookup.retriever.has_clock:
-            refuse_other_units([context.time])
-        return schemas.microseconds(context.time) or 0
-
-    def _context(self, snapshot: Snapshot, request: schemas.ListRequest) -> RequestContext:
-        """Return what the request says of its circumstances, and what is known of its user.
-
-        Raises:
-            ContextError: the model does not know a name, or a value is of another kind than its column.
-        """
-        columns, stated = snapshot.lookup.context, request.context or schemas.Context()
-        named = columns.named(stated.attributes, OF_EVENT, "context.attributes")
-        if request.user_id is not None and columns.names(OF_USER):
-            named |= self._attributes_of(snapshot, request.user_id)
-        return RequestContext(named, stated.session_id)
-
-    def _attributes_of(self, snapshot: Snapshot, user_id: str) -> dict[str, Value]:
-        """Return the attributes of a user by the names of their features: those in the store over those of the bundle."""
-        fitted = {name: values[0] for name, values in snapshot.bundle.attributes.of([user_id]).items()}
-        if fitted and self.store.forgotten_at(user_id) is not None:
-            fitted = {}
-        return fitted | {OF_USER + name: value for name, value in self.store.user_attributes(user_id).items()}
-
-    def _earlier(self, snapshot: Snapshot, request: schemas.ListRequest) -> Ints | None:
-        """Return items that the user met before the events of `events_of`; None where a history was sent instead."""
-        if request.history is not None or request.user_id is None:
-            return None
-        earlier = snapshot.lookup.earlier(request.user_id)
-        return earlier if len(earlier) and self.store.forgotten_at(request.user_id) is None else None
-
-    def _met(self, snapshot: Snapshot, request: schemas.ListRequest, past: Sequence[PastEvent]) -> Ints:
-        """Return all known items that the user met, in the events `past` and before them."""
-        earlier, rows = self._earlier(snapshot, request), snapshot.lookup.rows
-        known = [rows[event.item_id] for event in past if event.item_id in rows]
-        return np.array([*(() if earlier is None else earlier), *known], np.int64)
 
     def _listed_before(self, snapshot: Snapshot, request_id: str) -> list[int]:
         """Return the items of a list and of those of which it is the next page, at most `MOST_PAGES` of them.
@@ -617,17 +431,6 @@ class Service:
     def _kept_list(self, request_id: str) -> ImpressionList | None:
         return self.impressions.list_of(request_id) if self.impressions else None
 
-    def events_of(self, snapshot: Snapshot, user_id: str) -> list[PastEvent]:
-        """Return what the user did, oldest first, as of the bundle and the store; nothing from before the user was forgotten."""
-        fitted = snapshot.lookup.past(user_id)
-        forgotten = self.store.forgotten_at(user_id) if fitted else None
-        if forgotten is not None:
-            fitted = [event for event in fitted if (event.timestamp or 0) > forgotten]
-        stored = self.store.history(user_id, MOST_EVENTS)
-        later = [PastEvent(event.item_id, event.event_type, event.timestamp, event.session_id) for event in stored]
-        # Events that were exported and fitted are in both.
-        return sorted(dict.fromkeys([*fitted, *later]), key=lambda event: event.timestamp or 0)
-
     def _sentence(self, snapshot: Snapshot, query: str) -> Sentences:
         retriever, tokenizer = snapshot.lookup.retriever, snapshot.bundle.tokenizer
         return self._remembered(snapshot, "sentence", query, lambda: read_sentences(retriever, tokenizer, [query]))
@@ -647,7 +450,7 @@ class Service:
     ) -> tuple[ListRules | None, list[str]]:
         allowed = chosen.allowed if chosen else None
         key = f"{scenario.model_dump_json()} {chosen.name if chosen else ''}"
-        return self._remembered(snapshot, "scenario", key, lambda: rules_of(scenario, _offer(snapshot), allowed))
+        return self._remembered(snapshot, "scenario", key, lambda: rules_of(scenario, offer_of(snapshot), allowed))
 
     def _remembered(self, snapshot: Snapshot, kind: str, key: str, make: Callable[[], T]) -> T:
         """Return the value cached for `key` and this snapshot, computing it on a miss."""
@@ -769,37 +572,7 @@ def preview(holder: ModelHolder, store: Store, clock: Callable[[], int] = wall_c
     return Service(holder, store, Metrics(lambda: holder.snapshot.name), None, clock)
 
 
-def refuse_other_units(moments: Sequence[datetime | int | None]) -> None:
-    """Raise BadTimeError where whole numbers, as microseconds, are times before 1990: they were meant as seconds or milliseconds."""
-    early = [moment for moment in moments if isinstance(moment, int) and moment < EARLIEST * 1_000_000]
-    if early:
-        raise BadTimeError(
-            f"{len(early)} of {len(moments)} times are whole numbers before 1990, for example {early[0]}; "
-            "send microseconds since 1970, or ISO times"
-        )
-
-
 def _overridden(scenario: Scenario, request: schemas.RecommendRequest) -> Scenario:
     """Return the scenario with what the request says itself in its place."""
     own = {name: getattr(request, name) for name in ("filters", "exclude_seen", "diversity", "value")}
     return scenario.model_copy(update={name: said for name, said in own.items() if said is not None})
-
-
-def _offer(snapshot: Snapshot) -> Offer:
-    return Offer(snapshot.lookup.retriever.items, snapshot.lookup.retriever.available)
-
-
-def _stored(event: schemas.Event, now: int) -> StoredEvent:
-    time = schemas.microseconds(event.timestamp)
-    return StoredEvent(
-        event_id=event.event_id or uuid.uuid4().hex,
-        user_id=event.user_id,
-        item_id=event.item_id,
-        event_type=event.event_type,
-        timestamp=now if time is None else time,
-        value=event.value,
-        session_id=event.session_id,
-        request_id=event.request_id,
-        position=event.position,
-        context=event.attributes or None,
-    )

@@ -14,7 +14,8 @@ from serving.api import schemas
 from serving.api.live import Snapshot
 from serving.api.page.form import FormError, PageForm, percent_of_purchases
 from serving.api.page.words import DID, Sentence, sentences
-from serving.api.service import Service, UnknownItemError
+from serving.api.refusals import UnknownItemError
+from serving.api.service import Service
 from serving.filters import FilterError
 from serving.lookup import Lookup, PastEvent
 from serving.reasons import companion_item
@@ -138,7 +139,7 @@ def view_of(form: PageForm, services: Sequence[Service], *, sees_users: bool, pr
     )
     if problem:
         return view
-    past = service.events_of(snapshot, form.user) if form.user else []
+    past = service.known.events_of(snapshot, form.user) if form.user else []
     columns = [_column(form, service, sees_users)]
     columns += [_compared(form, other, sees_users) for other in services[1:] if form.models == "both"]
     return replace(
@@ -157,7 +158,7 @@ def _examples(service: Service, snapshot: Snapshot) -> list[tuple[str, int]]:
     longest_first = np.argsort([-len(items) for items in users["items"].gather(sampled)], kind="stable")
     spread = np.linspace(0, len(sampled) - 1, min(EXAMPLES, len(sampled))).astype(np.int64)
     ids = users["user_id"].gather(sampled[longest_first[spread]])
-    counts = {user: len(service.events_of(snapshot, user)) for user in ids}
+    counts = {user: len(service.known.events_of(snapshot, user)) for user in ids}
     return [(user, count) for user, count in counts.items() if count]
 
 
@@ -190,7 +191,7 @@ def _column(form: PageForm, service: Service, sees_users: bool) -> Column:
         answer = service.search(form.search_request(retriever.items))
     else:
         answer = service.recommend(form.recommend_request(retriever.items, retriever.config.value))
-    past = service.events_of(snapshot, form.user) if form.user else []
+    past = service.known.events_of(snapshot, form.user) if form.user else []
     rows = [_list_row(lookup, item, past[-lookup.length :], sees_users) for item in answer.items]
     return Column(answer.model, rows, [note.replace("filters.attributes.", "") for note in answer.notes])
 

@@ -20,7 +20,7 @@ async def add_events(body: schemas.EventsRequest, workers: ServiceWorkers) -> sc
 
     When this returns, the events are on disk, and the user's next list takes them into account.
     """
-    return await workers.run(workers.service.add_events, body)
+    return await workers.run(workers.service.changes.add_events, body)
 
 
 @router.put("/items")
@@ -29,7 +29,7 @@ async def put_items(body: schemas.ItemsRequest, workers: ServiceWorkers) -> sche
 
     When this returns, the items can be recommended.
     """
-    return await workers.run_slowly(workers.service.put_items, body)
+    return await workers.run_slowly(workers.service.changes.put_items, body)
 
 
 @router.delete("/items/{item_id:path}", responses=UNKNOWN_ITEM)
@@ -38,7 +38,7 @@ async def delete_item(item_id: ItemId, workers: ServiceWorkers) -> schemas.Items
 
     Users' histories keep it.
     """
-    return await workers.run_slowly(workers.service.delete_item, item_id)
+    return await workers.run_slowly(workers.service.changes.delete_item, item_id)
 
 
 @router.put("/users/{user_id:path}")
@@ -47,7 +47,7 @@ async def put_user(user_id: UserId, body: schemas.UserRequest, workers: ServiceW
 
     The user's next list takes them into account.
     """
-    return await workers.run(workers.service.put_user, user_id, body)
+    return await workers.run(workers.service.changes.put_user, user_id, body)
 
 
 @router.delete("/users/{user_id:path}")
@@ -56,4 +56,4 @@ async def forget_user(user_id: UserId, workers: ServiceWorkers) -> schemas.Forge
 
     Models that were trained on the user's events ignore them from then on.
     """
-    return await workers.run(workers.service.forget_user, user_id)
+    return await workers.run(workers.service.changes.forget_user, user_id)

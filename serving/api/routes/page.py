@@ -9,8 +9,8 @@ from recsys.shown import templates_of
 from serving.api.access.scopes import ReadRoute
 from serving.api.page.form import PageForm
 from serving.api.page.view import REFUSALS, view_of
+from serving.api.refusals import UnknownItemError
 from serving.api.routes.dependencies import ServiceWorkers
-from serving.api.service import UnknownItemError
 
 router = APIRouter(route_class=ReadRoute, include_in_schema=False)
 

@@ -18,7 +18,7 @@ ScenarioName = Annotated[Name, Path(description="Name of a scenario.")]
 @router.get("")
 async def scenarios(workers: ServiceWorkers) -> schemas.ScenariosResponse:
     """List all scenarios, and which of their versions are on."""
-    return await workers.run(workers.service.scenarios)
+    return await workers.run(workers.service.scenarios.all)
 
 
 @router.get("/{name}", responses=UNKNOWN_SCENARIO)
@@ -30,7 +30,7 @@ async def scenario(
     ] = None,
 ) -> schemas.ScenarioVersion:
     """Describe a version of a scenario."""
-    return await workers.run(workers.service.scenario, name, version)
+    return await workers.run(workers.service.scenarios.get, name, version)
 
 
 @router.put("/{name}")
@@ -39,7 +39,7 @@ async def put_scenario(name: ScenarioName, body: Scenario, workers: ServiceWorke
 
     Lists are made by it as soon as it is switched on.
     """
-    return await workers.run(workers.service.put_scenario, name, body)
+    return await workers.run(workers.service.scenarios.put, name, body)
 
 
 @router.post("/{name}/switch", responses=UNKNOWN_SCENARIO)
@@ -50,7 +50,7 @@ async def switch_scenario(
 
     Every server follows within a second.
     """
-    return await workers.run(workers.service.switch_scenario, name, body)
+    return await workers.run(workers.service.scenarios.switch, name, body)
 
 
 @router.post("/{name}/preview", responses=UNKNOWN_SCENARIO)
@@ -67,4 +67,4 @@ async def preview_scenario(
 @router.delete("/{name}", responses=UNKNOWN_SCENARIO)
 async def delete_scenario(name: ScenarioName, workers: ServiceWorkers) -> schemas.DeletedScenario:
     """Delete a scenario with all its versions."""
-    return await workers.run(workers.service.delete_scenario, name)
+    return await workers.run(workers.service.scenarios.delete, name)

@@ -226,8 +226,9 @@ def test_the_audience_of_an_item_is_what_ranking_it_for_every_user_says(
 
 def test_lists_that_only_people_look_at_have_no_next_page(tiny: Path, store: Store) -> None:
     """They are not kept."""
+    from serving.api.refusals import UnknownListError
     from serving.api.schemas import RecommendRequest
-    from serving.api.service import UnknownListError, preview
+    from serving.api.service import preview
 
     app = create_app(holder_of(tiny, store), store)
     with client_of(app) as opened:

@@ -61,14 +61,14 @@ def served(tiny: Path, store: Store) -> Iterator[Served]:
 def test_neither_lists_nor_probes_wait_for_changes_of_the_catalogue(tiny: Path, store: Store) -> None:
     """However many; too many are refused, and the others are carried out one after the other."""
     served, release, running = Served(tiny, store), threading.Event(), threading.Lock()
-    put = served.service.put_items
+    put = served.service.changes.put_items
 
     def slow(body: object) -> object:
         with running:  # no two at once
             assert release.wait(20)
             return put(body)
 
-    served.service.put_items = slow
+    served.service.changes.put_items = slow
     with ThreadPoolExecutor(SLOW_WAITING + 2) as clients:
         puts = [
             clients.submit(httpx.put, f"{served.url}/v1/items", json=ITEMS, timeout=30) for _ in range(SLOW_WAITING + 2)
