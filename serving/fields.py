@@ -24,7 +24,7 @@ Number = Annotated[float, AfterValidator(_finite)]
 
 
 class Part(BaseModel):
-    """Base of what can be part of a scenario: an unknown key is refused by naming the nearest known one."""
+    """Base of the parts of scenarios and experiments: an unknown key is refused by naming the nearest known one."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 

@@ -17,21 +17,16 @@ import tomllib
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from recsys.errors import RecsysError
+from serving.fields import Part
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+$")]
 
 
 class ExperimentError(RecsysError):
     """An experiment that cannot be read, started or reported."""
-
-
-class Part(BaseModel):
-    """Base of the parts of an experiment; unknown keys are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Arm(Part):

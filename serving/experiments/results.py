@@ -13,7 +13,7 @@ from recsys.metrics import Interval
 from recsys.shown import table_of
 from serving.experiments.definition import Experiment, ExperimentError
 from serving.experiments.outcome import LISTS, RATES, Outcome, outcome
-from serving.store.export import IMPRESSION_KEY, events_table
+from serving.store.export import IMPRESSION_KEY, actions, events_table
 from serving.store.store import ImpressionList, Store
 
 SHOWN = pl.Schema(
@@ -62,15 +62,7 @@ def _shown(lists: Iterable[ImpressionList]) -> pl.DataFrame:
 
 def _with_actions(shown: pl.DataFrame, store: Store, since: int) -> pl.DataFrame:
     """Return `shown` with whether each item was clicked, bought, and what was paid for it."""
-    events = events_table(store.events_since(since))
-    bought = pl.col("event_type") == "purchase"
-    actions = (
-        events.filter(pl.col("request_id").is_not_null(), pl.col("event_type") != "impression")
-        .group_by(IMPRESSION_KEY)
-        .agg(purchase=bought.any(), value=pl.col("value").filter(bought).sum())
-        .with_columns(click=pl.lit(True))
-    )
-    joined = shown.join(actions, on=IMPRESSION_KEY, how="left")
+    joined = shown.join(actions(events_table(store.events_since(since))), on=IMPRESSION_KEY, how="left")
     return joined.with_columns(pl.col("click", "purchase").fill_null(False), pl.col("value").fill_null(0.0))
 
 

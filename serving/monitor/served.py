@@ -10,7 +10,7 @@ from scipy.stats import binomtest
 
 from recsys.events import DAY_US
 from recsys.metrics import CONFIDENCE, Interval
-from serving.store.export import IMPRESSION_KEY, events_table
+from serving.store.export import IMPRESSION_KEY, actions, events_table
 from serving.store.store import ImpressionList, Store
 
 MOST_LISTS = 50_000
@@ -46,13 +46,7 @@ class Served:
             schema={"request_id": pl.String, "model": pl.String, "item_id": pl.String, "position": pl.Int64},
             orient="row",
         )
-        acted = (
-            self.events.filter(pl.col("request_id").is_not_null(), pl.col("event_type") != "impression")
-            .group_by(IMPRESSION_KEY)
-            .agg(purchase=(pl.col("event_type") == "purchase").any())
-            .with_columns(click=pl.lit(True))
-        )
-        joined = rows.join(acted, on=IMPRESSION_KEY, how="left", maintain_order="left")
+        joined = rows.join(actions(self.events).drop("value"), on=IMPRESSION_KEY, how="left", maintain_order="left")
         return joined.with_columns(pl.col("click", "purchase").fill_null(False))
 
 

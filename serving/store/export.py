@@ -117,6 +117,17 @@ def events_table(events: Iterable[StoredEvent], schema: Mapping[str, pl.DataType
     return table.with_columns(named_columns(contexts, schema))
 
 
+def actions(events: pl.DataFrame) -> pl.DataFrame:
+    """Return what `events` made of each listed item: click, purchase, and the value of its purchases, by `IMPRESSION_KEY`."""
+    bought = pl.col("event_type") == "purchase"
+    return (
+        events.filter(pl.col("request_id").is_not_null(), pl.col("event_type") != "impression")
+        .group_by(IMPRESSION_KEY)
+        .agg(purchase=bought.any(), value=pl.col("value").filter(bought).sum())
+        .with_columns(click=pl.lit(True))
+    )
+
+
 def named_columns(rows: Sequence[Mapping[str, Any]], schema: Mapping[str, pl.DataType]) -> list[pl.Series]:
     """Return a column per name in `rows`, of the type that `schema` has; null where a value does not fit or is missing."""
     names = sorted({name for row in rows for name in row})
