@@ -205,11 +205,12 @@ def refuse_unknown_columns(config: RankerConfig, events: pl.Schema, users: pl.Sc
         _refuse_other_kinds("ranker.context", name, events[name])
     if config.user_attributes and users is None:
         raise RecsysError("ranker.user_attributes: the dataset has no table of users; add users.csv, or name none")
+    of_users = pl.Schema() if users is None else users
     for name in config.user_attributes:
-        others = [column for column in users or () if column != "user_id"]
+        others = [column for column in of_users if column != "user_id"]
         if name not in others:
             raise RecsysError(f"ranker.user_attributes: the users have no column {name!r}{suggest(name, others)}")
-        _refuse_other_kinds("ranker.user_attributes", name, users[name])  # type: ignore[index]
+        _refuse_other_kinds("ranker.user_attributes", name, of_users[name])
 
 
 def _refuse_other_kinds(key: str, name: str, kind: pl.DataType) -> None:
