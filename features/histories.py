@@ -27,67 +27,19 @@ from features.context import (
 )
 from features.data.dataset import Dataset
 from features.data.split import assign_splits
+from features.item_lists import ItemLists
 from features.keys import SortedRuns
+from features.rejections import Rejected, Rejections
 from recsys.arrays import Bools, Floats, found_in, offsets_of, spans
 from recsys.arrays import Ints as Ints  # re-exported
 from recsys.config import Config, RankerConfig
-from recsys.events import EVENT_TYPES, IMPRESSION, SPLITS
+from recsys.events import EVENT_TYPES, IMPRESSION, LOGGED_TYPES, REJECTIONS, SPLITS
 
 EARLY, LATE, VALID, TEST = range(4)
 """Segments of the log in time; `EARLY` and `LATE` are the two parts of the split `train`."""
 
 KEY_SEPARATOR = "\x1f"
 """Stands between user id and request id, since two users may have the same request id."""
-
-
-@dataclass(frozen=True)
-class EarlierItems:
-    """The items of what R users did before the events of their histories: models read a part, the rule on seen items all."""
-
-    offsets: Ints
-    """`[R + 1]` request r's items are `items[offsets[r]:offsets[r + 1]]`."""
-    items: NDArray[np.int32]
-    """Item indexes."""
-
-    @classmethod
-    def of(cls, rows: Sequence[NDArray[np.int32]]) -> "EarlierItems":
-        """Put the items of each request end to end."""
-        counts = np.array([len(row) for row in rows], np.int64)
-        return cls(offsets_of(counts), np.concatenate([np.empty(0, np.int32), *rows]))
-
-    @classmethod
-    def none(cls, requests: int) -> "EarlierItems":
-        """Return that of `requests` users who did nothing before."""
-        return cls(np.zeros(requests + 1, np.int64), np.empty(0, np.int32))
-
-    @classmethod
-    def join(cls, parts: Sequence["EarlierItems"]) -> "EarlierItems":
-        """Put those of several groups of requests together."""
-        counts, items = ([getattr(part, name) for part in parts] for name in ("counts", "items"))
-        return cls(offsets_of(np.concatenate(counts)), np.concatenate(items))
-
-    @property
-    def counts(self) -> Ints:
-        """`[R]` items of each request."""
-        return np.diff(self.offsets)
-
-    @property
-    def owners(self) -> Ints:
-        """The request of each item."""
-        return np.repeat(np.arange(len(self.counts)), self.counts)
-
-    def rows(self, rows: slice | Ints) -> "EarlierItems":
-        """Return those of some requests."""
-        counts = self.counts[rows]
-        return EarlierItems(offsets_of(counts), self.items[spans(self.offsets[:-1][rows], counts)])
-
-    def hold(self, items: Ints) -> Bools:
-        """Return which of `items` `[R, C]` are among those of their request."""
-        if not len(self.items):
-            return np.zeros(items.shape, bool)
-        size = 1 + max(int(items.max(initial=0)), int(self.items.max()))
-        own = self.owners * size + self.items
-        return np.isin(np.arange(len(items))[:, None] * size + items, own) & (items >= 0)
 
 
 @dataclass(frozen=True)
@@ -102,12 +54,14 @@ class Histories:
     """`[R, L]` microseconds or ordinals."""
     now: Ints
     """`[R]` moment of the request."""
-    earlier: EarlierItems | None = None
-    """What lies before the L events; None where nothing does."""
+    earlier: ItemLists | None = None
+    """The items of what lies before the L events, for the rule on seen items; None where nothing does."""
     named: Named = field(default_factory=dict)
     """What else is known of the requests: their context, and the attributes of their users."""
     in_session: Bools | None = None
     """`[R, L]` events of the session in which the request is made; None where sessions are not known."""
+    rejected: Rejected | None = None
+    """What the users do not want; None where none said so."""
 
     def __len__(self) -> int:
         return len(self.now)
@@ -119,10 +73,12 @@ class Histories:
         items, types, times, now = (np.concatenate([getattr(part, name) for part in parts]) for name in names)
         earlier = None
         if any(part.earlier for part in parts):
-            earlier = EarlierItems.join([part.earlier or EarlierItems.none(len(part)) for part in parts])
+            earlier = ItemLists.join([part.earlier or ItemLists.none(len(part)) for part in parts])
         named = {name: np.concatenate([part.named[name] for part in parts]) for name in parts[0].named}
         known = [part.in_session for part in parts if part.in_session is not None]
-        return cls(items, types, times, now, earlier, named, np.concatenate(known) if known else None)
+        in_session = np.concatenate(known) if known else None
+        rejected = Rejected.join([part.rejected for part in parts], [len(part) for part in parts])
+        return cls(items, types, times, now, earlier, named, in_session, rejected)
 
     def rows(self, rows: slice | Ints) -> "Histories":
         """Return the histories of some requests."""
@@ -135,6 +91,7 @@ class Histories:
             earlier,
             {name: values[rows] for name, values in self.named.items()},
             _part(self.in_session, rows),
+            self.rejected.rows(rows) if self.rejected else None,
         )
 
     @property
@@ -146,6 +103,10 @@ class Histories:
         """Return which of `items` `[R, C]` their user had an event on."""
         seen = found_in(items, self.items) & (items >= 0)
         return seen | self.earlier.hold(items) if self.earlier else seen
+
+    def unwanted(self, items: Ints) -> Bools:
+        """Return which of `items` `[R, C]` their user has rejected."""
+        return self.rejected.items.hold(items) if self.rejected else np.zeros(items.shape, bool)
 
     @property
     def lengths(self) -> Ints:
@@ -231,6 +192,8 @@ class EventLog:
     sessions: Ints | None = None
     """`[E]` row of `session_ids`, -1 for none; None where the configuration names no sessions."""
     session_ids: list[str] = field(default_factory=list)
+    rejections: Rejections = field(default_factory=Rejections)
+    """What users do not want, also those without events."""
 
     def __len__(self) -> int:
         return len(self.items)
@@ -287,8 +250,9 @@ class EventLog:
             types=np.where(known, self.types[rows], 0).astype(np.int8),
             times=np.where(known, self.times[rows], 0),
             now=before,
-            earlier=EarlierItems(offsets_of(further - starts), self.items[spans(starts, further - starts)]),
+            earlier=ItemLists(offsets_of(further - starts), self.items[spans(starts, further - starts)]),
             in_session=in_session,
+            rejected=self.rejections.at([self.user_ids[user] for user in users], before) if self.rejections else None,
         )
 
     def requests(self, *segments: int) -> Requests:
@@ -354,9 +318,11 @@ def read_log(dataset: Dataset, config: Config, item_ids: pl.Series | None = None
     """
     coded = _coded(dataset.events, dataset.items["item_id"] if item_ids is None else item_ids, config.ranker)
     rule = dataset.info.split if config.data.split == "dataset" else config.data.split
-    split = assign_splits(coded.lazy(), rule, config.data.valid_share, config.data.test_share)
+    rejection = pl.col("event_type").is_in(REJECTIONS)
+    split = assign_splits(coded.filter(~rejection).lazy(), rule, config.data.valid_share, config.data.test_share)
     comparable = dataset.has_clock and rule != "leave-last"
-    log = _log_of(split, (_after_a_moment if comparable else _like_valid)(config.ranker.slice_share))
+    late = (_after_a_moment if comparable else _like_valid)(config.ranker.slice_share)
+    log = _log_of(split, late, coded.filter(rejection))
     return replace(log, attributes=UserAttributes.read(dataset.users, config.ranker))
 
 
@@ -367,7 +333,9 @@ def build_log(
 
     `item_ids` `[N]` are the catalogue: an item's index is its row there. `config` names the columns of context.
     """
-    return _log_of(_coded(events, item_ids, config or RankerConfig()).lazy(), _after_a_moment(late_share))
+    coded = _coded(events, item_ids, config or RankerConfig())
+    rejection = pl.col("event_type").is_in(REJECTIONS)
+    return _log_of(coded.filter(~rejection).lazy(), _after_a_moment(late_share), coded.filter(rejection))
 
 
 def fit_context(log: EventLog, config: RankerConfig) -> ContextColumns:
@@ -395,7 +363,7 @@ def _coded(events: pl.LazyFrame, item_ids: pl.Series, config: RankerConfig) -> p
         .select(
             "user_id",
             "item",
-            pl.col("event_type").cast(pl.Enum(EVENT_TYPES)),
+            pl.col("event_type").cast(pl.Enum(LOGGED_TYPES)),
             "timestamp",
             *(["split"] if "split" in names else []),
             *(pl.col(name).alias(OF_EVENT + name) for name in event_columns(config, names)),
@@ -406,9 +374,11 @@ def _coded(events: pl.LazyFrame, item_ids: pl.Series, config: RankerConfig) -> p
     )
 
 
-def _log_of(events: pl.LazyFrame, late: pl.Expr) -> EventLog:
+def _log_of(events: pl.LazyFrame, late: pl.Expr, rejections: pl.DataFrame) -> EventLog:
     """Lay out coded events with a column `split`; those of train for which `late` holds become `LATE`."""
     frame = events.with_columns(segment=_segment(late)).drop("split").collect()
+    if rejections.height:
+        frame, rejections = _with_requests(frame, rejections)
     impression = pl.col("event_type") == EVENT_TYPES[IMPRESSION]
     user_ids = frame.filter(~impression).select(pl.col("user_id").unique().sort()).to_series()
     keys = frame.select(pl.col("key").drop_nulls().unique().sort()).to_series()
@@ -438,7 +408,28 @@ def _log_of(events: pl.LazyFrame, late: pl.Expr) -> EventLog:
         context={name: acted[name] for name in acted.columns if name.startswith(OF_EVENT)},
         sessions=None if session_ids is None else _rows_in(session_ids, acted["session"]),
         session_ids=[] if session_ids is None else session_ids.to_list(),
+        rejections=Rejections.of(rejections.join(requests, on="key", how="left", maintain_order="left"), acted),
     )
+
+
+def _with_requests(frame: pl.DataFrame, rejections: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Return events and rejections, each rejection with the key of the request that it teaches something about.
+
+    That is its own, where the user also acted in it, or else that of the user's next event. If that has no key, the
+    events of its moment get one.
+    """
+    moment = pl.concat_str("user_id", pl.lit(""), "timestamp", separator=KEY_SEPARATOR)
+    is_action = pl.col("event_type") != EVENT_TYPES[IMPRESSION]
+    acted = frame.filter(is_action)
+    following = acted.select("user_id", "timestamp", next=pl.coalesce("key", moment)).sort("timestamp")
+    own = pl.when(pl.col("key").is_in(acted["key"].drop_nulls().unique().implode())).then("key")
+    rejections = rejections.sort("timestamp", maintain_order=True)
+    rejections = rejections.join_asof(
+        following, on="timestamp", by="user_id", strategy="forward", check_sortedness=False
+    ).with_columns(key=pl.coalesce(own, "next"))
+    named = moment.is_in(rejections["key"].drop_nulls().unique().implode())
+    frame = frame.with_columns(key=pl.when(pl.col("key").is_null() & is_action & named).then(moment).otherwise("key"))
+    return frame, rejections.drop("next")
 
 
 def _rows_in(ids: pl.Series, values: pl.Series) -> Ints:

@@ -3,6 +3,15 @@
 EVENT_TYPES = ("impression", "view", "click", "like", "share", "comment", "cart", "purchase")
 """Weakest to strongest; the index in this tuple is the type's code."""
 
+DISLIKE = "dislike"
+REJECTIONS = (DISLIKE, "hide")
+"""What users do not want; these types have no code, since no model reads them in a history."""
+LOGGED_TYPES = (*EVENT_TYPES, *REJECTIONS)
+NO_ACTION = ("impression", *REJECTIONS)
+"""Types of events that say nothing in favour of their item."""
+TAKES_BACK = ("like", "share", "cart", "purchase")
+"""Types of events after which an item is no longer rejected."""
+
 TYPE_CODE = {name: code for code, name in enumerate(EVENT_TYPES)}
 IMPRESSION = TYPE_CODE["impression"]
 PURCHASE = TYPE_CODE["purchase"]

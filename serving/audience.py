@@ -73,7 +73,7 @@ def write_audience(folder: Path, model: str, item_ids: Sequence[str], k: int, by
 def audience(
     recommender: Recommender, users: Iterator[tuple[list[str], Histories]], items: Sequence[int], k: int, by: By
 ) -> pl.DataFrame:
-    """Return the k `users`, given as ids and histories, who care most for each of the `items`.
+    """Return the k `users`, given as ids and histories, who care most for each of the `items` and did not reject it.
 
     Returns:
         item_id, rank (from 1), user_id, interest, p_click, p_purchase, and whether the user has `seen` the item.
@@ -137,7 +137,7 @@ def _interests(
         "p_purchase": ranking.p_purchase.ravel(),
         "seen": histories.seen(ranking.items).ravel(),
     }
-    return pl.DataFrame(columns, schema=schema)
+    return pl.DataFrame(columns, schema=schema).filter(~histories.unwanted(ranking.items).ravel())
 
 
 def _rows(item_ids: Sequence[str], offered: pl.Series, ids: pl.Series) -> list[int]:

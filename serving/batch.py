@@ -25,8 +25,10 @@ from features.context import objects
 from features.data.dataset import Dataset
 from features.data.user_ids import read_users
 from features.data.values import moment_of_text
-from features.histories import EarlierItems, EventLog, Histories, read_log
+from features.histories import EventLog, Histories, read_log
+from features.item_lists import ItemLists
 from features.recent import RecentEvents
+from features.rejections import Rejected
 from recsys.arrays import Bools, Ints
 from recsys.atomic import atomic_file
 from recsys.bundle import read_config, verify
@@ -58,7 +60,7 @@ PARTS_ALONE = 8
 
 EXAMPLES = 3
 REPORT = "_report.json"
-HISTORY_COLUMNS = ("user_id", "items", "types", "times", "earlier")
+HISTORY_COLUMNS = ("user_id", "items", "types", "times", "earlier", "rejected", "disliked")
 """Of the files that actors read; the others are attributes of users."""
 RECENT = "recent.npz"
 """The events since the fit."""
@@ -305,9 +307,19 @@ def stored_histories(stored: pl.DataFrame, length: int, now: int) -> Histories:
     for row, (past, kinds, moments) in enumerate(stored.select("items", "types", "times").iter_rows()):
         if past:
             items[row, -len(past) :], types[row, -len(past) :], times[row, -len(past) :] = past, kinds, moments
-    earlier = EarlierItems.of([row.to_numpy() for row in stored["earlier"]])
+    earlier, rejected, disliked = (
+        ItemLists.of([row.to_numpy() for row in stored[name]]) for name in ("earlier", "rejected", "disliked")
+    )
     named = {name: objects(stored[name].to_list()) for name in stored.columns if name not in HISTORY_COLUMNS}
-    return Histories(items, types, times, np.full(stored.height, now, np.int64), earlier, named)
+    return Histories(
+        items,
+        types,
+        times,
+        np.full(stored.height, now, np.int64),
+        earlier,
+        named,
+        rejected=Rejected(rejected, disliked) if len(rejected.items) else None,
+    )
 
 
 @contextmanager
@@ -351,7 +363,8 @@ def _prepare(
     for part, start in enumerate(range(0, len(users), PART_USERS)):
         ids = users[start : start + PART_USERS]
         histories = _histories(log, [known.get(user, -1) for user in ids], job.now, length)
-        histories = replace(histories, named=log.attributes.of(ids))  # of users without events, too
+        rejected = log.rejections.at(ids, histories.now)
+        histories = replace(histories, named=log.attributes.of(ids), rejected=rejected)  # of users without events, too
         _history_rows(ids, histories, log.attributes.table.schema).write_parquet(_part(work / "histories", part))
     with atomic_file(note) as temporary:
         temporary.write_text(json.dumps(asdict(job)), encoding="utf-8")
@@ -368,10 +381,10 @@ def _history_rows(users: list[str], histories: Histories, kinds: pl.Schema) -> p
             ("times", histories.times, pl.Int64),
         )
     }
-    assert histories.earlier is not None
-    bounds = zip(histories.earlier.offsets[:-1], histories.earlier.offsets[1:], strict=True)
-    earlier = [histories.earlier.items[start:stop] for start, stop in bounds]
-    columns["earlier"] = pl.Series(earlier, dtype=pl.List(pl.Int32))
+    none = ItemLists.none(len(users))
+    rejected = histories.rejected or Rejected(none, none)
+    lists = {"earlier": histories.earlier or none, "rejected": rejected.items, "disliked": rejected.disliked}
+    columns |= {name: pl.Series(each.by_request(), dtype=pl.List(pl.Int32)) for name, each in lists.items()}
     attributes = [pl.Series(name, values.tolist(), kinds[name]) for name, values in histories.named.items()]
     return pl.DataFrame({"user_id": pl.Series(users, dtype=pl.String), **columns}).with_columns(attributes)
 
@@ -380,7 +393,7 @@ def _histories(log: EventLog, rows: list[int], now: int | Ints, length: int) -> 
     users = np.array(rows, np.int64)
     if not len(log.user_ids):
         empty = np.zeros((len(rows), length), np.int64)
-        none = EarlierItems.none(len(rows))
+        none = ItemLists.none(len(rows))
         return Histories((empty - 1).astype(np.int32), empty.astype(np.int8), empty, np.full(len(rows), now), none)
     before = np.where(users < 0, np.iinfo(np.int64).min, now)  # nothing lies before that
     return replace(log.histories(np.maximum(users, 0), before, length), now=np.full(len(rows), now))

@@ -21,6 +21,7 @@ from features.data.markup import TEXT_COLUMNS, plain_items
 from features.facts import ItemFacts, extend_facts
 from features.histories import EventLog, type_weights
 from features.ranking import RankingFeatures
+from features.rejections import REJECTED
 from recsys.arrays import Bools, Floats, Ints, grow, with_rows
 from recsys.bundle import read_config, seal, verify
 from recsys.config import Config
@@ -40,6 +41,7 @@ from serving.retrieval.sources import SOURCES, Catalogue, Sentences
 
 SERVING = "serving.json"
 ATTRIBUTES = "user_attributes.parquet"
+REJECTIONS = "rejections.parquet"
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,8 @@ class Bundle:
     """The catalogue as of the fit; that of the recommender may have changed since."""
     attributes: UserAttributes = field(default_factory=UserAttributes)
     """Of the users as of the fit."""
+    rejections: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=REJECTED))
+    """What users had rejected as of the fit, by user and time."""
 
     @property
     def weights(self) -> Floats:
@@ -85,6 +89,7 @@ def save_bundle(folder: Path, recommender: Recommender, tokenizer: Any, log: Eve
         source.save(folder)
     recommender.ranker.save(folder)
     log.attributes.table.write_parquet(folder / ATTRIBUTES)
+    log.rejections.table().write_parquet(folder / REJECTIONS)
     serving = {
         "has_clock": features.has_clock,
         "exclude_seen": retriever.exclude_seen,
@@ -116,7 +121,7 @@ def load_bundle(folder: Path, catalogue: pl.DataFrame | None = None, encoded: En
     if catalogue is not None:
         recommender = for_catalogue(recommender, tokenizer, catalogue, encoded)
     users = pl.read_parquet(folder / "users.parquet")
-    return Bundle(recommender, tokenizer, manifest, users, fitted, read_attributes(folder))
+    return Bundle(recommender, tokenizer, manifest, users, fitted, read_attributes(folder), _read_rejections(folder))
 
 
 def read_attributes(folder: Path) -> UserAttributes:
@@ -125,6 +130,13 @@ def read_attributes(folder: Path) -> UserAttributes:
     if not path.exists():  # as in bundles of releases before 2026-11-29
         return UserAttributes()
     return UserAttributes(pl.read_parquet(path))
+
+
+def _read_rejections(folder: Path) -> pl.DataFrame:
+    path = folder / REJECTIONS
+    if not path.exists():  # as in bundles of releases before 2026-11-29
+        return pl.DataFrame(schema=REJECTED)
+    return pl.read_parquet(path)
 
 
 def _load_retriever(folder: Path, config: Config, model: InterestModel) -> Retriever:

@@ -3,7 +3,7 @@
 In: user ids, histories as item ids or events. Out: `Histories`; item ids of rankings.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
 
@@ -12,9 +12,11 @@ import polars as pl
 
 from features.context import ContextColumns, Named, Value, objects
 from features.data.markup import plain
-from features.histories import EarlierItems, Histories
+from features.histories import Histories
+from features.item_lists import ItemLists
+from features.rejections import Rejected, standing
 from recsys.arrays import Bools, Ints
-from recsys.events import EVENT_TYPES, TYPE_CODE
+from recsys.events import EVENT_TYPES, REJECTIONS, TYPE_CODE
 from serving.loading import Bundle
 from serving.recommender import Recommender
 from serving.retrieval.sources import Sentences
@@ -44,6 +46,24 @@ class RequestContext:
     session_id: str | None = None
 
 
+def in_order(events: list[PastEvent]) -> list[PastEvent]:
+    """Return `events` by time where each has one, otherwise as they are."""
+    if all(event.timestamp is not None for event in events):
+        return sorted(events, key=lambda event: event.timestamp or 0)
+    return events
+
+
+def rejected_items(past: Iterable[PastEvent]) -> dict[str, bool]:
+    """Return the items that a user rejected in `past`, oldest first, and did not take back, and whether they were disliked."""
+    return standing((event.item_id, event.event_type) for event in past)
+
+
+def rejections_of(past: Sequence[PastEvent]) -> list[PastEvent]:
+    """Return the rejections in `past`, oldest first, that were not taken back."""
+    rejected = rejected_items(past)
+    return [event for event in past if event.event_type in REJECTIONS and event.item_id in rejected]
+
+
 class Lookup:
     """A loaded bundle with its ids."""
 
@@ -58,12 +78,13 @@ class Lookup:
             self.titles = self.retriever.items["title"].to_list()
             users = bundle.users["user_id"].to_list()
             self.users = dict(zip(users, range(len(users)), strict=True))
+            self.rejections = self._rejections()
         else:
             known = len(before.ids)
             self.ids = before.ids + ids[known:].to_list()
             self.rows = before.rows | dict(zip(self.ids[known:], range(known, len(ids)), strict=True))
             self.titles = _changed(before.titles, before.retriever.items["title"], self.retriever.items["title"])
-            self.users = before.users
+            self.users, self.rejections = before.users, before.rejections
         self.newest = self.retriever.features.facts.events.newest
         """The time of the newest event that the bundle knows."""
 
@@ -94,17 +115,18 @@ class Lookup:
         return now if now is not None and self.retriever.has_clock else self.newest + 1
 
     def past(self, user_id: str) -> list[PastEvent]:
-        """Return the user's events as of the fit, oldest first; none for a user that the bundle does not know."""
-        row = self.users.get(user_id)
+        """Return the user's events as of the fit, oldest first, rejections among them; none for a user that the bundle does not know."""
+        row, rejections = self.users.get(user_id), self.rejections.get(user_id, [])
         if row is None:
-            return []
+            return rejections
         user = self.bundle.users.row(row, named=True)
         items, types, times = (user[name] for name in ("items", "types", "times"))
         sessions = user.get("sessions") or [None] * len(items)
-        return [
+        acted = [
             PastEvent(self.ids[item], EVENT_TYPES[kind], time, session)
             for item, kind, time, session in zip(items, types, times, sessions, strict=True)
         ]
+        return in_order([*rejections, *acted]) if rejections else acted
 
     def earlier(self, user_id: str) -> Ints:
         """Return the distinct items of the user's events as of the fit that are too old for `past`."""
@@ -133,10 +155,11 @@ class Lookup:
         items = np.full((len(requests), length), -1, np.int32)
         types, times = np.zeros((len(requests), length), np.int8), np.zeros((len(requests), length), np.int64)
         session, in_session = context.session_id if context else None, np.zeros((len(requests), length), bool)
-        met = []
+        met, rejected = [], []
         for row, (user, sent) in enumerate(requests):
-            history = sent if sent is not None else self.past(user) if user is not None else []
-            known = self._known(history, moment, session)
+            history = self._known(sent if sent is not None else self.past(user) if user is not None else [])
+            rejected.append({self.rows[item]: disliked for item, disliked in rejected_items(history).items()})
+            known = self._coded(history, moment, session)
             cut = max(0, len(known) - (length - typed))
             older = self.earlier(user) if sent is None and user is not None else earlier
             met.append(np.array([*(() if older is None else older), *(event[0] for event in known[:cut])], np.int32))
@@ -149,9 +172,10 @@ class Lookup:
             types,
             times,
             np.full(len(requests), moment, np.int64),
-            EarlierItems.of(met) if any(map(len, met)) else None,
+            ItemLists.of(met) if any(map(len, met)) else None,
             self._named([user for user, _ in requests], context),
             in_session if self.context.sessions else None,
+            Rejected.of(rejected),
         )
 
     @property
@@ -164,14 +188,13 @@ class Lookup:
             return self.bundle.attributes.of(users)
         return {column.name: objects([context.named.get(column.name)]) for column in self.context.columns}
 
-    def _known(
-        self, history: Sequence[str | PastEvent], moment: int, session: str | None
-    ) -> list[tuple[int, int, int, bool]]:
-        """Return item, type code, time, and whether they are of the session, of the events on known items, oldest first."""
+    def _known(self, history: Sequence[str | PastEvent]) -> list[PastEvent]:
+        """Return the events on known items, oldest first."""
         events = [PastEvent(event) if isinstance(event, str) else event for event in history]
-        known = [event for event in events if event.item_id in self.rows]
-        if all(event.timestamp is not None for event in known):
-            known.sort(key=lambda event: event.timestamp or 0)
+        return in_order([event for event in events if event.item_id in self.rows])
+
+    def _coded(self, known: Sequence[PastEvent], moment: int, session: str | None) -> list[tuple[int, int, int, bool]]:
+        """Return item, type code, time, and whether they are of the session, of the events `known` that models read."""
         return [
             (
                 self.rows[event.item_id],
@@ -180,7 +203,15 @@ class Lookup:
                 session is not None and event.session_id == session,
             )
             for event in known
+            if event.event_type not in REJECTIONS
         ]
+
+    def _rejections(self) -> dict[str, list[PastEvent]]:
+        """Return what each user had rejected as of the fit, oldest first."""
+        of_user: dict[str, list[PastEvent]] = {}
+        for user, item, kind, time in self.bundle.rejections.iter_rows():
+            of_user.setdefault(user, []).append(PastEvent(self.ids[item], kind, time))
+        return of_user
 
     def unknown(self, history: Sequence[str | PastEvent]) -> list[str]:
         """Return the item ids of `history` that the catalogue lacks."""

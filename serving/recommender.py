@@ -12,12 +12,16 @@ from dataclasses import dataclass, field, fields, replace
 import numpy as np
 
 from features.histories import Histories
+from features.item_lists import ItemLists
 from recsys.arrays import Bools, Floats, Ints, distinct
 from recsys.config import SourcesConfig, ValueConfig
 from recsys.models.rankers import Ranker, value
 from serving.rerank import ListRules, Reranker, by_value
 from serving.retrieval.retriever import BLOCK, OpenBatch, Retriever
 from serving.retrieval.sources import Sentences
+
+FELT = 20
+"""Disliked items of a user, the latest ones, that similar candidates lose score for."""
 
 
 @dataclass(frozen=True)
@@ -172,7 +176,7 @@ class Recommender:
         dense, categorical = self.retriever.describe(batch, candidates)
         probabilities = self.ranker.probabilities(dense, categorical)
         values = value(probabilities, self.retriever.price[items], worth or self.retriever.config.value)
-        return _Valued(
+        valued = _Valued(
             items=items,
             score=np.where(items >= 0, values, -np.inf).astype(np.float32),
             interest=candidates.interest[:, :, 0],
@@ -180,12 +184,19 @@ class Recommender:
             dense=dense,
             categorical=categorical,
         )
+        rejected = batch.requests.histories.rejected
+        return valued.unlike_disliked(self.retriever.vectors, rejected.disliked) if rejected else valued
 
 
 def _with_pins(candidates: Ints, pins: Mapping[int, int]) -> Ints:
     """Return `candidates` `[R, C]` with the pinned items, whether a source proposed them or not."""
     pinned = np.tile(np.array(list(pins.values()), np.int64), (len(candidates), 1))
     return distinct(np.concatenate([candidates, pinned], axis=1))
+
+
+def _left_over(cosine: Floats, items: Ints) -> Floats:
+    """Return the share of their scores that `items` (-1 padded) keep whose largest cosine to an unwanted item is `cosine`."""
+    return np.where(items >= 0, 1 - np.clip(cosine, 0, 1), 1).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -211,8 +222,16 @@ class _Valued:
         A score loses the share that is the largest cosine of the `vectors` `[N, D]` of candidate and item.
         """
         cosine = (vectors[self.items] @ vectors[list(items)].T).max(2)  # [R, C]
-        left = np.where(self.items >= 0, 1 - np.clip(cosine, 0, 1), 1)
-        return replace(self, score=self.score * left.astype(np.float32))
+        return replace(self, score=self.score * _left_over(cosine, self.items))
+
+    def unlike_disliked(self, vectors: Floats, disliked: ItemLists) -> "_Valued":
+        """Do what `unlike` does, for each request with the last `FELT` of the items that its user dislikes."""
+        score = self.score.copy()
+        for row, items in enumerate(disliked.by_request()):
+            if len(items):
+                cosine = (vectors[self.items[row]] @ vectors[items[-FELT:]].T).max(1)  # [C]
+                score[row] *= _left_over(cosine, self.items[row])
+        return replace(self, score=score)
 
     def in_order(self, order: Ints, explainer: Ranker | None) -> Ranking:
         """Return the lists of the columns `order` `[R, K]` (-1 padded), explained where an `explainer` is given."""

@@ -22,7 +22,7 @@ from features.data.values import NAN_WORDS, NULL_WORDS
 from features.data.vocabulary import readability
 from recsys.config import PACKAGED_ENCODER
 from recsys.errors import RecsysError
-from recsys.events import DAY_US, EVENT_TYPES, SPLITS
+from recsys.events import DAY_US, LOGGED_TYPES, SPLITS
 from recsys.schema import EVENT_COLUMNS, ID_PATTERN, MAX_ID
 
 EXAMPLES = 3
@@ -118,8 +118,8 @@ def rules(tables: Tables) -> list[Rule]:
         Rule("empty user_id", "events", ("user_id",), blank("user_id"), ROW, quarantine),
         Rule("event on unknown item", "events", ("item_id",), ~pl.col("_known_item"), "item_id",
              "add the items to the items table, or " + quarantine),
-        Rule("unknown event_type", "events", ("event_type",), ~pl.col("event_type").is_in(EVENT_TYPES).fill_null(False),
-             "event_type", f"use one of {', '.join(EVENT_TYPES)}, or " + quarantine),
+        Rule("unknown event_type", "events", ("event_type",), ~pl.col("event_type").is_in(LOGGED_TYPES).fill_null(False),
+             "event_type", f"use one of {', '.join(LOGGED_TYPES)}, or " + quarantine),
         Rule("unparsable timestamp", "events", ("timestamp",), moment.is_null(), "_raw_timestamp",
              "use ISO datetimes, or one unit since 1970 for all numbers (after 1989), or " + quarantine),
         Rule("value is not a finite number", "events", ("value",),

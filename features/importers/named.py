@@ -13,7 +13,7 @@ from features.data import values
 from features.importers.base import Imported, Importer, Options
 from features.importers.names import ALIASES, EVENT_ALIASES, OWN_ID, QUANTITIES, flat
 from recsys.errors import Problems, RecsysError, suggest
-from recsys.events import EVENT_TYPES
+from recsys.events import LOGGED_TYPES
 from recsys.schema import REQUIRED, TABLES, DatasetInfo
 
 
@@ -148,14 +148,14 @@ class NamedTablesImporter(Importer):
         schema = events.collect_schema()
         if "event_type" not in schema:
             return self._guessed_types(table)
-        mapping = {name: name for name in EVENT_TYPES} | EVENT_ALIASES | self._mapping()
+        mapping = {name: name for name in LOGGED_TYPES} | EVENT_ALIASES | self._mapping()
         theirs = pl.col("event_type").cast(pl.String).str.strip_chars().str.to_lowercase()
         names = events.select(theirs.unique()).collect()["event_type"].drop_nulls().to_list()
         unknown = sorted(name for name in names if name not in mapping)
         if unknown and not self.keeps_unread:
             raise RecsysError(
                 f"{table.source}: {len(unknown)} unknown event types, for example {unknown[0]!r}; map them to "
-                f"{', '.join(EVENT_TYPES)} with --option event_mapping={unknown[0]}=click"
+                f"{', '.join(LOGGED_TYPES)} with --option event_mapping={unknown[0]}=click"
             )
         renamed = [f"{name} is {mapping[name]}" for name in sorted(names) if mapping.get(name, name) != name]
         notes = [f"event types: {', '.join(renamed)}"] if renamed else []
@@ -192,10 +192,10 @@ class NamedTablesImporter(Importer):
 
     def _mapping(self) -> dict[str, str]:
         pairs = [part.partition("=") for part in self.options.event_mapping.split(";") if part.strip()]
-        wrong = [ours for _, _, ours in pairs if ours.strip() not in EVENT_TYPES]
+        wrong = [ours for _, _, ours in pairs if ours.strip() not in LOGGED_TYPES]
         if wrong:
             raise RecsysError(
-                f"--option event_mapping: {wrong[0]!r} is no event type{suggest(wrong[0], list(EVENT_TYPES))}"
+                f"--option event_mapping: {wrong[0]!r} is no event type{suggest(wrong[0], list(LOGGED_TYPES))}"
             )
         return {theirs.strip().lower(): ours.strip() for theirs, _, ours in pairs}
 

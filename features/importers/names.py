@@ -34,7 +34,8 @@ EVENT_ALIASES = {
     "order": "purchase", "sale": "purchase", "purchased": "purchase", "pageview": "view", "detail": "view",
     "viewed": "view", "clicked": "click", "pv": "view", "fav": "like", "favorite": "like", "favourite": "like",
     "upvote": "like", "shown": "impression", "show": "impression", "exposure": "impression", "reply": "comment",
-    "review": "comment", "repost": "share", "retweet": "share",
+    "review": "comment", "repost": "share", "retweet": "share", "downvote": "dislike", "thumbs_down": "dislike",
+    "not_interested": "hide", "dismiss": "hide",
 }  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from recsys.arrays import Ints
 from serving.api import schemas
 from serving.api.live import Snapshot
 from serving.api.refusals import refuse_other_units
-from serving.lookup import PastEvent, RequestContext
+from serving.lookup import PastEvent, RequestContext, in_order
 from serving.store.store import Store
 
 MOST_EVENTS = 10_000
@@ -32,7 +32,7 @@ class Known:
         if history is not None:
             if snapshot.lookup.retriever.has_clock:
                 refuse_other_units([event.timestamp for event in history if not isinstance(event, str)])
-            return [PastEvent(event) if isinstance(event, str) else event.past() for event in history]
+            return in_order([PastEvent(event) if isinstance(event, str) else event.past() for event in history])
         return [] if user_id is None else self.events_of(snapshot, user_id)
 
     def moment(self, snapshot: Snapshot, context: schemas.Context | None) -> int:

@@ -43,11 +43,11 @@ def _unambiguous(moment: object) -> object:
 
 
 Text = Annotated[str, StringConstraints(max_length=20_000, pattern=r"^[^\x00]*$")]
-ActionType = Literal["view", "click", "like", "share", "comment", "cart", "purchase"]
+ActionType = Literal["view", "click", "like", "share", "comment", "cart", "purchase", "dislike", "hide"]
 """Every event type but `impression`."""
 Named = Annotated[dict[Word, bool | Number | Word], Field(max_length=50)]
 """Values by the name of a column."""
-EventType = Literal["impression", "view", "click", "like", "share", "comment", "cart", "purchase"]
+EventType = Literal["impression"] | ActionType
 Moment = Annotated[datetime | Annotated[int, Field(ge=-MAX_TIME, le=MAX_TIME)], BeforeValidator(_unambiguous)]
 """ISO time (UTC where it names no zone), or microseconds, or the dataset's ordinal."""
 

@@ -28,7 +28,7 @@ from serving.audience import SHORTLIST, audience, nearest_users
 from serving.experiments.assignment import team_draft
 from serving.filters import matching, why_none
 from serving.loading import read_sentences
-from serving.lookup import PastEvent
+from serving.lookup import PastEvent, rejected_items, rejections_of
 from serving.recommender import ItemFilter, Ranking, RecommendOptions
 from serving.rerank import ListRules, explore
 from serving.retrieval.sources import Sentences
@@ -228,7 +228,10 @@ class Service:
                 now=now,
                 k=request.k,
                 histories=lookup.histories(
-                    [(None, [event])], moment, earlier=met, context=self.known.context(snapshot, request)
+                    [(None, [*rejections_of(past), event])],
+                    moment,
+                    earlier=met,
+                    context=self.known.context(snapshot, request),
                 ),
                 unknown=[],
                 batch_key=options,
@@ -313,8 +316,8 @@ class Service:
         )
         if request.like:
             earlier = self.known.met(snapshot, request, past)
-            past = [PastEvent(item, "like") for item in request.like]
-            unknown = lookup.unknown(past)
+            examples = [PastEvent(item, "like") for item in request.like]
+            unknown, past = lookup.unknown(examples), [*rejections_of(past), *examples]
         if not (past or request.query):
             self.metrics.cold.inc()
         config = lookup.retriever.config
@@ -379,7 +382,8 @@ class Service:
         past = self.known.past(snapshot, request.user_id, request.history)
         lookup = snapshot.lookup
         offered = lookup.offered_at(request.candidates, lookup.moment(now))
-        known = list(offered.values())
+        rejected = rejected_items(past).keys() & offered.keys()
+        known = [row for item, row in offered.items() if item not in rejected]
         unknown = [item for item in request.candidates if item not in offered]
         if request.history is not None:
             unknown = lookup.unknown(past) + unknown
@@ -396,6 +400,7 @@ class Service:
             unknown=unknown,
             batch_key=RankKey(explain=request.explain, size=len(known).bit_length()),
             candidates=known,
+            notes=[f"left out: {len(rejected):,} candidates that the user rejected"] if rejected else [],
         )
 
     def _rank_group(self, group: Sequence[Pending[RankKey]]) -> list[schemas.RecommendResponse]:

@@ -183,6 +183,8 @@ class Retriever:
         if not short.any():
             return candidates
         counts = k + histories.events * exclude  # [R], since excluding seen items can remove one per event
+        if histories.rejected:
+            counts = counts + histories.rejected.items.counts
         count = min(int(counts.max(initial=0)), len(self.vectors))
         filled = short[:, None] & (np.arange(count) < counts[:, None])  # whoever else is in the batch
         fills = [
@@ -292,4 +294,7 @@ def _both(one: Bools | None, other: Bools | None) -> Bools | None:
 def _usable(proposed: Ints, histories: Histories, exclude_seen: bool) -> Ints:
     """Return the distinct items of `proposed` `[R, P]` that may be in a list after R histories."""
     candidates = distinct(proposed)
-    return distinct(np.where(histories.seen(candidates), -1, candidates)) if exclude_seen else candidates
+    excluded = histories.unwanted(candidates)
+    if exclude_seen:
+        excluded |= histories.seen(candidates)
+    return distinct(np.where(excluded, -1, candidates)) if excluded.any() else candidates

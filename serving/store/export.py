@@ -15,6 +15,7 @@ import polars as pl
 from features.data.dataset import Dataset, load_dataset
 from features.data.tables import TIMES
 from recsys.atomic import atomic_folder
+from recsys.events import NO_ACTION, REJECTIONS
 from recsys.schema import EVENT_COLUMNS, DatasetInfo
 from serving.columns import held, items_table, with_attributes
 from serving.loading import changed_catalogue
@@ -74,9 +75,10 @@ def export(folder: Path, store: Store, out: Path) -> Exported:
         stored.filter(in_catalogue).join(old_events, on=EVENT_KEY, how="anti", nulls_equal=True), listed
     )
     impressions = listed.filter(pl.col("user_id").is_not_null(), in_catalogue)
-    impressions = impressions.join(stored, on=IMPRESSION_KEY, how="anti")
-    if "request_id" in old_events.columns:
-        impressions = impressions.join(old_events, on=IMPRESSION_KEY, how="anti")
+    for known in (stored, old_events):
+        if "request_id" in known.columns:  # rejected items stay impressions
+            acted = known.filter(~pl.col("event_type").is_in(REJECTIONS))
+            impressions = impressions.join(acted, on=IMPRESSION_KEY, how="anti")
     events = pl.concat([old_events, new_events, impressions], how="diagonal_relaxed")
     as_of = max([dataset.items_as_of, *(change.at for change in changes if change.at is not None)])
     users = with_users(dataset.users, list(store.every_user()), list(forgotten))
@@ -121,7 +123,7 @@ def actions(events: pl.DataFrame) -> pl.DataFrame:
     """Return what `events` made of each listed item: click, purchase, and the value of its purchases, by `IMPRESSION_KEY`."""
     bought = pl.col("event_type") == "purchase"
     return (
-        events.filter(pl.col("request_id").is_not_null(), pl.col("event_type") != "impression")
+        events.filter(pl.col("request_id").is_not_null(), ~pl.col("event_type").is_in(NO_ACTION))
         .group_by(IMPRESSION_KEY)
         .agg(purchase=bought.any(), value=pl.col("value").filter(bought).sum())
         .with_columns(click=pl.lit(True))

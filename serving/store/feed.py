@@ -8,7 +8,7 @@ from dataclasses import replace
 import polars as pl
 
 from features.recent import REACH, RecentEvents
-from recsys.events import EVENT_TYPES, IMPRESSION
+from recsys.events import IMPRESSION, TYPE_CODE
 from serving.loading import Bundle
 from serving.lookup import Lookup
 from serving.store.store import Store
@@ -31,7 +31,7 @@ class EventFeed:
         """Read what came since the last call, and leave out users who were forgotten; return whether anything changed."""
         rows = self._store.events_after(self._last - OVERLAP, self.since)
         read = pl.DataFrame(
-            [(number, user, item, EVENT_TYPES.index(kind), time) for number, user, item, kind, time in rows],
+            [(*row[:3], TYPE_CODE.get(row[3], IMPRESSION), row[4]) for row in rows],  # rejections count as little
             SCHEMA,
             orient="row",
         )

@@ -208,10 +208,18 @@ def _answer(recommender: Recommender, histories: Histories, update: Callable[[fl
 
 
 def baseline_ranks(evaluation: Evaluation, baseline: Baseline) -> NDArray[np.float64]:
-    """Return the targets' ranks `[T]` with seen items kept or left out, whichever serves the baseline better here."""
+    """Return the targets' ranks `[T]` with seen items kept or left out, whichever serves the baseline better here.
+
+    What a user rejected is left out, as it is from all lists.
+    """
 
     def kept(rows: slice) -> Floats:
-        return baseline.scores(evaluation.histories.items[rows])
+        histories = evaluation.histories.rows(rows)
+        scores = baseline.scores(histories.items)
+        if histories.rejected:
+            scores = scores.copy()
+            scores[histories.rejected.items.owners, histories.rejected.items.items] = -np.inf
+        return scores
 
     def left_out(rows: slice) -> Floats:
         histories = evaluation.histories.rows(rows)

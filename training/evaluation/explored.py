@@ -18,6 +18,7 @@ from features.data.dataset import Dataset
 from features.histories import EventLog
 from recsys.arrays import Bools, Floats, Ints
 from recsys.errors import RecsysError
+from recsys.events import NO_ACTION
 from recsys.models.interest import HEADS
 from recsys.progress import stage
 from serving.batch import histories_of
@@ -176,7 +177,7 @@ def explored_positions(dataset: Dataset) -> pl.DataFrame:
         .group_by(*LIST, "item_id")
         .agg(
             pl.col("time", "position", "pool").first(),
-            click=(pl.col("event_type") != "impression").any(),
+            click=(~pl.col("event_type").is_in(NO_ACTION)).any(),
             purchase=(pl.col("event_type") == "purchase").any(),
         )
         .sort("time", *LIST, "position")

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.histories import VALID, EventLog, Requests
-from recsys.arrays import Bools, Ints, spans
+from recsys.arrays import Bools, Ints, offsets_of, spans
 from recsys.config import Config
 from recsys.events import EVENT_TYPES
 from recsys.models.encoder import Tokens
@@ -82,11 +82,19 @@ def _sequence_rows(offsets: Ints, length: int) -> tuple[Ints, Bools]:
 
 
 def impression_table(log: EventLog) -> NDArray[np.int32]:
-    """Return the impressions of each request `[Q, W]`, padded with -1; `[1, 0]` where there are no requests."""
-    counts = np.diff(log.impression_offsets)
+    """Return what the user of each request did not want `[Q, W]`, padded with -1; `[1, 0]` where there are no requests.
+
+    That is what was rejected, and after it the impressions.
+    """
+    requests, rejections = len(log.request_ids), log.rejections
+    taught = rejections.request_index >= 0
+    shown = np.repeat(np.arange(requests), np.diff(log.impression_offsets))
+    owners = np.concatenate([rejections.request_index[taught], shown])
+    items = np.concatenate([rejections.items[taught], log.impressions])[np.argsort(owners, kind="stable")]
+    counts = np.bincount(owners, minlength=requests)
     columns = np.arange(min(MAX_IMPRESSIONS, int(counts.max(initial=0))))
     if not len(columns):
-        return np.empty((max(1, len(counts)), 0), np.int32)
+        return np.empty((max(1, requests), 0), np.int32)
     known = columns < counts[:, None]
-    rows = np.where(known, log.impression_offsets[:-1][:, None] + columns, 0)
-    return np.where(known, log.impressions[rows], -1).astype(np.int32)
+    rows = np.where(known, offsets_of(counts)[:-1, None] + columns, 0)
+    return np.where(known, items[rows], -1).astype(np.int32)

@@ -9,7 +9,7 @@ from datetime import timedelta
 
 import numpy as np
 
-from recsys.events import TYPE_CODE
+from recsys.events import REJECTIONS, TYPE_CODE
 from serving.api import schemas
 from serving.api.live import Snapshot
 from serving.api.page.form import FormError, PageForm, percent_of_purchases
@@ -192,6 +192,7 @@ def _column(form: PageForm, service: Service, sees_users: bool) -> Column:
     else:
         answer = service.recommend(form.recommend_request(retriever.items, retriever.config.value))
     past = service.known.events_of(snapshot, form.user) if form.user else []
+    past = [event for event in past if event.event_type not in REJECTIONS]
     rows = [_list_row(lookup, item, past[-lookup.length :], sees_users) for item in answer.items]
     return Column(answer.model, rows, [note.replace("filters.attributes.", "") for note in answer.notes])
 

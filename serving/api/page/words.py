@@ -22,6 +22,8 @@ DID = {
     "comment": "commented on",
     "cart": "put into the cart",
     "purchase": "bought",
+    "dislike": "disliked",
+    "hide": "hid",
 }
 """Event types as something that a user did."""
 
