@@ -199,6 +199,11 @@ class EventLog:
         return len(self.items)
 
     @property
+    def newest(self) -> int:
+        """When the newest event or rejection was; 0 where there is none."""
+        return int(max(self.times.max(initial=0), self.rejections.times.max(initial=0)))
+
+    @property
     def user_rows(self) -> Ints:
         """`[E]` user of each event."""
         return np.repeat(np.arange(len(self.user_ids)), np.diff(self.offsets))

@@ -55,7 +55,7 @@ def write_audience(folder: Path, model: str, item_ids: Sequence[str], k: int, by
     log = read_log(dataset, config, catalogue_ids(bundle, dataset.items))
     recommender = load_bundle(bundle, dataset.items).recommender
     items = _rows(item_ids, dataset.items["item_id"], recommender.retriever.items["item_id"])
-    now = int(log.times.max(initial=0)) + 1
+    now = log.newest + 1
     with stage(f"ranking {len(log.user_ids):,} users") as update:
 
         def blocks() -> Iterator[tuple[list[str], Histories]]:

@@ -105,7 +105,7 @@ class Job:
     ) -> "Job":
         """Describe the job."""
         digest = hashlib.sha256("\n".join(users).encode()).hexdigest()
-        now = int(log.times.max(initial=0)) + 1
+        now = log.newest + 1
         said = scenario.as_json() if scenario else {}
         return cls(model, str(bundle.resolve()), fingerprint, k, digest, len(users), now, tuple(where), explain, said)
 

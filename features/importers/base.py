@@ -35,7 +35,7 @@ class Options(BaseModel):
     """Event type of a rating of at least `like_from`."""
     like_from: float = Field(4.0, allow_inf_nan=False)
     """Smallest rating that counts as `rating_event`; lower ones become `low_rating_event`."""
-    low_rating_event: Literal["view", "click", "like", "comment", "cart", "purchase"] = "view"
+    low_rating_event: Literal["view", "click", "like", "comment", "cart", "purchase", "dislike", "hide"] = "view"
     """Event type of a rating below `like_from`: the user did meet the item."""
 
 

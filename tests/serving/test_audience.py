@@ -57,6 +57,20 @@ def test_the_audience_is_the_best_users_of_each_item_whatever_the_blocks(
         assert rows["seen"].to_list() == [user in met for user in best]
 
 
+def test_who_rejected_an_item_is_not_in_its_audience(
+    shop: Path, tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known = pl.read_parquet(shop / "events.parquet")
+    said = pl.DataFrame({"user_id": ["u3"], "item_id": "i7", "event_type": "hide", "timestamp": START + 30 * DAY})
+    pl.concat([known, said]).write_parquet(shop / "events.parquet")
+    command = ("audience", str(shop), "i7", "i9", "--k", "50", "--model", str(tiny), "--out", str(tmp_path / "a.csv"))
+    assert run(capsys, *command)[0] == 0
+    table = pl.read_csv(tmp_path / "a.csv")
+    users = {f"u{row}" for row in range(12)}
+    assert users - set(table.filter(item_id="i7")["user_id"]) == {"u3"}
+    assert set(table.filter(item_id="i9")["user_id"]) == users
+
+
 @pytest.mark.parametrize(
     ("items", "out", "message"),
     [

@@ -118,6 +118,23 @@ def test_no_list_has_what_its_user_ever_met(bundle: Path, tmp_path: Path) -> Non
     assert lists.filter(user_id="unknown").height == 40
 
 
+def test_no_list_has_what_its_user_rejected(bundle: Path, tmp_path: Path) -> None:
+    """Also where the user did nothing else; what the user took back is in it."""
+    said = [
+        ("u00", "i1", "hide", 4),
+        ("u00", "i2", "dislike", 4),
+        ("silent", "i3", "hide", 4),
+        ("u00", "i5", "hide", 1),
+    ]
+    log, out = log_of([("u00", "i0", "click", 0), *said, ("u00", "i5", "purchase", 5)], 40), tmp_path / "lists"
+    job = Job.of("tiny", bundle, "-", 40, ["u00", "silent"], log)
+    write_lists(job, pl.read_parquet(bundle / "items.parquet"), log, ["u00", "silent"], out, False, quiet, PLAIN)
+    lists = pl.concat([pl.read_parquet(path) for path in out.glob("*.parquet")])
+    every = {f"i{row}" for row in range(40)}
+    assert every - set(lists.filter(user_id="u00")["item_id"]) == {"i1", "i2"}
+    assert every - set(lists.filter(user_id="silent")["item_id"]) == {"i3"}
+
+
 def _only(part: int) -> Callable[..., Iterator[int]]:
     """Return what makes parts, and fails where others than `part` are to be made."""
     make = serving.batch._made

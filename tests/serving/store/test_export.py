@@ -1,6 +1,7 @@
 """From serving back to training: stored events and lists become a dataset that training accepts."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from features.data.dataset import load_dataset
 from recsys.errors import RecsysError
-from serving.store.export import export
+from serving.store.export import actions, events_table, export
 from serving.store.store import ImpressionList, Store, StoredEvent
 from tests.worlds import DAY, write_dataset
 
@@ -44,6 +45,22 @@ def test_listed_items_without_an_event_become_impressions(shop: Path, store: Sto
     assert new["event_type"].to_list() == ["impression", "click", "impression"]
     assert new["position"].to_list() == [1, 2, 3] and new["propensity"].to_list() == [None, 0.05, None]
     assert new["pool"].to_list() == [None, ["i5", "i7"], None]
+
+
+def test_a_rejected_item_is_exported_as_impression_and_rejection_and_counts_as_no_click(
+    shop: Path, store: Store, tmp_path: Path
+) -> None:
+    store.add_lists([ImpressionList("r1", "u1", AFTER, "m/1", ["i3", "i5"], [2.0, 1.0], [None, None])])
+    store.add_events([replace(click(1, "u1", "i5", request_id="r1"), event_type="hide")])
+    report = export(shop, store, tmp_path / "out")
+    assert (report.events, report.impressions) == (1, 2)
+    new = load_dataset(tmp_path / "out").events.filter(pl.col("request_id") == "r1").collect().sort("item_id")
+    assert new.select("item_id", "event_type", "position").rows() == [
+        ("i3", "impression", 1), ("i5", "impression", 2), ("i5", "hide", 2),
+    ]  # fmt: skip
+    assert actions(events_table(store.every_event())).is_empty()
+    again = export(tmp_path / "out", store, tmp_path / "again")
+    assert (again.events, again.impressions) == (0, 0)
 
 
 def test_the_scenario_of_a_list_is_exported_with_its_impressions_and_events(
