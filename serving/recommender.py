@@ -16,6 +16,7 @@ from features.item_lists import ItemLists
 from recsys.arrays import Bools, Floats, Ints, distinct
 from recsys.config import SourcesConfig, ValueConfig
 from recsys.models.rankers import Ranker, value
+from serving.deadline import Deadline
 from serving.rerank import ListRules, Reranker, by_value
 from serving.retrieval.retriever import BLOCK, OpenBatch, Retriever
 from serving.retrieval.sources import Sentences
@@ -69,7 +70,7 @@ class Ranking:
     interest: Floats
     """`[R, K]` cosine of user and item."""
     p_click: Floats
-    """`[R, K]` of an item that is shown, where the data have impressions."""
+    """`[R, K]` of an item that is shown, where the data have impressions; NaN where there was no time for the ranker."""
     p_purchase: Floats
     """`[R, K]` the same of a purchase."""
     contributions: Floats | None = None
@@ -98,6 +99,11 @@ class Ranking:
         return self.positions(np.argsort(self.items[0])[np.argsort(np.argsort(items))])
 
     @property
+    def valued(self) -> bool:
+        """Whether there was time for the ranker."""
+        return not np.isnan(self.p_click).any()
+
+    @property
     def _columns(self) -> list[str]:
         names = [column.name for column in fields(self) if column.name != "proposals"]
         return [name for name in names if getattr(self, name) is not None]
@@ -111,38 +117,57 @@ class Recommender:
     ranker: Ranker
     reranker: Reranker
 
-    def recommend(self, histories: Histories, options: RecommendOptions, sentences: Sentences | None = None) -> Ranking:
+    def recommend(
+        self,
+        histories: Histories,
+        options: RecommendOptions,
+        sentences: Sentences | None = None,
+        deadline: Deadline | None = None,
+    ) -> Ranking:
         """Return the best items for each request: k of them, or fewer where no more are allowed and available.
 
-        `sentences` are what the users typed; histories refer to them by the item index N.
+        `sentences` are what the users typed; histories refer to them by the item index N. What has not begun by the
+        `deadline` is left out, but for what is at hand: without the ranker, candidates are sorted by interest.
         """
+        deadline = deadline or Deadline()
         order = np.arange(len(histories))
         if len(order) > BLOCK:  # histories of similar length together have little padding
             order = np.argsort(histories.lengths, kind="stable")
         parts = []
         for start in range(0, max(len(histories), 1), BLOCK):
             rows = order[start : start + BLOCK]
-            batch = self.retriever.open(histories.rows(rows), sentences.rows(rows) if sentences else None)
-            parts.append(self._recommend_block(batch, options))
+            batch = self.retriever.open(histories.rows(rows), sentences.rows(rows) if sentences else None, deadline)
+            parts.append(self._recommend_block(batch, options, deadline))
         return Ranking.join(parts).rows(np.argsort(order))
 
     def rank(
-        self, histories: Histories, candidates: Ints, *, explain: bool = False, sentences: Sentences | None = None
+        self,
+        histories: Histories,
+        candidates: Ints,
+        *,
+        explain: bool = False,
+        sentences: Sentences | None = None,
+        deadline: Deadline | None = None,
     ) -> Ranking:
-        """Return all `candidates` `[R, C]` (-1 padded) sorted by value; `sentences` as in `recommend`."""
-        valued = self._value(self.retriever.open(histories, sentences), candidates)
-        return valued.in_order(by_value(valued.score, candidates.shape[1]), self.ranker if explain else None)
+        """Return all `candidates` `[R, C]` (-1 padded) sorted by value; `sentences` and `deadline` as in `recommend`."""
+        deadline = deadline or Deadline()
+        valued = self._value(self.retriever.open(histories, sentences, deadline), candidates, deadline)
+        order = by_value(valued.score, candidates.shape[1])
+        return valued.in_order(order, self._explainer(explain, deadline))
 
-    def _recommend_block(self, batch: OpenBatch, options: RecommendOptions) -> Ranking:
+    def _explainer(self, explain: bool, deadline: Deadline) -> Ranker | None:
+        return self.ranker if explain and not deadline.leaves_out("reasons") else None
+
+    def _recommend_block(self, batch: OpenBatch, options: RecommendOptions, deadline: Deadline) -> Ranking:
         allowed = options.filter.allowed if options.filter else None
-        proposals = self.retriever.propose(batch, allowed, options.sources)
+        proposals = self.retriever.propose(batch, allowed, options.sources, deadline)
         promoted = self._promoted(batch, options, allowed) if options.rules else {}
         candidates = self.retriever.candidates(
             batch, {**proposals, **promoted}, k=options.k, exclude_seen=options.exclude_seen, allowed=allowed
         )
         if options.rules and options.rules.pins:
             candidates = _with_pins(candidates, options.rules.pins)
-        valued = self._value(batch, candidates, options.value)
+        valued = self._value(batch, candidates, deadline, options.value)
         if options.unlike:
             valued = valued.unlike(self.retriever.vectors, options.unlike)
         if options.rules and options.rules.factors is not None:
@@ -157,7 +182,7 @@ class Recommender:
             diversity=options.diversity,
             scenario=options.rules,
         )
-        return replace(valued.in_order(order, self.ranker if options.explain else None), proposals=proposals)
+        return replace(valued.in_order(order, self._explainer(options.explain, deadline)), proposals=proposals)
 
     def _promoted(self, batch: OpenBatch, options: RecommendOptions, allowed: Bools | None) -> dict[str, Ints]:
         """Return the promoted items that sources propose, as many of each promotion as a list may need."""
@@ -170,13 +195,33 @@ class Recommender:
                 found[f"promotion {number} {name}"] = items
         return found
 
-    def _value(self, batch: OpenBatch, items: Ints, worth: ValueConfig | None = None) -> "_Valued":
-        """Return the candidates `items` `[R, C]` with their probabilities and values."""
+    def _value(self, batch: OpenBatch, items: Ints, deadline: Deadline, worth: ValueConfig | None = None) -> "_Valued":
+        """Return the candidates `items` `[R, C]` with their values, and probabilities where there is time for the ranker."""
+        valued = self._by_interest(batch, items) if deadline.leaves_out("ranker") else self._ranked(batch, items, worth)
+        rejected = batch.requests.histories.rejected
+        return valued.unlike_disliked(self.retriever.vectors, rejected.disliked) if rejected else valued
+
+    def _by_interest(self, batch: OpenBatch, items: Ints) -> "_Valued":
+        """Return the candidates with their interest as their value; where nothing is known of a user, in the order of `items`."""
+        interest = batch.requests.candidates(items).interest[:, :, 0]
+        known = batch.requests.histories.lengths[:, None] > 0
+        value = np.where(known, (1 + interest) / 2, 1 / (1 + np.arange(items.shape[1])))
+        nothing = np.empty((*items.shape, 0))
+        return _Valued(
+            items=items,
+            score=np.where(items >= 0, value, -np.inf).astype(np.float32),
+            interest=interest,
+            probabilities=np.full((*items.shape, 2), np.nan, np.float32),
+            dense=nothing.astype(np.float32),
+            categorical=nothing.astype(np.int64),
+        )
+
+    def _ranked(self, batch: OpenBatch, items: Ints, worth: ValueConfig | None) -> "_Valued":
         candidates = batch.requests.candidates(items)
         dense, categorical = self.retriever.describe(batch, candidates)
         probabilities = self.ranker.probabilities(dense, categorical)
         values = value(probabilities, self.retriever.price[items], worth or self.retriever.config.value)
-        valued = _Valued(
+        return _Valued(
             items=items,
             score=np.where(items >= 0, values, -np.inf).astype(np.float32),
             interest=candidates.interest[:, :, 0],
@@ -184,8 +229,6 @@ class Recommender:
             dense=dense,
             categorical=categorical,
         )
-        rejected = batch.requests.histories.rejected
-        return valued.unlike_disliked(self.retriever.vectors, rejected.disliked) if rejected else valued
 
 
 def _with_pins(candidates: Ints, pins: Mapping[int, int]) -> Ints:

@@ -29,6 +29,13 @@ def _origins(ctx: click.Context, option: click.Parameter, origins: tuple[str, ..
     "--rate", default=1000, show_default=True, type=click.IntRange(1), help="Requests per second, per key and process."
 )
 @click.option(
+    "--timeout-ms",
+    default=300,
+    show_default=True,
+    type=click.IntRange(1),
+    help="After so long, a list goes out without what has not begun; requests may say otherwise.",
+)
+@click.option(
     "--allow-origin",
     "origins",
     multiple=True,
@@ -57,6 +64,7 @@ def serve(
     host: str,
     port: int,
     rate: int,
+    timeout_ms: int,
     origins: tuple[str, ...],
     keep_days: int | None,
     compare: str | None,
@@ -79,7 +87,7 @@ def serve(
       recsys serve --allow-origin https://shop.example
       recsys serve --ray --replicas 4 --store postgresql://recsys@db/recsys
     """
-    allowed: dict[str, Any] = {"per_second": rate, "origins": origins}
+    allowed: dict[str, Any] = {"per_second": rate, "timeout_ms": timeout_ms, "origins": origins}
     if ray and compare:
         raise UsageError("--compare: one process compares models; leave --ray out")
     if ray:

@@ -22,6 +22,9 @@ def listed_items(lookup: Lookup, histories: Histories, ranking: Ranking) -> list
         for item, score, interest, click, purchase in zip(*(column.tolist() for column in columns), strict=True)
         if item >= 0
     ]
+    if not ranking.valued:
+        for item in items:
+            item.p_click = item.p_purchase = None
     if ranking.contributions is not None:
         for item, contributions in zip(items, ranking.contributions[0], strict=False):
             item.reasons = _reasons(lookup, histories, lookup.rows[item.item_id], contributions)

@@ -66,7 +66,7 @@ def create_app(
     metrics = Metrics(lambda: holder.snapshot.name, lambda: holder.failed)
     experiments = Experiments(store, holder, ModelHolder)
     impressions = ImpressionLog(store, metrics.dropped.inc)
-    service = Service(holder, store, metrics, impressions, clock, seed, experiments)
+    service = Service(holder, store, metrics, impressions, clock, seed, experiments, limits.timeout_ms)
     app = FastAPIOffline(
         title="recsys",
         version=__version__,

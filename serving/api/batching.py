@@ -1,12 +1,16 @@
 """Micro-batches: requests that arrive while others are answered share one call of the model.
 
 In: requests, one at a time. Out: their responses. Nothing waits for company: a request that finds a worker
-free is answered at once, alone; those that arrive meanwhile are the next batch.
+free is answered at once, alone; those that arrive meanwhile are the next batch. Nothing waits for a worker beyond its deadline.
 """
 
 import asyncio
+import math
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Generic, TypeVar
+
+from serving.api.refusals import BusyError
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
@@ -33,12 +37,26 @@ class MicroBatcher(Generic[Request, Response]):
         self._waiting: list[tuple[Request, asyncio.Future[Response]]] = []
         self._running: set[asyncio.Task[None]] = set()
 
-    async def __call__(self, request: Request) -> Response:
-        """Return the response to one request, or raise its error."""
-        future: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+    async def __call__(self, request: Request, deadline: float = math.inf) -> Response:
+        """Return the response to one request, or raise its error.
+
+        Raises:
+            BusyError: no worker was free before the `deadline`, which is a time of `time.monotonic`.
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Response] = loop.create_future()
         self._waiting.append((request, future))
         self._start()
+        if self._waiting and deadline < math.inf:
+            timer = loop.call_later(max(0.0, deadline - time.monotonic()), self._give_up, request, future)
+            future.add_done_callback(lambda _: timer.cancel())
         return await future
+
+    def _give_up(self, request: Request, future: "asyncio.Future[Response]") -> None:
+        """Have a request wait no longer, unless it is being answered."""
+        if not future.done() and any(other is future for _, other in self._waiting):
+            self._waiting = [(each, other) for each, other in self._waiting if other is not future]
+            future.set_exception(BusyError(f"no worker was free in time; {len(self._waiting)} others wait"))
 
     def _start(self) -> None:
         if self._waiting and self._free:

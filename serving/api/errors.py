@@ -11,8 +11,7 @@ from features.context import ContextError
 from recsys.errors import RecsysError
 from serving.api import schemas
 from serving.api.access.limits import RETRY_AFTER
-from serving.api.refusals import BadTimeError, UnknownItemError, UnknownListError
-from serving.api.workers import BusyError
+from serving.api.refusals import BadTimeError, BusyError, UnknownItemError, UnknownListError
 from serving.columns import UnfitError
 from serving.filters import FilterError
 from serving.scenarios.definition import ScenarioError

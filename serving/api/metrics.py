@@ -27,6 +27,7 @@ class Metrics:
         self.cache = self._counter("recsys_cache_lookups", "Lookups of sentences and filters", "kind", "result")
         self.events = self._counter("recsys_events", "Events accepted")
         self.dropped = self._counter("recsys_lists_dropped", "Lists that were not logged because the queue was full")
+        self.degraded = self._counter("recsys_degraded", "Lists without something that it was too late for", "step")
         self.explored = self._counter("recsys_positions_explored", "Positions given to new items")
         self._serving = Gauge("recsys_model", "1 for the model that serves", ("model",), registry=self._registry)
         self._not_loaded = Gauge(

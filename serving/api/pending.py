@@ -3,6 +3,7 @@
 In: requests. Out: their responses, each the same as it would be alone.
 """
 
+import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -11,10 +12,11 @@ from features.histories import Histories
 from serving.api import schemas
 from serving.api.experiments import Assignment
 from serving.api.live import Snapshot
+from serving.deadline import Deadline
 from serving.retrieval.sources import Sentences
 from serving.scenarios.kept import ActiveScenario
 
-Request = TypeVar("Request")
+Request = TypeVar("Request", bound=schemas.ListRequest)
 Key = TypeVar("Key", bound=Hashable)
 
 
@@ -55,6 +57,8 @@ class Pending(Generic[Key]):
     """Probability that a position is given to a new item."""
     notes: list[str] = field(default_factory=list)
     """What the caller should know of filters and rules."""
+    deadline: float = math.inf
+    """When the answer is to be ready, as `time.monotonic` tells it."""
 
 
 def answer_in_groups(
@@ -64,11 +68,16 @@ def answer_in_groups(
 ) -> list[schemas.RecommendResponse | Exception]:
     """Return the response to each of `requests`, or its error; those with equal batch keys are answered together."""
     results: dict[int, schemas.RecommendResponse | Exception] = {}
-    groups: dict[tuple[int, Key], dict[int, Pending[Key]]] = {}
+    groups: dict[tuple[int, int | None, Key], dict[int, Pending[Key]]] = {}
     for index, request in enumerate(requests):
         try:
             pending = prepare(request)
-            groups.setdefault((id(pending.snapshot), pending.batch_key), {})[index] = pending
+            key = (
+                id(pending.snapshot),
+                request.timeout_ms,
+                pending.batch_key,
+            )  # nobody's haste costs others their ranker
+            groups.setdefault(key, {})[index] = pending
         except Exception as error:
             results[index] = error
     for group in groups.values():
@@ -77,6 +86,11 @@ def answer_in_groups(
         except Exception as error:
             results |= dict.fromkeys(group, error)
     return [results[index] for index in range(len(requests))]
+
+
+def deadline_of(group: Sequence[Pending[Any]]) -> Deadline:
+    """Return when the first of the answers is to be ready."""
+    return Deadline(min(request.deadline for request in group))
 
 
 def join_histories(group: Sequence[Pending[Any]]) -> Histories:

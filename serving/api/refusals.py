@@ -10,6 +10,10 @@ from features.data.values import EARLIEST
 from recsys.errors import RecsysError
 
 
+class BusyError(RecsysError):
+    """Too much waits; it may be sent again."""
+
+
 class UnknownItemError(RecsysError):
     """An item that the catalogue lacks."""
 

@@ -1,11 +1,13 @@
 """Requests and responses of the API: pydantic models, with the limits and examples of its documentation."""
 
+import math
+import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
 import polars as pl
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, StringConstraints, model_validator
 
 from features.data.markup import plain
 from recsys.schema import EVENT_COLUMNS, ITEM_COLUMNS
@@ -27,6 +29,7 @@ MAX_ROWS = 10
 MAX_ROW = 50
 MAX_AUDIENCE = 1000
 MAX_EVENTS = 1000
+MAX_TIMEOUT_MS = 60_000
 MAX_ITEMS = 256
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MAX_TIME = 1 << 60
@@ -101,6 +104,14 @@ class ListRequest(Body):
     user_id: Id | None = None
     history: Annotated[list[Id | HistoryEvent], Field(max_length=MAX_HISTORY)] | None = None
     context: Context | None = None
+    timeout_ms: int | None = Field(None, ge=1, le=MAX_TIMEOUT_MS)
+    """Milliseconds after which what has not begun is left out of the answer (see `degraded`); by default the server's own."""
+    _arrived: float = PrivateAttr(default_factory=time.monotonic)
+
+    def deadline(self, timeout_ms: int | None) -> float:
+        """Return when the answer is to be ready, as `time.monotonic` tells it; `timeout_ms` is the server's own."""
+        own = self.timeout_ms or timeout_ms
+        return math.inf if own is None else self._arrived + own / 1000
 
 
 class RecommendRequest(ListRequest):
@@ -387,9 +398,9 @@ class RankedItem:
     """The value of the item, by which the list is sorted."""
     interest: float
     """Cosine of user and item."""
-    p_click: float
-    """Probability of a click on the item when it is shown; that of a candidate where the data had no impressions."""
-    p_purchase: float
+    p_click: float | None
+    """Probability of a click on the item when it is shown; that of a candidate where the data had no impressions. None without the ranker."""
+    p_purchase: float | None
     """The same of a purchase."""
     explored: bool = False
     """Whether the position was given to a new item in order to learn about it."""
@@ -411,6 +422,8 @@ class RecommendResponse(BaseModel):
     unknown_items: list[str]
     notes: list[str]
     """What the caller should know, for example that no item passes the filters."""
+    degraded: list[str] = []
+    """What was left out because it was too late for it: names of sources, `ranker`, `reasons`."""
 
 
 class ScenarioState(BaseModel):
@@ -509,6 +522,8 @@ class RowsResponse(BaseModel):
     unknown_items: list[str]
     notes: list[str]
     """What the caller should know, for example that no item passes the filters."""
+    degraded: list[str] = []
+    """What was left out because it was too late for it, as in other lists."""
 
 
 class InterestedUser(BaseModel):

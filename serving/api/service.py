@@ -20,11 +20,12 @@ from serving.api.experiments import Experiments
 from serving.api.known import Known
 from serving.api.live import ModelHolder, Snapshot
 from serving.api.metrics import Metrics
-from serving.api.pending import Pending, RankKey, answer_in_groups, join_histories, join_sentences
+from serving.api.pending import Pending, RankKey, answer_in_groups, deadline_of, join_histories, join_sentences
 from serving.api.refusals import UnknownItemError, UnknownListError
 from serving.api.rows import TITLES, occasions, without_repeats
 from serving.api.scenarios import Scenarios, offer_of
 from serving.audience import SHORTLIST, audience, nearest_users
+from serving.deadline import Deadline
 from serving.experiments.assignment import team_draft
 from serving.filters import matching, why_none
 from serving.loading import read_sentences
@@ -62,14 +63,17 @@ class Service:
         clock: Callable[[], int] = wall_clock,
         seed: int | None = None,
         experiments: Experiments | None = None,
+        timeout_ms: int | None = None,
     ) -> None:
         """`clock` gives the time of each request in microseconds; `seed` makes exploration repeatable.
+
+        `timeout_ms` is when an answer is to be ready unless its request says otherwise; None for any time.
 
         Without `impressions` no list is kept, and nothing is explored, since nobody would learn from it. Without
         `experiments` all users get the lists of one model.
         """
         self.holder, self.store, self.metrics, self.impressions, self.clock = holder, store, metrics, impressions, clock
-        self.experiments = experiments
+        self.experiments, self.timeout_ms = experiments, timeout_ms
         self.changes = Changes(holder, store, metrics, clock)
         self.known, self.scenarios = Known(store, clock), Scenarios(holder, store)
         self._rng, self._drawing = np.random.default_rng(seed), threading.Lock()
@@ -203,7 +207,12 @@ class Service:
         unknown = lookup.unknown(past) if request.history is not None else []
         notes = list(chosen.notes) if chosen else []
         return schemas.RowsResponse(
-            user_id=request.user_id, model=snapshot.name, rows=rows, unknown_items=unknown, notes=notes
+            user_id=request.user_id,
+            model=snapshot.name,
+            rows=rows,
+            unknown_items=unknown,
+            notes=notes,
+            degraded=lists[0].degraded if lists else [],
         )
 
     def _pending_rows(
@@ -226,6 +235,7 @@ class Service:
                 snapshot=snapshot,
                 user_id=request.user_id,
                 now=now,
+                deadline=request.deadline(self.timeout_ms),
                 k=request.k,
                 histories=lookup.histories(
                     [(None, [*rejections_of(past), event])],
@@ -242,10 +252,11 @@ class Service:
     def _without_repeats(self, pending: Sequence[Pending[RecommendOptions]]) -> list[schemas.RecommendResponse]:
         """Return the lists of one user in their order, no item in two of them."""
         recommender = pending[0].snapshot.lookup.recommender
-        ranking = recommender.recommend(join_histories(pending), pending[0].batch_key)
+        deadline = deadline_of(pending)
+        ranking = recommender.recommend(join_histories(pending), pending[0].batch_key, None, deadline)
         kept = without_repeats(ranking, pending[0].k)
         return [
-            self._respond(one, ranking.rows(slice(row, row + 1)).positions(kept[row]))
+            self._respond(one, ranking.rows(slice(row, row + 1)).positions(kept[row]), deadline=deadline)
             for row, one in enumerate(pending)
         ]
 
@@ -336,6 +347,7 @@ class Service:
             snapshot=snapshot,
             user_id=request.user_id,
             now=now,
+            deadline=request.deadline(self.timeout_ms),
             k=request.k,
             histories=lookup.histories(
                 [(None, past)],
@@ -362,19 +374,21 @@ class Service:
         return without(chosen, [*examples, *before], len(rows))
 
     def _recommend_group(self, group: Sequence[Pending[RecommendOptions]]) -> list[schemas.RecommendResponse]:
-        lookup = group[0].snapshot.lookup
-        ranking = lookup.recommender.recommend(join_histories(group), group[0].batch_key, join_sentences(group))
+        lookup, deadline = group[0].snapshot.lookup, deadline_of(group)
+        ranking = lookup.recommender.recommend(
+            join_histories(group), group[0].batch_key, join_sentences(group), deadline
+        )
         for name, items in ranking.proposals.items():
             self.metrics.candidates.labels(name).inc(int((items >= 0).sum()))
         responses = []
         for row, request in enumerate(group):
             listed, propensities, pool = ranking.rows(slice(row, row + 1)), None, None
             if request.rival:
-                responses.append(self._interleaved(request, listed))
+                responses.append(self._interleaved(request, listed, deadline))
                 continue
             if request.explore:
                 listed, propensities, pool = self._explored(request, listed)
-            responses.append(self._respond(request, listed, propensities, pool))
+            responses.append(self._respond(request, listed, propensities, pool, deadline=deadline))
         return responses
 
     def _pending_rank(self, snapshot: Snapshot, request: schemas.RankRequest) -> Pending[RankKey]:
@@ -391,6 +405,7 @@ class Service:
             snapshot=snapshot,
             user_id=request.user_id,
             now=now,
+            deadline=request.deadline(self.timeout_ms),
             k=len(known),
             histories=lookup.histories(
                 [(None, past)],
@@ -409,10 +424,14 @@ class Service:
             return [self._respond(request, None) for request in group]
         padded = [request.candidates + [-1] * (widest - len(request.candidates)) for request in group]
         recommender = group[0].snapshot.lookup.recommender
+        deadline = deadline_of(group)
         ranking = recommender.rank(
-            join_histories(group), np.array(padded, np.int64), explain=group[0].batch_key.explain
+            join_histories(group), np.array(padded, np.int64), explain=group[0].batch_key.explain, deadline=deadline
         )
-        return [self._respond(request, ranking.rows(slice(row, row + 1))) for row, request in enumerate(group)]
+        return [
+            self._respond(request, ranking.rows(slice(row, row + 1)), deadline=deadline)
+            for row, request in enumerate(group)
+        ]
 
     def _listed_before(self, snapshot: Snapshot, request_id: str) -> list[int]:
         """Return the items of a list and of those of which it is the next page, at most `MOST_PAGES` of them.
@@ -492,11 +511,15 @@ class Service:
         ids = request.snapshot.lookup.ids
         return ranking.positions(positions), propensities, [ids[item] for item in items[pool]] if explored else None
 
-    def _interleaved(self, request: Pending[RecommendOptions], ranking: Ranking) -> schemas.RecommendResponse:
+    def _interleaved(
+        self, request: Pending[RecommendOptions], ranking: Ranking, deadline: Deadline
+    ) -> schemas.RecommendResponse:
         """Return the response whose items are drawn in turn from `ranking` and from the list of the other arm."""
         rival, assignment = request.rival, request.assignment
         assert rival is not None and assignment is not None
-        theirs = rival.snapshot.lookup.recommender.recommend(rival.histories, rival.batch_key, rival.sentences)
+        theirs = rival.snapshot.lookup.recommender.recommend(
+            rival.histories, rival.batch_key, rival.sentences, deadline
+        )
         pairs = ((request, ranking), (rival, theirs))
         lists = [listed_items(one.snapshot.lookup, one.histories, listed)[: request.k] for one, listed in pairs]
         ids = [[item.item_id for item in items] for items in lists]
@@ -505,7 +528,8 @@ class Service:
         items_of = [{item.item_id: item for item in items} for items in lists]
         arms = list(assignment.parts)
         items = [items_of[team][item] for item, team in drafted]
-        return self._answer(request, items, [None] * len(items), teams=[arms[team] for _, team in drafted])
+        teams = [arms[team] for _, team in drafted]
+        return self._answer(request, items, [None] * len(items), teams=teams, deadline=deadline)
 
     def _respond(
         self,
@@ -513,13 +537,15 @@ class Service:
         ranking: Ranking | None,
         propensities: list[float | None] | None = None,
         pool: list[str] | None = None,
+        *,
+        deadline: Deadline | None = None,
     ) -> schemas.RecommendResponse:
         """Return the response of a ranking, with the propensities of explored positions."""
         items = [] if ranking is None else listed_items(request.snapshot.lookup, request.histories, ranking)
         propensities = propensities or [None] * len(items)
         for item, propensity in zip(items, propensities, strict=True):
             item.explored = propensity is not None
-        return self._answer(request, items, propensities, pool)
+        return self._answer(request, items, propensities, pool, deadline=deadline)
 
     def _answer(
         self,
@@ -528,9 +554,13 @@ class Service:
         propensities: list[float | None],
         pool: list[str] | None = None,
         teams: list[str] | None = None,
+        deadline: Deadline | None = None,
     ) -> schemas.RecommendResponse:
         """Return the response, and log its list as impressions where they are kept."""
         request_id, assignment = uuid.uuid4().hex, request.assignment
+        degraded = deadline.left_out if deadline else []
+        for step in degraded:
+            self.metrics.degraded.labels(step).inc()
         if self.impressions:
             self.impressions.add(
                 ImpressionList(
@@ -559,6 +589,7 @@ class Service:
             items=items,
             unknown_items=request.unknown,
             notes=request.notes,
+            degraded=degraded,
         )
 
 

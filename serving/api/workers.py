@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import ParamSpec, TypeVar
 
-from recsys.errors import RecsysError
 from serving.api import schemas
 from serving.api.batching import MicroBatcher
+from serving.api.refusals import BusyError
 from serving.api.service import Service
 from serving.store.store import StoreError
 
@@ -31,10 +31,6 @@ PROBE_S = 1.0
 """Seconds within which the store has to answer a probe."""
 
 
-class BusyError(RecsysError):
-    """Too many slow calls wait."""
-
-
 class Workers:
     """The worker threads of a `service`."""
 
@@ -46,12 +42,24 @@ class Workers:
         self._probing = ThreadPoolExecutor(1, "recsys-probe")
         self._probe: asyncio.Future[None] | None = None
         at_once = THREADS if batch == 1 else BATCHES
-        self.recommend: MicroBatcher[schemas.RecommendRequest, schemas.RecommendResponse] = MicroBatcher(
+        self._recommend: MicroBatcher[schemas.RecommendRequest, schemas.RecommendResponse] = MicroBatcher(
             self.run, service.recommend_all, size=batch, at_once=at_once
         )
-        self.rank: MicroBatcher[schemas.RankRequest, schemas.RecommendResponse] = MicroBatcher(
+        self._rank: MicroBatcher[schemas.RankRequest, schemas.RecommendResponse] = MicroBatcher(
             self.run, service.rank_all, size=batch, at_once=at_once
         )
+
+    async def recommend(self, request: schemas.RecommendRequest) -> schemas.RecommendResponse:
+        """Return the list that was requested.
+
+        Raises:
+            BusyError: no worker was free before its deadline.
+        """
+        return await self._recommend(request, request.deadline(self.service.timeout_ms))
+
+    async def rank(self, request: schemas.RankRequest) -> schemas.RecommendResponse:
+        """Return the ranking that was requested; see `recommend`."""
+        return await self._rank(request, request.deadline(self.service.timeout_ms))
 
     async def run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Return the result of `call`, which runs in a worker thread."""

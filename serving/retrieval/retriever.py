@@ -21,6 +21,7 @@ from features.recent import RecentEvents
 from recsys.arrays import Bools, Floats, Ints, distinct
 from recsys.config import Config, SourcesConfig
 from recsys.models.interest import InterestModel
+from serving.deadline import Deadline
 from serving.retrieval.index import VectorIndex
 from serving.retrieval.sources import (
     Candidates,
@@ -147,20 +148,34 @@ class Retriever:
         """Return a mask `[N]` of the items that may be in lists at the time `now`; None for all."""
         return _both(self.available, self.windows.open_at(now))
 
-    def open(self, histories: Histories, sentences: Sentences | None = None) -> OpenBatch:
-        """Compute the user vectors of `histories` and open every source for them."""
-        requests = self._requests(histories.trimmed(), sentences)
-        return OpenBatch(requests, {name: source.open(requests) for name, source in self.sources.items()})
+    def open(
+        self, histories: Histories, sentences: Sentences | None = None, deadline: Deadline | None = None
+    ) -> OpenBatch:
+        """Compute the user vectors of `histories` and open every source for them; after the `deadline`, only what is at hand."""
+        requests, deadline = self._requests(histories.trimmed(), sentences), deadline or Deadline()
+        scores: dict[str, Scores] = {}
+        for name, source in self.sources.items():
+            if source.at_hand or not deadline.leaves_out(name):
+                scores[name] = source.open(requests)
+        return OpenBatch(requests, scores)
 
     def propose(
-        self, batch: OpenBatch, allowed: Bools | None = None, sources: SourcesConfig | None = None
+        self,
+        batch: OpenBatch,
+        allowed: Bools | None = None,
+        sources: SourcesConfig | None = None,
+        deadline: Deadline | None = None,
     ) -> dict[str, Ints]:
         """Return what each source proposes of the `allowed` `[N]` items at its quota, `[R, quota]`.
 
-        The quotas are those of `sources`, the configuration's by default.
+        The quotas are those of `sources`, the configuration's by default. After the `deadline`, only what is at hand proposes.
         """
-        quotas = (sources or self.config.sources).model_dump()
-        return {name: self._top(batch, name, quotas[name], allowed) for name in batch.scores if quotas[name]}
+        quotas, deadline = (sources or self.config.sources).model_dump(), deadline or Deadline()
+        proposals = {}
+        for name in batch.scores:
+            if quotas[name] and (self.sources[name].at_hand or not deadline.leaves_out(name)):
+                proposals[name] = self._top(batch, name, quotas[name], allowed)
+        return proposals
 
     def candidates(
         self,

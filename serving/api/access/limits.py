@@ -31,6 +31,8 @@ class Limits:
     """Requests that are in progress, waiting or worked on."""
     waiting_of_one: int = 32
     """The same of one key, so that no key can keep all others out."""
+    timeout_ms: int | None = None
+    """Milliseconds after which what has not begun is left out of an answer, where its request does not say; None for never."""
     origins: tuple[str, ...] = ()
     """Origins of other sites, such as `https://shop.example`, whose pages may send requests from a browser."""
 

@@ -207,6 +207,8 @@ class CandidateSource(ABC):
     name: ClassVar[str]
     fills_short_lists: ClassVar[bool] = False
     """Whether its best items fill up lists that are short of candidates."""
+    at_hand: ClassVar[bool] = False
+    """Whether it is so quick that there is always time for it (see `serving.deadline`)."""
     explored: ClassVar[bool] = False
     """Whether its proposals may be placed in lists for exploration (`lists.explore`)."""
     describes: ClassVar[bool] = True

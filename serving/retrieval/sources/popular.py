@@ -22,6 +22,7 @@ class PopularSource(CandidateSource):
 
     name = "popular"
     fills_short_lists = True
+    at_hand = True
     half_life_days = 14.0
 
     def __init__(self, fitted: Floats, scores: Floats | None = None, order: Ints | None = None) -> None:
@@ -71,6 +72,7 @@ class TrendingSource(CandidateSource):
 
     name = "trending"
     describes = False
+    at_hand = True
     half_life_days = 1.0
     usual_half_life_days = 14.0
     least_events = 3.0

@@ -20,6 +20,7 @@ class InterestSource(CandidateSource):
     """Nearest items to the mean of the user's two vectors; the score is the click head's interest."""
 
     name = "interest"
+    at_hand = True
 
     def __init__(self, index: VectorIndex) -> None:
         self.catalogue_index: VectorIndex = index
