@@ -166,7 +166,7 @@ class Recommender:
             batch, {**proposals, **promoted}, k=options.k, exclude_seen=options.exclude_seen, allowed=allowed
         )
         if options.rules and options.rules.pins:
-            candidates = _with_pins(candidates, options.rules.pins)
+            candidates = _with_pins(candidates, options.rules.pins, batch.requests.histories)
         valued = self._value(batch, candidates, deadline, options.value)
         if options.unlike:
             valued = valued.unlike(self.retriever.vectors, options.unlike)
@@ -231,9 +231,10 @@ class Recommender:
         )
 
 
-def _with_pins(candidates: Ints, pins: Mapping[int, int]) -> Ints:
-    """Return `candidates` `[R, C]` with the pinned items, whether a source proposed them or not."""
+def _with_pins(candidates: Ints, pins: Mapping[int, int], histories: Histories) -> Ints:
+    """Return `candidates` `[R, C]` with the pinned items that users did not reject, whether a source proposed them or not."""
     pinned = np.tile(np.array(list(pins.values()), np.int64), (len(candidates), 1))
+    pinned = np.where(histories.unwanted(pinned), -1, pinned)
     return distinct(np.concatenate([candidates, pinned], axis=1))
 
 

@@ -11,6 +11,7 @@ from recsys.config import Config, ValueConfig
 from recsys.errors import RecsysError, first_problem
 from serving.api import schemas
 from serving.filters import Between, Condition, read_conditions
+from serving.scenarios.definition import Name
 
 WHERE = "conditions: "
 """What messages about the conditions begin with."""
@@ -34,6 +35,8 @@ class PageForm(BaseModel):
     """An item whose neighbours are listed, instead of a list for somebody."""
     mode: Literal["recommend", "search"] = "recommend"
     """Whether the sentence is the user's latest interest, or what is searched for."""
+    scenario: Name | None = None
+    """The kind of list."""
     k: Annotated[int, Field(ge=1, le=LONGEST)] = 12
     diversity: Annotated[float, Field(ge=0, le=1)] | None = None
     purchases: Annotated[int, Field(ge=0, le=100)] | None = None
@@ -71,6 +74,7 @@ class PageForm(BaseModel):
         return schemas.RecommendRequest(
             user_id=self.user,
             query=self.text,
+            scenario=self.scenario,
             k=self.k,
             filters=self._filters(items),
             diversity=self.diversity,

@@ -19,8 +19,9 @@ from serving.api.service import Service
 from serving.filters import FilterError
 from serving.lookup import Lookup, PastEvent
 from serving.reasons import companion_item
+from serving.scenarios.definition import ScenarioError
 
-REFUSALS = (FormError, FilterError, UnknownItemError)
+REFUSALS = (FormError, FilterError, UnknownItemError, ScenarioError)
 """Errors of what was filled in."""
 PICTURES = ("image_url", "image")
 """Columns of items that may hold the address of a picture."""
@@ -86,6 +87,8 @@ class View:
     own_diversity: float
     own_purchases: int
     categories: Sequence[str]
+    scenarios: Sequence[str] = ()
+    """The kinds of list that are on."""
     examples: Sequence[tuple[str, int]] = ()
     """Users to try, each with the number of events."""
     sees_users: bool = False
@@ -132,6 +135,7 @@ def view_of(form: PageForm, services: Sequence[Service], *, sees_users: bool, pr
         own_diversity=round(config.lists.diversity, 2),
         own_purchases=percent_of_purchases(config.value),
         categories=items["category"].drop_nulls().unique().sort().head(CATEGORIES).to_list(),
+        scenarios=sorted(service.holder.scenarios),
         examples=_examples(service, snapshot) if sees_users else [],
         sees_users=sees_users,
         compared=services[1].holder.snapshot.name if len(services) > 1 else None,

@@ -120,6 +120,19 @@ def test_sliders_do_what_the_options_of_the_api_do(client: TestClient) -> None:
     assert listed(look(client, user="u3", purchases=100)) == purchases
 
 
+def test_a_kind_of_list_can_be_chosen_where_there_is_one(client: TestClient) -> None:
+    """One that was switched off meanwhile is a problem in a line, not a broken page."""
+    assert "Scenario" not in look(client)
+    client.put("/v1/scenarios/home", json={"pins": [{"position": 1, "item": "i38"}]})
+    client.post("/v1/scenarios/home/switch", json={"on": True})
+    html = look(client, user="u3", scenario="home")
+    assert listed(html)[0] == "i38" and listed(look(client, user="u3"))[0] != "i38"
+    chosen = [option["value"] for option in Parsed(html).all("option") if "selected" in option]
+    assert chosen == ["home"]
+    client.post("/v1/scenarios/home/switch", json={"on": False})
+    assert "&#39;home&#39; is not on" in look(client, 422, user="u3", scenario="home")
+
+
 def test_filters_leave_items_out(client: TestClient) -> None:
     """Prices and conditions, as `--where` reads them; filters that no item passes are named."""
     html = look(client, price_min=10, price_max=20, conditions="brand=brand 0; brand=brand 1")

@@ -42,6 +42,17 @@ def test_a_rejected_item_is_in_no_list_of_the_user_from_the_next_one_on(client: 
     assert "i7" in listed(client, user_id="u4") and "i7" in listed(client)
 
 
+def test_a_rejected_item_is_not_even_where_it_is_pinned_or_promoted(client: TestClient) -> None:
+    """Others get it there."""
+    rules = {"pins": [{"position": 2, "item": "i7"}], "promotions": [{"item": "i8", "within": 3}]}
+    assert client.put("/v1/scenarios/home", json=rules).status_code == 200
+    assert client.post("/v1/scenarios/home/switch", json={"on": True}).status_code == 200
+    for item in ("i7", "i8"):
+        say(client, "u3", item, "hide")
+    assert not {"i7", "i8"} & set(listed(client, user_id="u3", scenario="home", k=40))
+    assert list(listed(client, user_id="u4", scenario="home", k=40))[1] == "i7"
+
+
 def test_hiding_leaves_all_other_scores_and_disliking_costs_what_is_similar(client: TestClient, tiny: Path) -> None:
     """A score loses the share that is its largest cosine to a disliked item."""
     lookup = Lookup(load_bundle(tiny))
