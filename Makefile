@@ -71,8 +71,9 @@ benchmark-off-policy: install ## off-policy estimates against the truth of the d
 benchmark-encode: install ## encoding new items against sentence-transformers, and the similarity of the vectors
 	$(BIN)/python -m benchmarks.encode_speed
 
-test: install ## all tests (some 20 minutes on 2 cores)
-	$(BIN)/python -m pytest
+TEST_PROCESSES ?= 2
+test: install ## all tests (some 20 minutes on 2 cores; each of TEST_PROCESSES=2 needs 4 GiB)
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 test-fast: install ## the tests that take seconds
 	$(BIN)/python -m pytest -m "not slow"

@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from features.simulator.shop import END_US, buying
-from features.simulator.truth import EXAMINED, LIST_LENGTH, REPEATED, Truth, click_logits, load_truth, sigmoid
+from features.simulator.shop import END_US
+from features.simulator.truth import EXAMINED, LIST_LENGTH, Truth, load_truth
+from features.simulator.visitors import Visitors
 from recsys.bundle import MANIFEST, read_config, seal
 from recsys.config import Config
 from recsys.events import DAY_US
@@ -41,32 +42,23 @@ USERS = 100
 """Lists that are requested at once."""
 
 
-class Visitors:
-    """Everybody of the simulated shop, who click and buy by the truth; remembers each list's probabilities."""
+class Remembered(Visitors):
+    """Visitors who send events, and of whom each list's probabilities are kept."""
 
-    def __init__(self, truth: Truth, seed: int = 0) -> None:
-        self.truth, self.rng = truth, np.random.default_rng(seed)
-        self.rows = {item: row for row, item in enumerate(truth.item_ids.tolist())}
-        self.clicked = np.zeros((len(truth.user_signup), len(truth.item_ids)), bool)
-        self.clicked[truth.request_user[truth.click_request], truth.click_item] = True
-        self.true: dict[str, NDArray[np.float32]] = {}
-        """`[2, N]` probability of a click and of a purchase of each item that is looked at, by request id."""
+    true: dict[str, NDArray[np.float32]]
+    """`[2, N]` probability of a click and of a purchase of each item that is looked at, by request id."""
+
+    def __init__(self, truth: Truth) -> None:
+        super().__init__(truth)
+        self.true = {}
 
     def visit(self, user: int, response: RecommendResponse) -> list[Event]:
-        """Return what a user does with a list; the intent is one of the user's, drawn anew."""
-        truth, items = self.truth, np.array([self.rows[item.item_id] for item in response.items])
-        own = np.flatnonzero(truth.taste_user == user)
-        taste = self.rng.choice(own, p=truth.taste_prior[own] / truth.taste_prior[own].sum())
-        logits = click_logits(truth, np.array([taste]))
-        click = sigmoid(logits + REPEATED * self.clicked[user])[0]
-        buy = buying(truth, np.array([user]), np.arange(len(click))[None], logits)[0]
-        self.true[response.request_id] = np.stack([click, click * buy])
-        clicked = items[self.rng.random(len(items)) < EXAMINED[: len(items)] * click[items]]
-        bought = clicked[self.rng.random(len(clicked)) < buy[clicked]]
-        self.clicked[user, clicked] = True
-        kinds = [("click", row) for row in clicked] + [("purchase", row) for row in bought]
+        """Return what a user does with a list."""
+        intent = self.intent(user)
+        self.true[response.request_id] = np.stack([intent[0], intent[0] * intent[1]])
         about: dict[str, Any] = {"user_id": _user(user), "request_id": response.request_id}
-        return [Event(item_id=str(truth.item_ids[row]), event_type=kind, **about) for kind, row in kinds]
+        acts = self.act(user, intent, [item.item_id for item in response.items])
+        return [Event(item_id=item, event_type=kind, **about) for item, kind in acts]
 
 
 def main(folder: Path) -> None:
@@ -74,7 +66,7 @@ def main(folder: Path) -> None:
     os.chdir(folder)
     truth = load_truth(Path("shop"))
     assert truth is not None, "the dataset is not simulated"
-    visitors, out = Visitors(truth), Path("shop-explored")
+    visitors, out = Remembered(truth), Path("shop-explored")
     shutil.rmtree(out, ignore_errors=True)
     _with_config(bundle_folder(MODEL), Path(OTHER), value={"price_power": 1.0})
     with tempfile.TemporaryDirectory() as scratch:
@@ -90,7 +82,7 @@ def main(folder: Path) -> None:
         console.print(f"truth: {name}: click {click:.4f}, purchase {purchase:.4f}")
 
 
-def _serve(bundle: Path, store: Store, visitors: Visitors) -> None:
+def _serve(bundle: Path, store: Store, visitors: Remembered) -> None:
     now = END_US
     metrics = Metrics(lambda: bundle.name)
     impressions = ImpressionLog(store, metrics.dropped.inc)
@@ -113,7 +105,7 @@ def _serve(bundle: Path, store: Store, visitors: Visitors) -> None:
     impressions.close(60)
 
 
-def true_figures(dataset: Path, visitors: Visitors) -> dict[str, NDArray[np.float64]]:
+def true_figures(dataset: Path, visitors: Remembered) -> dict[str, NDArray[np.float64]]:
     """Return the true outcomes per explored position, click and purchase, of the even draw and of each model's choice."""
     judged = judge(dataset, [MODEL, OTHER], SHARE)
     rows, pool = judged.rows, judged.explored.pool

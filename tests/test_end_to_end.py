@@ -1,5 +1,6 @@
 """From raw events to served lists, on a small simulated shop, with nothing replaced."""
 
+import io
 import json
 import os
 import re
@@ -14,6 +15,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+from rich.console import Console
 
 from features.data.dataset import load_dataset
 from features.histories import EARLY, LATE, TEST, VALID, read_log
@@ -30,7 +32,7 @@ from serving.store.store import Store
 from tests.command_line import run
 from tests.conftest import Shop
 from tests.worlds import client_of
-from training import tracking
+from training import demo_live, tracking
 from training.evaluation.registered import evaluate_model
 from training.pipeline import train
 from training.ranker import fit_ranker
@@ -51,6 +53,21 @@ def test_the_model_learns_what_text_and_events_tell(inside: Shop) -> None:
     assert set(report.sources) == {*inside.config.sources.model_dump(), "all of them"}
     assert all(0 <= source.alone <= source.recall <= union.recall for source in report.sources.values())
     assert report.metrics["recall@50"].value <= union.recall
+
+
+def test_the_demonstration_shows_a_scenario_an_experiment_and_a_burst(
+    inside: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The burst leads the trends, every visitor is in an arm, and the promoted category has its share."""
+    monkeypatch.setattr(demo_live, "VISITORS", 120)
+    out = Console(width=200, file=io.StringIO())
+    demo_live.show_live(inside.dataset, inside.model, out)
+    shown = out.file.getvalue()  # type: ignore[attr-defined]
+    assert "user u000001 by the scenario “home”" in shown
+    sizes = [int(count) for count in re.findall(r"(?:plain|home): (\d+) users", shown)]
+    assert len(sizes) == 2 and sum(sizes) == 120
+    after = next(line for line in shown.splitlines() if "│ after" in line)
+    assert [cell.strip() for cell in after.split("│")][2] == "1."
 
 
 def test_what_training_reported_is_what_evaluation_measures(inside: Shop) -> None:

@@ -10,11 +10,8 @@ import sqlite3
 import sys
 import time
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
-import numpy as np
 import polars as pl
 from rich.console import Console
 from rich.table import Table
@@ -23,13 +20,8 @@ from features.simulator.shop import simulate
 from recsys.config import load_config
 from recsys.errors import RecsysError
 from recsys.progress import stage
-from recsys.registry import bundle_folder, resolve
 from serving.batch import recommend_lists
-from serving.loading import load_bundle
-from serving.lookup import Lookup
-from serving.recommender import RecommendOptions
-from serving.store.feed import EventFeed
-from serving.store.store import Store, StoredEvent
+from training.demo_live import show_live
 from training.evaluation.registered import evaluate_model
 from training.evaluation.report import render
 from training.pictures.charts import pictures
@@ -40,7 +32,6 @@ from training.tracking import read_epochs
 USERS, ITEMS, SEED = 2000, 1500, 7
 EXAMPLES = 5
 SHOWN = 4
-BURST, WATCHERS, HOUR_US = 200, 100, 3_600_000_000
 RUN = "demo"
 SETTINGS = ("encoder.max_tokens=48",)
 """What keeps the demonstration under ten minutes on two cores; the rest is as by default."""
@@ -68,7 +59,7 @@ def main(folder: Path) -> None:
     written = recommend_lists(shop, trained.model, 20, Path("lists"))
     render(report, out)
     _show_users(shop, out)
-    _show_burst(trained.model, out)
+    show_live(shop, trained.model, out)
     out.print(f"\nlists for {written.lists:,} users in {folder / 'lists'}; all in {time.monotonic() - start:.0f} s")
     out.print(f"the report with pictures, for a browser: {folder / 'evaluation.html'}")
     out.print(f"\nnext, in {folder}:")
@@ -113,34 +104,6 @@ def _show_users(shop: Path, out: Console) -> None:
         past = bought.filter(pl.col("user_id") == user)["title"].reverse().head(SHOWN)
         top = lists.filter(pl.col("user_id") == user).sort("rank")["title"].head(SHOWN)
         table.add_row(user, "\n".join(past), "\n".join(top))
-    out.print(table)
-
-
-def _show_burst(model: str, out: Console) -> None:
-    """Print what becomes of an item that `BURST` people click within minutes, as the API would count it."""
-    bundle = load_bundle(bundle_folder(resolve(model)))
-    lookup = Lookup(bundle)
-    retriever, moment = lookup.retriever, lookup.newest + HOUR_US
-    row = int(np.argmin(retriever.features.facts.counts))
-    clicks = [StoredEvent(f"b{n}", f"fan{n}", lookup.ids[row], "click", moment + n) for n in range(BURST)]
-    with TemporaryDirectory() as folder:
-        store = Store(f"sqlite:///{folder}/store.db")
-        store.add_events(clicks)
-        feed = EventFeed(store, lookup.newest)
-        feed.read()
-        after = feed.followed_by(lookup).retriever
-        store.close()
-    histories = lookup.histories([(user, None) for user in list(lookup.users)[:WATCHERS]], moment + HOUR_US)
-    table = Table(title=f"a burst of {BURST} clicks on “{lookup.titles[row]}”, a minute later")
-    for column in ("", "in trending", f"candidate for, of {WATCHERS} users", "in their first 10"):
-        table.add_column(column)
-    for name, one in (("before", retriever), ("after", after)):
-        trend = one.trending(10, None, moment + HOUR_US)[0].tolist()
-        recommender = replace(lookup.recommender, retriever=one)
-        proposed = np.concatenate(list(one.propose(one.open(histories)).values()), axis=1)
-        listed = recommender.recommend(histories, RecommendOptions(10)).items
-        position = f"{1 + trend.index(row)}." if row in trend else "no"
-        table.add_row(name, position, *(str(int((items == row).any(1).sum())) for items in (proposed, listed)))
     out.print(table)
 
 
