@@ -2,10 +2,10 @@
 
 In: a bundle, a dataset with the users' events so far, the users. Out: a folder with the files of
 `serving.lists` and `_report.json`, complete or absent. A stopped run keeps what it wrote in a hidden
-folder next to it, for `--resume`. Few users are served in this process, many on Ray Data.
+folder next to it, for `--resume`. Few users are served in this process, many in several (`serving.processes`), or on Ray Data
+where `RAY_ADDRESS` names a cluster.
 """
 
-import hashlib
 import json
 import os
 import shutil
@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,6 @@ import numpy as np
 import polars as pl
 from filelock import FileLock, Timeout
 
-from features.context import objects
 from features.data.dataset import Dataset
 from features.data.user_ids import read_users
 from features.data.values import moment_of_text
@@ -29,85 +28,35 @@ from features.histories import EventLog, Histories, read_log
 from features.item_lists import ItemLists
 from features.recent import RecentEvents
 from features.rejections import Rejected
-from recsys.arrays import Bools, Ints
+from recsys.arrays import Ints
 from recsys.atomic import atomic_file
 from recsys.bundle import read_config, verify
 from recsys.cluster import start_ray
 from recsys.errors import RecsysError, first_line
 from recsys.progress import Update, stage
 from recsys.registry import bundle_folder, resolve
-from serving.encoding import EncodedItems
-from serving.filters import matching, read_conditions
-from serving.lists import REASONS, SCHEMA, FileOptions, lists_table, meanings, reasons_table, write_files
+from serving.list_maker import JOB, NEW_ITEMS, RECENT, Job, ListMaker, allowed_items, part_file
+from serving.lists import REASONS, SCHEMA, FileOptions, meanings, write_files
 from serving.loading import (
     catalogue_ids,
     encode_differing_items,
-    load_bundle,
     newest_event,
     offered_items,
     read_dataset,
 )
-from serving.recommender import ItemFilter, Recommender, RecommendOptions
-from serving.retrieval.retriever import Retriever
-from serving.scenarios.applied import Offer, notes_of, options_of, rules_of
+from serving.processes import make_in_processes
+from serving.recommender import Recommender
+from serving.scenarios.applied import Offer, notes_of
 from serving.scenarios.definition import Scenario, parse
 
 PART_USERS = 1024
 """Users of one part, made in one go."""
 
 PARTS_ALONE = 8
-"""Up to so many parts are made in this process: one core has them before Ray and its actors have started."""
+"""Up to so many parts are made in this process: one core has them before others have started."""
 
 EXAMPLES = 3
 REPORT = "_report.json"
-HISTORY_COLUMNS = ("user_id", "items", "types", "times", "earlier", "rejected", "disliked")
-"""Of the files that actors read; the others are attributes of users."""
-RECENT = "recent.npz"
-"""The events since the fit."""
-NEW_ITEMS = "new-items.npz"
-"""Items whose texts the bundle does not know, encoded once for all actors."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """Which lists to write; a stopped run can be resumed only with the same job."""
-
-    model: str
-    bundle: str
-    dataset: str
-    """Fingerprint."""
-    k: int
-    users: str
-    """SHA-256 of the ids."""
-    count: int
-    now: int
-    """The moment of every request: just after the newest event."""
-    where: tuple[str, ...] = ()
-    """Conditions on the items, as `serving.filters.read_conditions` reads them."""
-    explain: bool = False
-    """Whether each item comes with reasons."""
-    scenario: dict[str, Any] = field(default_factory=dict)
-    """What `serving.scenarios.definition` reads; empty for none."""
-
-    @classmethod
-    def of(
-        cls,
-        model: str,
-        bundle: Path,
-        fingerprint: str,
-        k: int,
-        users: list[str],
-        log: EventLog,
-        *,
-        where: Sequence[str] = (),
-        explain: bool = False,
-        scenario: Scenario | None = None,
-    ) -> "Job":
-        """Describe the job."""
-        digest = hashlib.sha256("\n".join(users).encode()).hexdigest()
-        now = log.newest + 1
-        said = scenario.as_json() if scenario else {}
-        return cls(model, str(bundle.resolve()), fingerprint, k, digest, len(users), now, tuple(where), explain, said)
 
 
 @dataclass(frozen=True)
@@ -160,7 +109,7 @@ def recommend_lists(
     bundle = bundle_folder(name)
     manifest, config = verify(bundle), read_config(bundle)
     dataset = read_dataset(folder, config, manifest["dataset_fingerprint"], model)
-    _allowed(dataset.items, where)
+    allowed_items(dataset.items, where)
     if scenario:  # a condition that does not fit is refused before anything slow
         notes_of(scenario, Offer(dataset.items))
     log = read_log(dataset, config, catalogue_ids(bundle, dataset.items))
@@ -191,7 +140,7 @@ def write_lists(
     start, work = time.monotonic(), out.resolve().with_name(f".{out.resolve().name}.partial")
     with _alone(out, work):
         resumed = _prepare(job, catalogue, log, users, out, work, resume)
-        parts = [_part(work / "parts", part) for part in range(-(-len(users) // PART_USERS))]
+        parts = [part_file(work / "parts", part) for part in range(-(-len(users) // PART_USERS))]
         todo = [number for number, part in enumerate(parts) if not part.exists()]
         done = len(parts) - len(todo)
         for _ in _made(job, work, todo):
@@ -229,97 +178,10 @@ def _users(dataset: Dataset, log: EventLog, users_file: Path | None, active_sinc
     return kept
 
 
-def _allowed(catalogue: pl.DataFrame, where: Sequence[str]) -> Bools:
-    """Return a mask of the items that pass `where`.
-
-    Raises:
-        RecsysError: a condition cannot be read, or no item passes.
-    """
-    allowed = matching(catalogue, read_conditions(where, catalogue.schema, "--where "), "--where ")
-    if not allowed.any():
-        raise RecsysError(
-            f"--where {' --where '.join(where)}: none of {len(allowed):,} items passes; relax a condition"
-        )
-    return allowed
-
-
-def _options(scenario: Scenario, retriever: Retriever, k: int, filters: ItemFilter | None) -> RecommendOptions:
-    """Return the options of lists by `scenario`, whose filters those given replace."""
-    offer = Offer(retriever.items, retriever.available)
-    if filters is None and scenario.filters:
-        mask, _ = offer.passing(scenario.filters, "filters")
-        filters = ItemFilter("scenario", mask)
-    rules, _ = rules_of(scenario, offer, filters.allowed if filters else None)
-    return options_of(scenario, retriever.config, k, filters, rules)
-
-
-class ListMaker:
-    """Loads the bundle once and makes one part after another; an actor on Ray."""
-
-    def __init__(self, job: Job, work: Path) -> None:
-        self.job, self.work = job, work
-        catalogue = pl.read_parquet(work / "catalogue.parquet")
-        bundle = load_bundle(Path(job.bundle), catalogue, EncodedItems.load(work / NEW_ITEMS))
-        recent, retriever = RecentEvents.load(work / RECENT), bundle.recommender.retriever
-        if recent.new.any():
-            retriever = retriever.with_recent(recent, bundle.weights)
-        self.recommender = replace(bundle.recommender, retriever=retriever)
-        ids = self.recommender.retriever.items["item_id"]
-        self.ids = np.array(ids.to_list())
-        filters = None
-        if job.where:
-            passing = catalogue.filter(_allowed(catalogue, job.where))["item_id"]
-            filters = ItemFilter(" ".join(job.where), ids.is_in(passing.implode()).to_numpy())
-        scenario = parse(job.scenario, "scenario")
-        self.options = replace(_options(scenario, self.recommender.retriever, job.k, filters), explain=job.explain)
-
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Make the lists of part `row["part"]`; a failure is returned instead of raised, so that the other parts continue."""
-        try:
-            self.make(row["part"])
-        except Exception as error:
-            return {**row, "failure": (str(error).strip() or repr(error)).splitlines()[0]}
-        return {**row, "failure": ""}
-
-    def make(self, part: int) -> None:
-        """Write the lists of a part."""
-        stored = pl.read_parquet(_part(self.work / "histories", part))
-        length = self.recommender.retriever.config.interest.max_history
-        histories = stored_histories(stored, length, self.job.now)
-        ranking = self.recommender.recommend(histories, self.options)
-        lists = lists_table(stored["user_id"].to_list(), ranking, self.ids)
-        if self.job.explain:
-            lists = lists.hstack(reasons_table(self.recommender.retriever, histories, ranking, self.ids))
-        with atomic_file(_part(self.work / "parts", part)) as temporary:
-            lists.write_parquet(temporary)
-
-
 def histories_of(recommender: Recommender, log: EventLog, rows: list[int], now: int | Ints) -> Histories:
     """Return the histories of user rows as of `now`, or each its own; -1 is a user without events."""
     histories = _histories(log, rows, now, recommender.retriever.config.interest.max_history)
     return replace(histories, named=log.attributes.of([log.user_ids[row] if row >= 0 else None for row in rows]))
-
-
-def stored_histories(stored: pl.DataFrame, length: int, now: int) -> Histories:
-    """Return the histories `[R, length]` of rows with lists `items`, `types`, `times`, oldest first, and attributes of users."""
-    items = np.full((stored.height, length), -1, np.int32)
-    types, times = np.zeros((stored.height, length), np.int8), np.zeros((stored.height, length), np.int64)
-    for row, (past, kinds, moments) in enumerate(stored.select("items", "types", "times").iter_rows()):
-        if past:
-            items[row, -len(past) :], types[row, -len(past) :], times[row, -len(past) :] = past, kinds, moments
-    earlier, rejected, disliked = (
-        ItemLists.of([row.to_numpy() for row in stored[name]]) for name in ("earlier", "rejected", "disliked")
-    )
-    named = {name: objects(stored[name].to_list()) for name in stored.columns if name not in HISTORY_COLUMNS}
-    return Histories(
-        items,
-        types,
-        times,
-        np.full(stored.height, now, np.int64),
-        earlier,
-        named,
-        rejected=Rejected(rejected, disliked) if len(rejected.items) else None,
-    )
 
 
 @contextmanager
@@ -343,9 +205,8 @@ def _prepare(
     """Write what the actors read unless it exists; return whether a stopped run is resumed."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RecsysError(f"{out}: exists and is not an empty folder; name another or remove it first")
-    note = work / "job.json"
-    if note.exists():
-        before = json.loads(note.read_text(encoding="utf-8"))
+    if (work / JOB).exists():
+        before = json.loads((work / JOB).read_text(encoding="utf-8"))
         differing = [name for name, value in json.loads(json.dumps(asdict(job))).items() if before.get(name) != value]
         if not resume:
             raise RecsysError(f"{out}: a previous run did not finish; continue it with --resume, or remove {work}")
@@ -365,9 +226,8 @@ def _prepare(
         histories = _histories(log, [known.get(user, -1) for user in ids], job.now, length)
         rejected = log.rejections.at(ids, histories.now)
         histories = replace(histories, named=log.attributes.of(ids), rejected=rejected)  # of users without events, too
-        _history_rows(ids, histories, log.attributes.table.schema).write_parquet(_part(work / "histories", part))
-    with atomic_file(note) as temporary:
-        temporary.write_text(json.dumps(asdict(job)), encoding="utf-8")
+        _history_rows(ids, histories, log.attributes.table.schema).write_parquet(part_file(work / "histories", part))
+    job.write(work)
     return False
 
 
@@ -403,9 +263,12 @@ def _made(job: Job, work: Path, todo: list[int]) -> Iterator[int]:
     """Make the parts `todo`; yield each once it is written, and raise at the end if any failed."""
     if not todo:
         return
-    alone = len(todo) <= PARTS_ALONE and "RAY_ADDRESS" not in os.environ
+    if "RAY_ADDRESS" in os.environ:
+        rows = _made_on_ray(job, work, todo)
+    else:
+        rows = _made_alone(job, work, todo) if len(todo) <= PARTS_ALONE else make_in_processes(work, todo)
     failures = []
-    for row in _made_alone(job, work, todo) if alone else _made_on_ray(job, work, todo):
+    for row in rows:
         if row["failure"]:
             failures.append(f"part {row['part']}: {row['failure']}")
         else:
@@ -491,7 +354,3 @@ def _report(
         seconds=round(seconds, 1),
         resumed=resumed,
     )
-
-
-def _part(folder: Path, part: int) -> Path:
-    return folder / f"part-{part:05d}.parquet"

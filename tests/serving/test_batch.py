@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import psutil
 import pytest
 from filelock import FileLock
 
@@ -69,17 +71,21 @@ def write(bundle: Path, log: EventLog, monkeypatch: pytest.MonkeyPatch) -> Calla
     return run
 
 
-@pytest.mark.parametrize("parts_alone", [0, 8])
+@pytest.mark.parametrize("where", ["here", "in processes", "on Ray"])
 def test_lists_are_those_of_the_recommender_and_the_report_counts_them(
     write: Callable[..., Written],
     bundle: Path,
     log: EventLog,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    parts_alone: int,
+    where: str,
 ) -> None:
-    """On Ray and without: a file per part where they are many rows, no others, and why the lists are shorter than requested."""
-    monkeypatch.setattr("serving.batch.PARTS_ALONE", parts_alone)
+    """Wherever they are made: a file per part where they are many rows, no others, and why the lists are shorter than requested."""
+    monkeypatch.setattr("serving.batch.PARTS_ALONE", 0)
+    if where == "here":
+        monkeypatch.setattr("serving.batch.PARTS_ALONE", 3)
+    if where == "on Ray":
+        monkeypatch.setenv("RAY_ADDRESS", "local")
     monkeypatch.setattr("serving.lists.ONE_FILE_ROWS", 100)
     written = write(tmp_path / "lists", k=50)
     assert (written.users, written.lists, written.rows, list(written.shorter.values())) == (13, 13, 520, [13])
@@ -177,8 +183,8 @@ def test_a_killed_run_goes_on(bundle: Path, log: EventLog, tmp_path: Path) -> No
     program = (
         "import sys, serving.batch; from pathlib import Path; import polars as pl; from tests.serving import test_batch as t\n"
         "from tests.worlds import log_of\n"
-        "serving.batch.PART_USERS = 1\n"
         "bundle, out, resume = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3] == 'resume'\n"
+        "serving.batch.PART_USERS, serving.batch.PARTS_ALONE = 1, 60 if resume else 0\n"
         "users, log = [f'u{n}' for n in range(60)], log_of(t.EVENTS, 40)\n"
         "job = serving.batch.Job.of('tiny', bundle, '-', 7, users, log)\n"
         "serving.batch.write_lists(job, pl.read_parquet(bundle / 'items.parquet'), log, users, out, resume, t.quiet, t.PLAIN)\n"
@@ -199,6 +205,50 @@ def test_a_killed_run_goes_on(bundle: Path, log: EventLog, tmp_path: Path) -> No
     assert start("resume").wait(timeout=200) == 0
     lists = pl.read_parquet(out / "*.parquet")
     assert lists["user_id"].n_unique() == 60 and lists.height == 420
+
+
+def _forked() -> list[psutil.Process]:
+    """Return the processes that make parts, and not the one that has forked them; none before they are there."""
+    started = [process.children() for process in psutil.Process().children() if "serving.processes" in process.cmdline()]
+    return [process for family in started for process in family]
+
+
+def _once_a_part_is_there(work: Path, strike: Callable[[list[psutil.Process]], None]) -> threading.Thread:
+    """Call `strike` with the processes that make parts as soon as one is made."""
+
+    def wait() -> None:
+        while not list((work / "parts").glob("*.parquet")):
+            time.sleep(0.005)
+        strike(_forked())
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    return thread
+
+
+def test_killed_processes_lose_no_list(
+    bundle: Path, log: EventLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where one that makes parts is killed, others make its part; where that is killed which forked them, they end, and --resume goes on."""
+    monkeypatch.setattr("serving.batch.PART_USERS", 1)
+    users, catalogue = [f"u{number}" for number in range(100)], pl.read_parquet(bundle / "items.parquet")
+    job, out = Job.of("tiny", bundle, "-", 7, users, log), tmp_path / "lists"
+    work, forked = tmp_path / ".lists.partial", []
+
+    def kill_what_forked(processes: list[psutil.Process]) -> None:
+        forked.extend(processes)
+        processes[0].parent().kill()
+
+    strike = _once_a_part_is_there(work, kill_what_forked)
+    with pytest.raises(RecsysError, match=r"of 100 parts failed, part \d+: its process was killed, .*--resume"):
+        write_lists(job, catalogue, log, users, out, False, quiet, PLAIN)
+    strike.join()
+    assert forked and psutil.wait_procs(forked, timeout=20)[1] == []
+    for part in (work / "parts").iterdir():
+        part.unlink()
+    strike = _once_a_part_is_there(work, lambda processes: processes[0].kill())
+    assert write_lists(job, catalogue, log, users, out, True, quiet, PLAIN).lists == 100
+    strike.join()
 
 
 def read(path: Path) -> pl.DataFrame:
