@@ -1,19 +1,23 @@
 """A bundle of any size for the benchmarks of serving: real parts, made-up data.
 
 Item vectors are drawn around topics instead of being encoded from texts, and the ranker learns from
-noise: what serving costs depends on neither.
+noise: what serving costs depends on neither. Beyond `LINKED` items the graphs of words, brands and categories are
+those of the first items, repeated, since fitting them takes hours.
 """
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import torch
+from scipy import sparse
 
 from features.facts import fit_facts
 from features.histories import EventLog, build_log
 from features.ranking import RankingFeatures
+from recsys.arrays import offsets_of
 from recsys.config import Config
 from recsys.events import EVENT_TYPES
 from recsys.models.encoder import load_encoder
@@ -23,12 +27,14 @@ from serving.loading import feature_sources, save_bundle
 from serving.recommender import Recommender
 from serving.rerank import Reranker
 from serving.retrieval.retriever import Retriever
-from serving.retrieval.sources import SOURCES, FitContext
+from serving.retrieval.sources import SOURCES, CandidateSource, FitContext
+from serving.retrieval.sources.graphs import LexicalSource, RelatedSource, word_index
 from training.interest.trainer import build_model
 from training.ranker import fit_ranker
 from training.ranker.data import ranking_data
 
 TOPICS = 500
+LINKED = 100_000
 START_US = 1_700_000_000_000_000
 COLOURS = ("red", "blue", "green", "white", "black", "grey", "brown", "golden", "silver", "plain")
 THINGS = ("lamp", "chair", "table", "rug", "jacket", "boot", "tent", "knife", "bottle", "bag", "desk", "shelf")
@@ -54,7 +60,9 @@ def _recommender(items: int, users: int, events: int) -> tuple[Recommender, Even
     model = build_model(config, torch.from_numpy(np.bincount(log.items, minlength=items) > 0)).eval()
     _, tokenizer = load_encoder(config.encoder)
     centres = rng.normal(size=(TOPICS, model.encoder.width))
-    vectors = (centres[topics] + 0.7 * rng.normal(size=(items, model.encoder.width))).astype(np.float32)
+    vectors = np.empty((items, model.encoder.width), np.float32)
+    for block in np.array_split(np.arange(items), -(-items // LINKED)):
+        vectors[block] = centres[topics[block]] + 0.7 * rng.normal(size=(len(block), model.encoder.width))
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     model.taste = TasteModel(model.encoder.width, config.taste.width).eval()
     tastes = vectors[:, : config.taste.width] / np.linalg.norm(vectors[:, : config.taste.width], axis=1, keepdims=True)
@@ -75,13 +83,31 @@ def _recommender(items: int, users: int, events: int) -> tuple[Recommender, Even
         model=model,
         vectors=vectors,
         tastes=tastes,
-        sources={name: source.fit(context) for name, source in SOURCES.items()},
+        sources={name: _fitted(source, context) for name, source in SOURCES.items()},
         features=RankingFeatures(facts, True, feature_sources(SOURCES), ()),
         exclude_seen=False,
     )
     none = np.zeros(len(retriever.vectors), bool)
     data = ranking_data(retriever, log, log.requests(0, 1).select(np.arange(500)), none)
     return Recommender(retriever, fit_ranker(data, retriever, seed=0), Reranker(config.lists)), log, tokenizer
+
+
+def _fitted(source: type[CandidateSource], context: FitContext) -> CandidateSource:
+    copies, rest = divmod(context.items.height, LINKED)
+    if copies < 2 or not issubclass(source, LexicalSource | RelatedSource):
+        return source.fit(context)
+    assert not rest, f"a multiple of {LINKED:,} items is needed"
+    log = log_of(topics_of(LINKED), 2000, 30, np.random.default_rng(0))
+    graph = source.fit(replace(context, items=context.items[:LINKED], log=log)).graph
+    repeated = sparse.csr_matrix(
+        (
+            np.tile(graph.data, copies),
+            np.concatenate([graph.indices + copy * LINKED for copy in range(copies)], dtype=np.int32),
+            offsets_of(np.tile(np.diff(graph.indptr), copies)),
+        ),
+        shape=(context.items.height, context.items.height),
+    )
+    return source(repeated, word_index(context.items)) if issubclass(source, LexicalSource) else source(repeated)
 
 
 def _catalogue(topics: np.ndarray, rng: np.random.Generator) -> pl.DataFrame:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from features.histories import EventLog
 from features.keys import SortedRuns
@@ -162,15 +163,14 @@ def fit_facts(items: pl.DataFrame, log: EventLog | None, attributes: tuple[str, 
     event_items, types, times = (log.items, log.types, log.times) if log else (np.empty(0, np.int64),) * 3
     times = times[np.lexsort((times, event_items))]
     events = ItemEvents.of(times, offsets_of(np.bincount(event_items, minlength=items.height)))
-    created = items["created_at"].fill_null(-1).to_numpy()
+    created = _created(items)
     bought = np.bincount(event_items[types == PURCHASE], minlength=items.height)
-    price = np.log1p(items["price"].cast(pl.Float64).to_numpy())
+    price = _price(items)
     known = price[np.isfinite(price)]
     median = float(np.median(known)) if len(known) else 0.0
-    length = items.select(pl.col("title").str.len_chars() + pl.col("description").fill_null("").str.len_chars())
     return ItemFacts(
         price=np.where(np.isfinite(price), price, median).astype(np.float32),
-        text_length=np.log1p(length.to_series().to_numpy()).astype(np.float32),
+        text_length=_text_length(items),
         brand=_codes(items["brand"]),
         category=_codes(items["category"]),
         created=np.where(created >= 0, created, events.first),
@@ -187,16 +187,14 @@ def extend_facts(
 
     Brands and categories that no item of the fit has stay unknown to the ranker.
     """
-    fresh = fit_facts(items[changed], None, attributes)
-    total = items.height
-    new = changed >= old.height
+    rows, total = items[changed], items.height
+    price, created, new = _price(rows), _created(rows), changed >= old.height
     grown = {name: grow(getattr(facts, name), total, fill=0) for name in ARRAYS}
-    unpriced = items["price"][changed].fill_null(float("nan")).is_nan().to_numpy()
-    grown["price"][changed] = np.where(unpriced, facts.median_price, fresh.price)
-    grown["text_length"][changed], grown["attributes"][changed] = fresh.text_length, fresh.attributes
-    grown["created"][changed[new]] = fresh.created[new]
+    grown["price"][changed] = np.where(np.isfinite(price), price, facts.median_price)
+    grown["text_length"][changed], grown["attributes"][changed] = _text_length(rows), _attributes(rows, attributes)
+    grown["created"][changed[new]] = created[new]
     for name in ("brand", "category"):
-        values = items[name][changed]
+        values = rows[name]
         codes = pl.DataFrame({"value": old[name], "code": getattr(facts, name)})
         codes = codes.filter(pl.col("value").is_in(values.implode())).unique("value")
         grown[name][changed] = values.replace_strict(codes["value"], codes["code"], default=0)
@@ -207,6 +205,21 @@ def extend_facts(
         recent=facts.recent.grown(total) if facts.recent else None,
         recent_purchases=None if bought is None else grow(bought, total, fill=0),
     )
+
+
+def _price(items: pl.DataFrame) -> NDArray[np.float64]:
+    """Return log(1 + price); not finite where unknown."""
+    return np.log1p(items["price"].cast(pl.Float64).to_numpy())
+
+
+def _text_length(items: pl.DataFrame) -> Floats:
+    length = items.select(pl.col("title").str.len_chars() + pl.col("description").fill_null("").str.len_chars())
+    return np.log1p(length.to_series().to_numpy()).astype(np.float32)
+
+
+def _created(items: pl.DataFrame) -> Ints:
+    """Return the creation in microseconds; -1 where unknown."""
+    return np.maximum(items["created_at"].fill_null(-1).to_numpy(), -1)
 
 
 def _codes(column: pl.Series) -> Ints:

@@ -253,26 +253,28 @@ def with_items(
     """
     old = recommender.retriever
     items = changed_catalogue(old.items, changes)
-    changed = np.flatnonzero(items["item_id"].is_in(changes["item_id"].implode()).to_numpy())
+    changed = np.unique(rows_of(items["item_id"], changes["item_id"]))
     rewritten = changed[~same_rows(old.items, items, changed, TEXT_COLUMNS)]
-    if encoded is None:
-        encoded = encode_items(old.model, tokenizer, items[rewritten], old.config, rewritten)
-    vectors = with_rows(old.vectors, rewritten, encoded.vectors, items.height)
-    tastes = with_rows(old.tastes, rewritten, encoded.tastes, items.height)
     available = np.ones(old.items.height, bool) if old.available is None else old.available
     available = grow(available, items.height, fill=True)
-    available[changed] = offered_items(items)[changed]
+    available[changed] = offered_items(items[changed])
     facts = extend_facts(old.features.facts, old.items, items, changed, old.features.attributes)
-    extended = Catalogue(items, vectors, tastes, facts.category, old.model.taste)
-    retriever = replace(
-        old,
-        items=items,
-        vectors=vectors,
-        tastes=tastes,
-        sources={name: source.extended(extended, rewritten) for name, source in old.sources.items()},
-        features=replace(old.features, facts=facts),
-    ).restricted(available)
-    return replace(recommender, retriever=retriever)
+    retriever = replace(old, items=items, features=replace(old.features, facts=facts))
+    if len(rewritten):
+        if encoded is None:
+            encoded = encode_items(old.model, tokenizer, items[rewritten], old.config, rewritten)
+        retriever = _with_vectors(retriever, rewritten, encoded)
+    return replace(recommender, retriever=retriever.restricted(available))
+
+
+def _with_vectors(retriever: Retriever, rows: Ints, encoded: EncodedItems) -> Retriever:
+    """Return the retriever with what the models make of some `rows`, in its vectors and its sources."""
+    count = retriever.items.height
+    vectors = with_rows(retriever.vectors, rows, encoded.vectors, count)
+    tastes = with_rows(retriever.tastes, rows, encoded.tastes, count)
+    catalogue = Catalogue(retriever.items, vectors, tastes, retriever.features.facts.category, retriever.model.taste)
+    sources = {name: source.extended(catalogue, rows) for name, source in retriever.sources.items()}
+    return replace(retriever, vectors=vectors, tastes=tastes, sources=sources)
 
 
 def changed_catalogue(old: pl.DataFrame, changes: pl.DataFrame) -> pl.DataFrame:
@@ -282,15 +284,20 @@ def changed_catalogue(old: pl.DataFrame, changes: pl.DataFrame) -> pl.DataFrame:
     """
     old = with_columns_of(old, changes.schema)
     rows = with_columns_of(changes, old.schema).select(old.columns).cast(pl.Schema(old.schema), strict=False)
-    positions = pl.DataFrame({"item_id": old["item_id"], "position": np.arange(old.height)})
-    positions = rows.select("item_id").join(positions, on="item_id", how="left", maintain_order="left")
-    is_known = positions["position"].is_not_null()
-    known, new = rows.filter(is_known), rows.filter(~is_known)
+    positions = rows_of(old["item_id"], rows["item_id"])
+    known, new = rows.filter(positions >= 0), rows.filter(positions < 0)
     if known.height:
         order = np.arange(old.height)
-        order[positions["position"].drop_nulls().to_numpy()] = old.height + np.arange(known.height)
+        order[positions[positions >= 0]] = old.height + np.arange(known.height)
         old = pl.concat([old, known])[order]
     return pl.concat([old, new])
+
+
+def rows_of(ids: pl.Series, some: pl.Series) -> Ints:
+    """Return in which row of `ids`, which are distinct, each of `some` is; -1 for those that they lack."""
+    rows = ids.is_in(some.implode()).arg_true()  # a table of all ids would take longer to make
+    found = pl.DataFrame({"id": ids.gather(rows), "row": rows.cast(pl.Int64)})
+    return some.to_frame("id").join(found, on="id", how="left", maintain_order="left")["row"].fill_null(-1).to_numpy()
 
 
 def same_rows(old: pl.DataFrame, items: pl.DataFrame, rows: Ints, columns: Sequence[str]) -> Bools:

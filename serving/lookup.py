@@ -107,7 +107,8 @@ class Lookup:
 
     def offered_at(self, item_ids: Sequence[str], now: int) -> dict[str, int]:
         """Return the rows of those of the items that the catalogue offers at the time `now`."""
-        rows, offered = {item: self.rows[item] for item in item_ids if item in self.rows}, self.retriever.offered(now)
+        found, offered = zip(item_ids, map(self.rows.get, item_ids), strict=True), self.retriever.offered(now)
+        rows = {item: row for item, row in found if row is not None}
         return rows if offered is None else {item: row for item, row in rows.items() if offered[row]}
 
     def moment(self, now: int | None) -> int:

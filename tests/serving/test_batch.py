@@ -209,7 +209,9 @@ def test_a_killed_run_goes_on(bundle: Path, log: EventLog, tmp_path: Path) -> No
 
 def _forked() -> list[psutil.Process]:
     """Return the processes that make parts, and not the one that has forked them; none before they are there."""
-    started = [process.children() for process in psutil.Process().children() if "serving.processes" in process.cmdline()]
+    started = [
+        process.children() for process in psutil.Process().children() if "serving.processes" in process.cmdline()
+    ]
     return [process for family in started for process in family]
 
 

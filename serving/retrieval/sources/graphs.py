@@ -13,7 +13,9 @@ from typing import Self
 import bm25s
 import numpy as np
 import polars as pl
+import torch
 from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
 from scipy import sparse
 
 from features.facts import ItemFacts
@@ -50,11 +52,23 @@ class ItemGraphSource(CandidateSource):
         return type(self)(grown(self.graph, catalogue.items.height))
 
     def save(self, folder: Path) -> None:
-        sparse.save_npz(folder / f"{self.name}.npz", self.graph, compressed=False)
+        parts = {"data": self.graph.data, "indices": self.graph.indices, "indptr": self.graph.indptr}
+        tensors = {name: torch.from_numpy(part) for name, part in parts.items()}
+        save_file(tensors, folder / f"{self.name}.safetensors")
 
     @classmethod
     def load(cls, folder: Path, catalogue: Catalogue) -> Self:
-        return cls(sparse.csr_matrix(sparse.load_npz(folder / f"{cls.name}.npz")))
+        return cls(mapped_graph(folder, cls.name))
+
+
+def mapped_graph(folder: Path, name: str) -> sparse.csr_matrix:
+    """Return the graph `[N, N]` of a source, mapped from its file, so that processes share its memory."""
+    path = folder / f"{name}.safetensors"
+    if not path.exists():  # as in bundles of releases before 2026-11-29
+        return sparse.csr_matrix(sparse.load_npz(folder / f"{name}.npz"))
+    parts = {part: values.numpy() for part, values in load_file(path).items()}
+    count = len(parts["indptr"]) - 1
+    return sparse.csr_matrix((parts["data"], parts["indices"], parts["indptr"]), shape=(count, count))
 
 
 def grown(graph: sparse.csr_matrix, count: int) -> sparse.csr_matrix:
@@ -225,8 +239,8 @@ class CovisitationSource(ItemGraphSource):
 
     @classmethod
     def load(cls, folder: Path, catalogue: Catalogue) -> Self:
-        graph = sparse.csr_matrix(sparse.load_npz(folder / f"{cls.name}.npz"))
-        return cls(graph, np.load(folder / TOTALS) if (folder / TOTALS).exists() else None)
+        total = np.load(folder / TOTALS) if (folder / TOTALS).exists() else None
+        return cls(mapped_graph(folder, cls.name), total)
 
 
 class LexicalSource(ItemGraphSource):
@@ -246,10 +260,7 @@ class LexicalSource(ItemGraphSource):
     @classmethod
     def of_items(cls, items: pl.DataFrame) -> Self:
         """Link every item to those that its title, brand, category and tags find."""
-        described = pl.concat_str(WORDS, pl.col("description").str.slice(0, 500), separator=" ", ignore_nulls=True)
-        corpus = bm25s.tokenize(items.select(described).to_series().to_list(), **TOKENS)
-        words = bm25s.BM25()
-        words.index(corpus, show_progress=False)
+        words = word_index(items)
         matches = matching_items(words, words_of(items), NEIGHBOURS + 1).tocoo()
         other = matches.row != matches.col
         links = (matches.row[other], matches.col[other])
@@ -288,12 +299,20 @@ class LexicalSource(ItemGraphSource):
 
     @classmethod
     def load(cls, folder: Path, catalogue: Catalogue) -> Self:
-        graph = sparse.csr_matrix(sparse.load_npz(folder / "lexical.npz"))
-        return cls(graph, bm25s.BM25.load(folder / "words", show_progress=False, verbosity=0))
+        return cls(mapped_graph(folder, cls.name), bm25s.BM25.load(folder / "words", show_progress=False, verbosity=0))
 
 
 WORDS = pl.concat_str("title", "brand", "category", pl.col("tags").list.join(" "), separator=" ", ignore_nulls=True)
 TOKENS = {"stopwords": "en", "show_progress": False}
+
+
+def word_index(items: pl.DataFrame) -> bm25s.BM25:
+    """Return the index of the words of all items, those of their descriptions' beginnings among them."""
+    described = pl.concat_str(WORDS, pl.col("description").str.slice(0, 500), separator=" ", ignore_nulls=True)
+    corpus = bm25s.tokenize(items.select(described).to_series().to_list(), **TOKENS)
+    words = bm25s.BM25()
+    words.index(corpus, show_progress=False)
+    return words
 
 
 def words_of(items: pl.DataFrame) -> list[str]:
