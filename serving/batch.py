@@ -202,7 +202,7 @@ def _alone(out: Path, work: Path) -> Iterator[None]:
 def _prepare(
     job: Job, catalogue: pl.DataFrame, log: EventLog, users: list[str], out: Path, work: Path, resume: bool
 ) -> bool:
-    """Write what the actors read unless it exists; return whether a stopped run is resumed."""
+    """Write what those read that make the parts, unless it exists; return whether a stopped run is resumed."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RecsysError(f"{out}: exists and is not an empty folder; name another or remove it first")
     if (work / JOB).exists():

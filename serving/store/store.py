@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 INSERT_ROWS = 1000
-"""Events that one statement inserts."""
+"""Users or changes that one statement names."""
 PAGE_ROWS = 10_000
 """Rows that an export reads at a time."""
 
@@ -62,7 +62,8 @@ class Store:
         # Reads see what is committed and take no lock.
         self._reader = self.engine.execution_options(isolation_level="AUTOCOMMIT")
         insert = postgresql.insert if self.url.get_backend_name() == "postgresql" else sqlite.insert
-        self._add_event = insert(events).on_conflict_do_nothing(index_elements=["event_id"])
+        add_event = insert(events).on_conflict_do_nothing(index_elements=["event_id"])
+        self._add_event = add_event.returning(events.c.number)
         self._add_list = insert(lists).on_conflict_do_nothing(index_elements=["request_id"])
         add_forgotten = insert(forgotten)
         self._add_forgotten = add_forgotten.on_conflict_do_update(
@@ -89,11 +90,8 @@ class Store:
     def add_events(self, added: Sequence[StoredEvent]) -> int:
         """Insert the events whose `event_id` is new; return how many there were."""
         with self._writing() as connection:
-            count = 0
-            for start in range(0, len(added), INSERT_ROWS):
-                rows = [asdict(event) for event in added[start : start + INSERT_ROWS]]
-                count += len(connection.execute(self._add_event.values(rows).returning(events.c.number)).all())
-            return count
+            rows = [vars(event) for event in added]
+            return len(connection.execute(self._add_event, rows).all()) if rows else 0
 
     def history(self, user_id: str, length: int) -> list[StoredEvent]:
         """Return the user's latest `length` events, oldest first, without impressions."""
