@@ -20,7 +20,8 @@ from rich.table import Table
 from benchmarks.serving_world import bundle_of, log_of, topics_of
 from features.histories import EventLog
 from recsys.progress import console, stage
-from serving.batch import Job, Written, write_lists
+from serving.batch import Written, write_lists
+from serving.list_maker import Job
 from serving.lists import FileOptions
 
 LOOKED_EVERY_S = 2.0

@@ -22,7 +22,7 @@ import psutil
 from rich.table import Table
 
 from benchmarks.load import Caller, Request, as_many, wait_until_ready
-from benchmarks.serving_speed import event_seen, item_found, list_requests, rank_requests
+from benchmarks.serving_speed import event_seen, item_found, item_repriced, list_requests, rank_requests
 from benchmarks.serving_world import bundle_of
 from recsys.progress import console
 
@@ -70,6 +70,9 @@ def blocks(items: int, size: int) -> dict[str, Block]:
         ],
         "item, until the list has it": lambda call, number: [
             item_found(call, index) for index in range(number * 5, number * 5 + 5)
+        ],
+        "price, until lists know it": lambda call, number: [
+            item_repriced(call, index) for index in range(number * 5, number * 5 + 5)
         ],
     }
 

@@ -178,5 +178,13 @@ def item_found(call: Caller, number: int) -> float:
     return taken
 
 
+def item_repriced(call: Caller, number: int) -> float:
+    """Return the milliseconds until an item whose text stays has another price."""
+    item = {"item_id": "repriced", "title": "a green lamp", "brand": "repriced", "price": 1 + number}
+    start = time.perf_counter()
+    call.json("PUT", "/v1/items", {"items": [item]})
+    return 1000 * (time.perf_counter() - start)
+
+
 if __name__ == "__main__":
     main()

@@ -287,10 +287,16 @@ def changed_catalogue(old: pl.DataFrame, changes: pl.DataFrame) -> pl.DataFrame:
     positions = rows_of(old["item_id"], rows["item_id"])
     known, new = rows.filter(positions >= 0), rows.filter(positions < 0)
     if known.height:
-        order = np.arange(old.height)
-        order[positions[positions >= 0]] = old.height + np.arange(known.height)
-        old = pl.concat([old, known])[order]
+        old = _with_values(old, positions[positions >= 0], known)
     return pl.concat([old, new])
+
+
+def _with_values(items: pl.DataFrame, rows: Ints, values: pl.DataFrame) -> pl.DataFrame:
+    """Return `items` with `values` in some `rows`; columns in which nothing changes are shared, not copied."""
+    before, order = items[rows], np.arange(items.height)
+    order[rows] = items.height + np.arange(len(rows))
+    changed = [name for name in items.columns if not before[name].equals(values[name])]
+    return items.with_columns(pl.concat([items.select(changed), values.select(changed)])[order]) if changed else items
 
 
 def rows_of(ids: pl.Series, some: pl.Series) -> Ints:

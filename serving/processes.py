@@ -18,10 +18,12 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from recsys.errors import first_line
 from serving.list_maker import Job, ListMaker
 
 LOG = "processes.log"
@@ -46,7 +48,7 @@ def make_in_processes(work: Path, parts: list[int]) -> Iterator[dict[str, Any]]:
         )
     try:
         assert process.stdin and process.stdout
-        with process.stdin as numbers:
+        with suppress(BrokenPipeError), process.stdin as numbers:
             numbers.write(" ".join(map(str, parts)))
         for line in process.stdout:
             made = json.loads(line)
@@ -99,7 +101,11 @@ def _watch(parent: int) -> None:
 
 
 def _make(work: Path, part: int) -> dict[str, Any]:
-    return _maker(work)({"part": part})
+    try:
+        maker = _maker(work)
+    except Exception as error:
+        return {"part": part, "failure": first_line(error)}
+    return maker({"part": part})
 
 
 @cache

@@ -25,7 +25,8 @@ from features.data.user_ids import read_users
 from features.histories import EventLog
 from recsys.bundle import read_config
 from recsys.errors import RecsysError
-from serving.batch import Job, Written, histories_of, write_lists
+from serving.batch import Written, histories_of, write_lists
+from serving.list_maker import Job
 from serving.lists import FileOptions, lists_table
 from serving.loading import load_bundle
 from serving.recommender import RecommendOptions
@@ -186,7 +187,7 @@ def test_a_killed_run_goes_on(bundle: Path, log: EventLog, tmp_path: Path) -> No
         "bundle, out, resume = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3] == 'resume'\n"
         "serving.batch.PART_USERS, serving.batch.PARTS_ALONE = 1, 60 if resume else 0\n"
         "users, log = [f'u{n}' for n in range(60)], log_of(t.EVENTS, 40)\n"
-        "job = serving.batch.Job.of('tiny', bundle, '-', 7, users, log)\n"
+        "job = t.Job.of('tiny', bundle, '-', 7, users, log)\n"
         "serving.batch.write_lists(job, pl.read_parquet(bundle / 'items.parquet'), log, users, out, resume, t.quiet, t.PLAIN)\n"
     )
     out = tmp_path / "lists"

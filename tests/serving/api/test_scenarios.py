@@ -11,7 +11,8 @@ from fastapi.testclient import TestClient
 
 from features.histories import EventLog
 from serving.api.app import create_app
-from serving.batch import Job, write_lists
+from serving.batch import write_lists
+from serving.list_maker import Job
 from serving.lists import FileOptions
 from serving.scenarios import kept
 from serving.scenarios.definition import parse
