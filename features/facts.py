@@ -5,8 +5,9 @@ In: the catalogue, and a log of events that precede every request. Out: `ItemFac
 Shapes: N catalogue, A attributes, E events, R requests, C candidates.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,8 @@ from recsys.errors import RecsysError, suggest
 from recsys.events import PURCHASE
 
 LATEST = np.iinfo(np.int64).max
+KEPT_MOMENTS = 4
+"""Moments before which the events of all items stay counted: that of a request, and those of the features' windows."""
 ARRAYS = ("price", "text_length", "brand", "category", "created", "attributes", "purchases")
 """What a bundle keeps of `ItemFacts`, besides the events."""
 
@@ -62,10 +65,19 @@ class ItemEvents:
         return first
 
     def count_before(self, items: Ints, before: Ints) -> Ints:
-        """Return how many events each of `items` had strictly before the times `before`."""
-        if before.min(initial=LATEST) > self.newest:
+        """Return how many events each of `items` `[R, C]` had strictly before the times `before` `[R, 1]` of the requests."""
+        first = int(before.min(initial=LATEST))
+        if first > self.newest:
             return self.counts[items]
+        if len(before) > 1 and first == before.max():
+            return self._counts_before(first)[items]
         return self.runs.first_not_below(items, before) - self.offsets[items]
+
+    @cached_property
+    def _counts_before(self) -> Callable[[int], Ints]:
+        """Return the counts `[N]` before a moment; they are kept for some, since lists in batches are for one moment."""
+        everything = np.arange(len(self.offsets) - 1)
+        return lru_cache(KEPT_MOMENTS)(lambda moment: self.runs.first_not_below(everything, moment) - self.offsets[:-1])
 
     def grown(self, items: int) -> "ItemEvents":
         """Return the same events in a catalogue of `items` items; those at its end had none."""
@@ -137,7 +149,7 @@ class ItemFacts:
         return self.events.counts + self.recent.counts if self.recent else self.events.counts
 
     def count_before(self, items: Ints, before: Ints) -> Ints:
-        """Return how many events each of `items` had strictly before the times `before`."""
+        """Return how many events each of `items` `[R, C]` had strictly before the times `before` `[R, 1]` of the requests."""
         count = self.events.count_before(items, before)
         return count + self.recent.count_before(items, before) if self.recent else count
 

@@ -40,7 +40,7 @@ class SortedRuns:
     def first_not_below(self, runs: Ints, values: Ints) -> Ints:
         """Return for each search `[S]` the row of the first entry of its run that is not below its value.
 
-        Where a run has none, that is the row after its last entry.
+        Where a run has none, that is the row after its last entry. `values` may be of another shape that broadcasts to `[S]`.
         """
         ranks = np.searchsorted(self.values, values)
         return np.searchsorted(self.keys, composite_keys(runs, ranks, len(self.values) + 1))

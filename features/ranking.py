@@ -81,8 +81,7 @@ class FeatureInputs:
 
     def events_before(self, days: int) -> Ints:
         """Return the events `[R, C]` of each candidate that lie more than `days` before the request."""
-        moments = np.broadcast_to(self.now - days * DAY_US, self.items.shape)
-        return self.facts.count_before(self.items, moments)
+        return self.facts.count_before(self.items, self.now - days * DAY_US)
 
     @cached_property
     def seen(self) -> tuple[Ints, Ints]:
@@ -393,17 +392,17 @@ class RankingFeatures:
 
     def dense(self, inputs: FeatureInputs) -> Floats:
         """Return the dense features `[R, C, F]`."""
-        dense = np.empty((*inputs.items.shape, len(self.columns)), np.float32)
+        dense = np.empty((len(self.columns), *inputs.items.shape), np.float32)  # a column in one piece is quicker
         for index, column in enumerate(self.columns.values()):
-            dense[:, :, index] = column(inputs)
-        return dense
+            dense[index] = column(inputs)
+        return np.moveaxis(dense, 0, 2)
 
     def categorical(self, inputs: FeatureInputs) -> Ints:
         """Return the codes `[R, C, G]`."""
-        codes = np.empty((*inputs.items.shape, len(self.codes)), np.int64)
+        codes = np.empty((len(self.codes), *inputs.items.shape), np.int64)
         for index, column in enumerate(self.codes.values()):
-            codes[:, :, index] = column(inputs)
-        return codes
+            codes[index] = column(inputs)
+        return np.moveaxis(codes, 0, 2)
 
 
 def occurrences(past: NDArray[np.integer], items: Ints) -> tuple[Ints, Ints]:

@@ -279,13 +279,13 @@ class _Valued:
 
     def in_order(self, order: Ints, explainer: Ranker | None) -> Ranking:
         """Return the lists of the columns `order` `[R, K]` (-1 padded), explained where an `explainer` is given."""
-        kept = order >= 0
+        kept, rows = order >= 0, np.arange(len(order))[:, None]
 
         def listed(column: Floats) -> Floats:
-            return np.where(kept, np.take_along_axis(column, order, axis=1), np.float32(-1))
+            return np.where(kept, column[rows, order], np.float32(-1))
 
         ranking = Ranking(
-            items=np.where(kept, np.take_along_axis(self.items, order, axis=1), -1),
+            items=np.where(kept, self.items[rows, order], -1),
             score=listed(self.score),
             interest=listed(self.interest),
             p_click=listed(self.probabilities[..., 0]),
@@ -293,8 +293,6 @@ class _Valued:
         )
         if explainer is None:
             return ranking
-        columns = order[:, :, None]
-        dense = np.take_along_axis(self.dense, columns, axis=1)
-        categorical = np.take_along_axis(self.categorical, columns, axis=1)
         slope, _ = explainer.shown[0]
-        return replace(ranking, contributions=np.float32(slope) * explainer.contributions(dense, categorical))
+        contributions = explainer.contributions(self.dense[rows, order], self.categorical[rows, order])
+        return replace(ranking, contributions=np.float32(slope) * contributions)

@@ -114,23 +114,25 @@ class UserTower(nn.Module):
     def _of_positions(self, vectors: Tensor, history: HistoryBatch, positions: slice) -> Tensor:
         """Return `[B, P, 2, D]` of `positions`; all blocks but the last must compute the other positions, too."""
         mask = history.mask
-        mean = self._decayed_mean(vectors, mask, positions)  # [B, P, D]
+        mean = self.decayed_mean(vectors, mask, positions)  # [B, P, D]
         hidden = vectors * math.sqrt(self.width)
         hidden = hidden + self.type_embedding(history.types) + self.recency_embedding(history.recency)
-        bias = self._attention_bias(mask)  # [B or 1, heads, L, L]
+        bias = self.attention_bias(mask)  # [B or 1, heads, L, L]
         for block in self.blocks[:-1]:  # type: ignore[union-attr]
             hidden = block(hidden, bias)
         hidden, mask = self.blocks[-1](hidden, bias, positions), mask[:, positions]  # [B, P, D]
         change = self.out(self.norm(hidden)).unflatten(-1, (len(HEADS), self.width))  # [B, P, 2, D]
         return F.normalize(mean.unsqueeze(2) + change, dim=-1) * mask[:, :, None, None]
 
-    def _decayed_mean(self, vectors: Tensor, mask: Tensor, positions: slice) -> Tensor:
+    def decayed_mean(self, vectors: Tensor, mask: Tensor, positions: slice) -> Tensor:
+        """Return unit vectors `[B, P, D]`: at each of `positions` the mean of `vectors` `[B, L, D]`, the latest counting most."""
         steps = torch.arange(mask.shape[1], device=mask.device)
         back = steps[positions, None] - steps
         weights = torch.sigmoid(self.decay) ** back.clamp(min=0) * (back >= 0)  # [P, L]
         return F.normalize(weights @ (vectors * mask.unsqueeze(-1)), dim=-1)
 
-    def _attention_bias(self, mask: Tensor) -> Tensor:
+    def attention_bias(self, mask: Tensor) -> Tensor:
+        """Return what is added to the attention of each position (row) to each other, `[B or 1, heads, L, L]`."""
         steps = torch.arange(mask.shape[1], device=mask.device)
         distance = steps[:, None] - steps
         bias = -self.slopes[:, None, None] * distance  # type: ignore[index]

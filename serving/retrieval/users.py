@@ -15,6 +15,7 @@ from cachetools import LRUCache
 from features.histories import Histories
 from recsys.arrays import Bools, Floats
 from recsys.models.interest import HistoryBatch, UserTower, recency_buckets
+from recsys.models.user_tower_cpu import CpuUserTower
 
 KEPT = 4096
 """Histories whose vectors are kept: 20 MB at a width of 384."""
@@ -24,7 +25,7 @@ class UserVectors:
     """The user tower over one catalogue, with a memory; safe to share between threads."""
 
     def __init__(self, tower: UserTower, has_clock: bool) -> None:
-        self._tower, self._has_clock = tower, has_clock
+        self._tower, self._has_clock = CpuUserTower(tower), has_clock
         self._kept: LRUCache[bytes, Floats] = LRUCache(KEPT)
         self._lock = threading.Lock()
 
@@ -51,8 +52,7 @@ class UserVectors:
         items = torch.from_numpy(histories.items).long()
         recency = recency_buckets(torch.from_numpy(histories.times), items >= 0, self._has_clock)
         history = HistoryBatch(items, torch.from_numpy(histories.types).long(), recency)
-        with torch.inference_mode():
-            return self._tower.last(torch.from_numpy(past), history).numpy()
+        return self._tower.last(torch.from_numpy(past), history).numpy()
 
 
 def _keys(histories: Histories) -> list[bytes]:

@@ -10,10 +10,12 @@ from typing import Self
 import lightgbm
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from recsys.arrays import Floats, Ints
 from recsys.models.interest import HEADS
 from recsys.models.rankers.base import UNCHANGED, Lines, Ranker
+from recsys.models.rankers.split_codes import SplitCodes
 
 
 class LightGbmRanker(Ranker):
@@ -22,14 +24,21 @@ class LightGbmRanker(Ranker):
     def __init__(self, trees: list[lightgbm.Booster], calibration: Lines) -> None:
         """One of `trees` and one slope and shift of `calibration` per head."""
         self.trees, self.calibration = trees, calibration
+        self._codes = SplitCodes.of(trees)
 
     def log_odds(self, dense: Floats, categorical: Ints) -> Floats:
         """Return the log odds of a click and of a purchase `[R, C, 2]`."""
+        slopes, shifts = np.array(self.calibration, np.float32).T
+        scores = self._scores(dense, categorical).astype(np.float32)
+        return (slopes[:, None] * scores + shifts[:, None]).T.reshape(*dense.shape[:2], len(HEADS))
+
+    def _scores(self, dense: Floats, categorical: Ints) -> NDArray[np.float64]:
+        """Return what the trees of each head predict, `[2, R · C]`."""
+        if self._codes:
+            inputs = np.concatenate([np.moveaxis(dense, 2, 0), np.moveaxis(categorical, 2, 0)], dtype=np.float32)
+            return self._codes.predict(inputs.reshape(len(inputs), -1))
         rows, threads = tree_inputs(dense, categorical), torch.get_num_threads()  # as many as the networks use
-        odds = np.empty((len(rows), len(HEADS)), np.float32)
-        for head, (trees, (slope, shift)) in enumerate(zip(self.trees, self.calibration, strict=True)):
-            odds[:, head] = slope * np.asarray(trees.predict(rows, num_threads=threads), np.float32) + shift
-        return odds.reshape(*dense.shape[:2], len(HEADS))
+        return np.stack([np.asarray(trees.predict(rows, num_threads=threads)) for trees in self.trees])
 
     def calibrate(self, lines: Lines) -> None:
         """Put slope · log odds + shift in the place of the log odds."""

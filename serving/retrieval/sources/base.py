@@ -29,9 +29,6 @@ from serving.retrieval.index import VectorIndex
 HISTORY_DECAY = 0.7
 """Weight of a history event against the one after it."""
 
-CACHED_REQUESTS = 16
-"""Requests whose candidate vectors are copied at once: few enough to stay in the processor's cache."""
-
 
 @dataclass(frozen=True)
 class Sentences:
@@ -161,7 +158,7 @@ class Candidates:
     @cached_property
     def taste_similarity(self) -> Floats:
         """`[R, C, L]` inner products of taste vectors with the events of the history."""
-        return self.batch.catalogue.tastes[self.items] @ self.batch.past_tastes.transpose(0, 2, 1)
+        return products(self.batch.catalogue.tastes, self.items, self.batch.past_tastes)
 
     @cached_property
     def same_category(self) -> Bools:
@@ -171,12 +168,23 @@ class Candidates:
     @cached_property
     def _products(self) -> Floats:
         """`[R, C, 2 + L]`"""
-        against = np.concatenate([self.batch.users, self.batch.past], axis=1).transpose(0, 2, 1)  # [R, D, 2 + L]
-        products = np.empty((*self.items.shape, against.shape[2]), np.float32)
-        for start in range(0, len(self.items), CACHED_REQUESTS):
-            rows = slice(start, start + CACHED_REQUESTS)
-            np.matmul(self.batch.catalogue.vectors[self.items[rows]], against[rows], out=products[rows])
-        return products
+        against = np.concatenate([self.batch.users, self.batch.past], axis=1)  # [R, 2 + L, D]
+        return products(self.batch.catalogue.vectors, self.items, against)
+
+
+def products(vectors: Floats, items: Ints, against: Floats) -> Floats:
+    """Return the inner products `[R, C, Q]` of the `items` `[R, C]` of a catalogue with `against` `[R, Q, D]`.
+
+    `vectors` `[N, D]` are those of the catalogue; where `items` is -1, the products are those of some item.
+    """
+    found = np.empty((*items.shape, against.shape[1]), np.float32)
+    own = np.empty((items.shape[1], vectors.shape[1]), np.float32)
+    for row in range(
+        len(items)
+    ):  # one after the other: its vectors are in the processor's cache when they are multiplied
+        vectors.take(items[row], 0, out=own, mode="clip")
+        np.matmul(own, against[row].T, out=found[row])
+    return found
 
 
 @dataclass(frozen=True)

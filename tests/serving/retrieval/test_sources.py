@@ -23,6 +23,7 @@ from serving.retrieval.sources import (
     RequestBatch,
     Sentences,
 )
+from serving.retrieval.sources.base import products
 from serving.retrieval.sources.graphs import CovisitationSource, LexicalSource, RecentVisits
 from tests.worlds import catalogue, log_of
 
@@ -128,6 +129,17 @@ def test_scores_are_the_same_before_and_after_the_best_items_are_asked_for(
     before, scores = source.open(batch).of(everything(batch)), source.open(batch)
     scores.top(3)
     assert np.array_equal(before, scores.of(everything(batch)))
+
+
+def test_products_are_those_of_each_candidate() -> None:
+    """Those of a padded candidate are finite, and of no further interest."""
+    rng = np.random.default_rng(0)
+    vectors, against = rng.normal(size=(9, 4)).astype(np.float32), rng.normal(size=(2, 3, 4)).astype(np.float32)
+    items = np.array([[8, 0, 3], [5, 5, -1]])
+    found = products(vectors, items, against)
+    right = np.einsum("rcd,rqd->rcq", vectors[items], against)
+    np.testing.assert_allclose(found[items >= 0], right[items >= 0], atol=1e-6)
+    assert np.isfinite(found).all()
 
 
 def test_graphs_are_followed_as_they_are_multiplied() -> None:

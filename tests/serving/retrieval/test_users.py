@@ -1,17 +1,17 @@
 """User vectors that are kept are those that the tower would compute."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from features.histories import Histories
 from features.recent import RecentEvents
 from recsys.arrays import Floats
-from recsys.models.interest import HistoryBatch, UserTower, recency_buckets
+from recsys.models.interest import HistoryBatch, recency_buckets
+from recsys.models.user_tower_cpu import CpuUserTower
 from serving.retrieval.retriever import Retriever
 from serving.retrieval.users import UserVectors
 from tests.worlds import tiny_recommender
@@ -53,16 +53,18 @@ def by_the_tower(retriever: Retriever, histories: Histories) -> Floats:
     return np.concatenate(vectors)
 
 
-@contextmanager
-def computed(retriever: Retriever) -> Iterator[list[int]]:
-    """Yield a list that gets the number of histories of each call of the user tower."""
-    counts: list[int] = []
-    tower: UserTower = retriever.model.user_tower
-    handle = tower.norm.register_forward_hook(lambda module, given, made: counts.append(len(made)))
-    try:
-        yield counts
-    finally:
-        handle.remove()
+@pytest.fixture
+def counts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list that gets the number of histories of each call of the user tower."""
+    computed: list[int] = []
+    last = CpuUserTower.last
+
+    def counted(tower: CpuUserTower, vectors: Tensor, history: HistoryBatch) -> Tensor:
+        computed.append(len(vectors))
+        return last(tower, vectors, history)
+
+    monkeypatch.setattr(CpuUserTower, "last", counted)
+    return computed
 
 
 def test_kept_vectors_are_those_of_the_tower(retriever: Retriever, histories: Histories) -> None:
@@ -73,20 +75,21 @@ def test_kept_vectors_are_those_of_the_tower(retriever: Retriever, histories: Hi
         np.testing.assert_allclose(users, right[rows], atol=1e-6)
 
 
-def test_a_vector_is_computed_once_until_the_history_changes(retriever: Retriever, histories: Histories) -> None:
+def test_a_vector_is_computed_once_until_the_history_changes(
+    retriever: Retriever, histories: Histories, counts: list[int]
+) -> None:
     """The moment of the request does not count; another item, type or time between two events does."""
     fresh, one = replace(retriever), histories.rows(slice(0, 1))
-    with computed(fresh) as counts:
-        first = fresh.open(one).requests.users
-        later = fresh.open(replace(one, times=one.times + DAY_US, now=one.now + DAY_US)).requests.users
-        assert counts == [1] and (first == later).all()
-        for change in ("items", "types", "times"):
-            column = getattr(one, change).copy()
-            column[0, -1] += 1
-            fresh.open(replace(one, **{change: column}))
-        assert counts == [1, 1, 1, 1]
-        fresh.open(histories)
-        assert counts == [1, 1, 1, 1, 4]
+    first = fresh.open(one).requests.users
+    later = fresh.open(replace(one, times=one.times + DAY_US, now=one.now + DAY_US)).requests.users
+    assert counts == [1] and (first == later).all()
+    for change in ("items", "types", "times"):
+        column = getattr(one, change).copy()
+        column[0, -1] += 1
+        fresh.open(replace(one, **{change: column}))
+    assert counts == [1, 1, 1, 1]
+    fresh.open(histories)
+    assert counts == [1, 1, 1, 1, 4]
 
 
 def test_what_was_typed_is_not_kept(retriever: Retriever, histories: Histories) -> None:
@@ -107,12 +110,14 @@ def test_another_catalogue_has_other_vectors(retriever: Retriever, histories: Hi
     assert not np.allclose(before[0], after[0])
 
 
-def test_events_of_others_leave_a_vector_as_it_is(retriever: Retriever, histories: Histories) -> None:
+def test_events_of_others_leave_a_vector_as_it_is(
+    retriever: Retriever, histories: Histories, counts: list[int]
+) -> None:
     """Counts follow the store's events all the time; what the tower sees does not change."""
     fresh = replace(retriever)
     first = fresh.open(histories).requests.users
     nobody = np.empty(0, np.int64)
     recent = RecentEvents.of(nobody, nobody.astype(np.int32), nobody.astype(np.int8), nobody, since=0)
-    with computed(fresh) as counts:
-        assert (fresh.with_recent(recent, np.ones(8, np.float32)).open(histories).requests.users == first).all()
+    counts.clear()
+    assert (fresh.with_recent(recent, np.ones(8, np.float32)).open(histories).requests.users == first).all()
     assert counts == []
