@@ -46,10 +46,13 @@ class _Layer:
         self.norms, self.heads = (block.norm_attention, block.norm_feed), block.heads
         self.qkv, self.merge = _Linear.of(block.qkv), _Linear.of(block.merge)
         self.up, self.down = _Linear.of(block.feed[0]), _Linear.of(block.feed[3])
-        # Queries, keys and values, each [H, D, D / H].
-        weights = block.qkv.weight.detach().unflatten(0, (3, self.heads, -1))
-        self.of_query, self.of_key, self.of_value = (part.contiguous() for part in weights.mT)
-        self.query_bias, _, self.value_bias = block.qkv.bias.detach().unflatten(0, (3, self.heads, -1))  # [H, D / H]
+        (query, of_key, of_value), (bias, _, value_bias) = (
+            part.detach().chunk(3) for part in (block.qkv.weight, block.qkv.bias)
+        )
+        self.query = _Linear(query.T.contiguous(), bias)
+        self.of_key = of_key.unflatten(0, (self.heads, -1))  # [H, D / H, D]
+        self.of_value = of_value.unflatten(0, (self.heads, -1)).mT.contiguous()  # [H, D, D / H]
+        self.value_bias = value_bias.unflatten(0, (self.heads, -1))  # [H, D / H]
 
     def all(self, hidden: Tensor, bias: Tensor) -> Tensor:
         """Map the hidden states `[B, L, D]` of all positions, with the bias `[B or 1, H, L, L]`."""
@@ -67,8 +70,8 @@ class _Layer:
         key's own bias adds the same at every position, and a value's is added once, since weights sum to 1.
         """
         normed = _normed(hidden, self.norms[0])
-        query = torch.einsum("bd,hde->hbe", normed[:, -1], self.of_query) + self.query_bias[:, None]
-        sought = (query @ self.of_key.mT).transpose(0, 1) / math.sqrt(query.shape[2])  # [B, H, D]
+        query = self.query(normed[:, -1]).unflatten(1, (self.heads, -1)).transpose(0, 1)  # [H, B, D / H]
+        sought = (query @ self.of_key).transpose(0, 1) / math.sqrt(query.shape[2])  # [B, H, D]
         weights = torch.softmax(sought @ normed.mT + bias, -1)  # [B, H, L]
         read = (weights @ normed).transpose(0, 1) @ self.of_value + self.value_bias[:, None]  # [H, B, D / H]
         return self._fed(hidden[:, -1], read.transpose(0, 1).flatten(1))
