@@ -29,7 +29,8 @@ from serving.api.experiments import Experiments
 from serving.api.live import ModelHolder
 from serving.api.metrics import Metrics
 from serving.api.observe import ObserveRequests
-from serving.api.routes import ROUTERS
+from serving.api.openapi import document
+from serving.api.routes import ROUTERS, TAGS
 from serving.api.service import Service, preview, wall_clock
 from serving.api.workers import BATCH, Workers
 from serving.store.impressions import ImpressionLog
@@ -70,7 +71,10 @@ def create_app(
     app = FastAPIOffline(
         title="recsys",
         version=__version__,
-        description="Personalised recommendations from item texts and user events.",
+        description="Personalised recommendations from item texts and user events. Errors are problem details (RFC 9457).",
+        openapi_tags=TAGS,
+        servers=[{"url": "/", "description": "The server from which this document comes."}],
+        generate_unique_id_function=lambda route: route.name,
         lifespan=_lifespan,
         responses=PROBLEMS,
         dependencies=[Security(KEY)],
@@ -91,6 +95,7 @@ def create_app(
     protect_documentation(app)
     for router in ROUTERS:
         app.include_router(router)
+    document(app)
     return app
 
 

@@ -38,7 +38,7 @@ class ObserveRequests:
             await self.app(scope, receive, send)
             return
         start = time.perf_counter()
-        request_id = _request_id(scope)
+        request_id = scope["request_id"] = _request_id(scope)
         status, trace = 0, ""
 
         async def send_with_id(message: Message) -> None:
@@ -51,12 +51,12 @@ class ObserveRequests:
         try:
             await self.app(scope, receive, send_with_id)
         except HTTPException as refusal:
-            answer = problem(refusal.status_code, refusal.detail, refusal.headers)
+            answer = problem(scope, refusal.status_code, refusal.detail, refusal.headers)
             await answer(scope, receive, send_with_id)
         except Exception:
             trace = traceback.format_exc()
             if not status:
-                answer = problem(500, f"internal error; the log has details under request id {request_id}")
+                answer = problem(scope, 500, f"internal error; the log has details under request id {request_id}")
                 await answer(scope, receive, send_with_id)
         finally:
             self._record(scope, request_id, status, time.perf_counter() - start, trace)

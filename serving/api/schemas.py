@@ -50,7 +50,7 @@ ActionType = Literal["view", "click", "like", "share", "comment", "cart", "purch
 """Every event type but `impression`."""
 Named = Annotated[dict[Word, bool | Number | Word], Field(max_length=50)]
 """Values by the name of a column."""
-EventType = Literal["impression"] | ActionType
+EventType = Literal["impression", ActionType]
 Moment = Annotated[datetime | Annotated[int, Field(ge=-MAX_TIME, le=MAX_TIME)], BeforeValidator(_unambiguous)]
 """ISO time (UTC where it names no zone), or microseconds, or the dataset's ordinal."""
 
@@ -70,7 +70,13 @@ def examples(*bodies: dict[str, Any]) -> ConfigDict:
 class Body(BaseModel):
     """Base of every request body."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+
+class Answer(BaseModel):
+    """Base of every answer, and of its parts."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
 
 class HistoryEvent(Body):
@@ -364,7 +370,7 @@ class UserRequest(Body):
         return self
 
 
-class SimilarItem(BaseModel):
+class SimilarItem(Answer):
     """An item similar to another, and the cosine of their vectors."""
 
     item_id: str
@@ -372,14 +378,14 @@ class SimilarItem(BaseModel):
     similarity: float
 
 
-class Contribution(BaseModel):
+class Contribution(Answer):
     """What a feature adds to the log odds of a click."""
 
     feature: str
     log_odds: float
 
 
-class Reasons(BaseModel):
+class Reasons(Answer):
     """Why an item is where it is."""
 
     nearest: list[SimilarItem]
@@ -392,6 +398,7 @@ class Reasons(BaseModel):
 class RankedItem:
     """One position of a list."""
 
+    __pydantic_config__ = ConfigDict(use_attribute_docstrings=True)
     item_id: str
     title: str
     score: float
@@ -407,7 +414,7 @@ class RankedItem:
     reasons: Reasons | None = None
 
 
-class RecommendResponse(BaseModel):
+class RecommendResponse(Answer):
     """A list, best first, and the ids that the model does not know."""
 
     request_id: str
@@ -426,7 +433,7 @@ class RecommendResponse(BaseModel):
     """What was left out because it was too late for it: names of sources, `ranker`, `reasons`."""
 
 
-class ScenarioState(BaseModel):
+class ScenarioState(Answer):
     """A scenario, the version that is on (None if none is), and its latest version."""
 
     name: str
@@ -434,13 +441,13 @@ class ScenarioState(BaseModel):
     latest: int
 
 
-class ScenariosResponse(BaseModel):
+class ScenariosResponse(Answer):
     """All scenarios."""
 
     scenarios: list[ScenarioState]
 
 
-class ScenarioVersion(BaseModel):
+class ScenarioVersion(Answer):
     """A version of a scenario."""
 
     name: str
@@ -453,14 +460,14 @@ class ScenarioVersion(BaseModel):
     """Rules that no item of the catalogue meets now."""
 
 
-class DeletedScenario(BaseModel):
+class DeletedScenario(Answer):
     """How many versions were deleted."""
 
     name: str
     versions: int
 
 
-class TrendingItem(BaseModel):
+class TrendingItem(Answer):
     """An item with more events lately than its past makes expect."""
 
     item_id: str
@@ -469,14 +476,14 @@ class TrendingItem(BaseModel):
     """How many standard deviations more."""
 
 
-class TrendingResponse(BaseModel):
+class TrendingResponse(Answer):
     """What is going on now, the strongest trend first; empty where nothing is."""
 
     model: str
     items: list[TrendingItem]
 
 
-class SimilarResponse(BaseModel):
+class SimilarResponse(Answer):
     """The items most similar to one."""
 
     item_id: str
@@ -484,7 +491,7 @@ class SimilarResponse(BaseModel):
     items: list[SimilarItem]
 
 
-class CompanionItem(BaseModel):
+class CompanionItem(Answer):
     """An item that users meet together with another, and the share of what follows that other which it is."""
 
     item_id: str
@@ -492,7 +499,7 @@ class CompanionItem(BaseModel):
     strength: float
 
 
-class TogetherResponse(BaseModel):
+class TogetherResponse(Answer):
     """The items that users most often meet together with one."""
 
     item_id: str
@@ -500,7 +507,7 @@ class TogetherResponse(BaseModel):
     items: list[CompanionItem]
 
 
-class Row(BaseModel):
+class Row(Answer):
     """A list for something that the user did."""
 
     request_id: str
@@ -513,7 +520,7 @@ class Row(BaseModel):
     items: list[RankedItem]
 
 
-class RowsResponse(BaseModel):
+class RowsResponse(Answer):
     """Several lists, the one for the latest event first; no item is in two of them."""
 
     user_id: str | None
@@ -526,7 +533,7 @@ class RowsResponse(BaseModel):
     """What was left out because it was too late for it, as in other lists."""
 
 
-class InterestedUser(BaseModel):
+class InterestedUser(Answer):
     """A user, and how likely the user cares for the item."""
 
     user_id: str
@@ -538,7 +545,7 @@ class InterestedUser(BaseModel):
     """Whether the user had an event on the item before."""
 
 
-class AudienceResponse(BaseModel):
+class AudienceResponse(Answer):
     """The users who care most for an item, best first."""
 
     item_id: str
@@ -546,7 +553,7 @@ class AudienceResponse(BaseModel):
     users: list[InterestedUser]
 
 
-class EventsResponse(BaseModel):
+class EventsResponse(Answer):
     """How many events were stored; duplicates had been stored before under the same id."""
 
     accepted: int
@@ -555,14 +562,14 @@ class EventsResponse(BaseModel):
     """Items that the catalogue lacks; their events are stored and count as soon as the items are known."""
 
 
-class ItemsResponse(BaseModel):
+class ItemsResponse(Answer):
     """How many items changed, and how many there are now."""
 
     changed: int
     items: int
 
 
-class UserResponse(BaseModel):
+class UserResponse(Answer):
     """What is kept of a user's attributes."""
 
     user_id: str
@@ -571,14 +578,14 @@ class UserResponse(BaseModel):
     """Attributes that the model does not know; a later one may."""
 
 
-class ForgetUserResponse(BaseModel):
+class ForgetUserResponse(Answer):
     """How many rows of a user were deleted."""
 
     user_id: str
     deleted: int
 
 
-class ModelResponse(BaseModel):
+class ModelResponse(Answer):
     """The model that serves now."""
 
     model: str
@@ -591,7 +598,7 @@ class ModelResponse(BaseModel):
     """Newer models that could not be loaded, and why."""
 
 
-class Health(BaseModel):
+class Health(Answer):
     """The process is up."""
 
     status: Literal["ok"]
@@ -604,7 +611,27 @@ class Readiness(Health):
     """Newer models that could not be loaded; the one before them serves."""
 
 
-class Problem(BaseModel):
-    """Why a request was refused."""
+class Invalid(Answer):
+    """Something wrong with what was sent."""
 
-    detail: str | list[dict[str, Any]]
+    loc: list[str | int]
+    """Where it is: `body`, `path` or `query`, then names of fields and positions in lists, from 0."""
+    msg: str
+    type: str
+    """A word for its kind, such as `greater_than_equal`."""
+
+
+class Problem(Answer):
+    """Why a request was refused or failed: problem details (RFC 9457)."""
+
+    type: str
+    """Always `about:blank`: the status says what kind of problem it is."""
+    title: str
+    """The status in words."""
+    status: int
+    detail: str
+    """What is wrong with this request, for people."""
+    instance: str | None = None
+    """The id of the request, as in the header `X-Request-ID` and in the server's log."""
+    errors: list[Invalid] = []
+    """What is wrong with the body or a parameter, the first 20; nothing where the problem is another."""

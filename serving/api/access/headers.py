@@ -4,10 +4,11 @@ In: the bytes of a connection. Out: the same to uvicorn, or 408 and 431 and the 
 """
 
 import asyncio
-import json
 from typing import Any, ClassVar
 
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
+
+from serving.api.errors import MEDIA_TYPE, described
 
 HEADER_BYTES = 32 << 10
 """The longest headers, the request line with them."""
@@ -48,6 +49,10 @@ class HeaderLimits(Base):
         self._stop_waiting()
         super().connection_lost(exc)
 
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no HTTP, which uvicorn by itself does in plain text."""
+        self._refuse(400, msg)
+
     def _await_headers(self) -> None:
         self._received = 0
         late = f"the headers did not arrive within {self.header_s:g} s"
@@ -60,9 +65,7 @@ class HeaderLimits(Base):
 
     def _refuse(self, status: int, detail: str) -> None:
         self._stop_waiting()
-        body = json.dumps({"detail": detail}).encode()
-        head = (
-            f"HTTP/1.1 {status} \r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\nconnection: close"
-        )
+        body = described(status, detail).encode()
+        head = f"HTTP/1.1 {status} \r\ncontent-type: {MEDIA_TYPE}\r\ncontent-length: {len(body)}\r\nconnection: close"
         self.transport.write(head.encode() + END + body)
         self.transport.close()

@@ -17,3 +17,14 @@ ROUTERS = (
     process.router,
     page.router,
 )
+TAGS = [
+    {
+        "name": "lists",
+        "description": "Recommendations, rankings, searches, and what is similar, bought together or in demand.",
+    },
+    {"name": "changes", "description": "What the lists go by from the next request on: events, items, users."},
+    {"name": "model", "description": "The model that serves."},
+    {"name": "scenarios", "description": "Named kinds of list: what they say, which are on, and what they would list."},
+    {"name": "process", "description": "Health and metrics of the server process."},
+]
+"""What the documentation says of the tags."""

@@ -18,7 +18,7 @@ async def about_model(workers: ServiceWorkers) -> schemas.ModelResponse:
 
 
 @admin_router.post("/model/reload", responses=NOT_LOADED)
-async def reload(workers: ServiceWorkers) -> schemas.ModelResponse:
+async def reload_model(workers: ServiceWorkers) -> schemas.ModelResponse:
     """Load the model that the alias points to now.
 
     The current model serves until the new one is ready.

@@ -24,7 +24,9 @@ async def readyz(workers: ServiceWorkers) -> schemas.Readiness:
     return schemas.Readiness(status="ok", failed=list(workers.service.holder.failed))
 
 
-@router.get("/metrics", response_class=Response)
+@router.get(
+    "/metrics", response_class=Response, responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
+)
 async def metrics(workers: ServiceWorkers) -> Response:
     """Return the metrics in the text format of Prometheus."""
     return Response(workers.service.metrics.text(), media_type="text/plain; version=0.0.4")

@@ -16,13 +16,13 @@ ScenarioName = Annotated[Name, Path(description="Name of a scenario.")]
 
 
 @router.get("")
-async def scenarios(workers: ServiceWorkers) -> schemas.ScenariosResponse:
+async def list_scenarios(workers: ServiceWorkers) -> schemas.ScenariosResponse:
     """List all scenarios, and which of their versions are on."""
     return await workers.run(workers.service.scenarios.all)
 
 
 @router.get("/{name}", responses=UNKNOWN_SCENARIO)
-async def scenario(
+async def get_scenario(
     name: ScenarioName,
     workers: ServiceWorkers,
     version: Annotated[
