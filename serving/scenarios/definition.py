@@ -17,7 +17,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, StringConstraints, ValidationError, field_validator, model_validator
+from pydantic import ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from recsys.config import SourcesConfig
 from recsys.errors import RecsysError, suggest
@@ -31,6 +31,16 @@ MOST_RULES = 100
 NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,63}$"
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 Position = Annotated[int, Field(ge=1, le=LONGEST)]
+
+
+EXAMPLE = {
+    "diversity": 0.2,
+    "filters": {"price": {"max": 100}},
+    "boosts": [{"factor": 1.5, "where": {"category": "skincare"}}],
+    "pins": [{"position": 1, "item": "i000042"}],
+    "promotions": [{"share": 0.2, "where": {"brand": "Nordlys"}}],
+}
+"""What the documentation of the API shows."""
 
 
 class ScenarioError(RecsysError):
@@ -96,6 +106,7 @@ class Scenario(Part):
     """Probability that a position is given to a new item; pins and promoted items are left alone."""
     exclude_seen: bool | None = None
     """Whether items of the history are left out; pins are not."""
+    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE]})
 
     @field_validator("sources")
     @classmethod

@@ -10,7 +10,7 @@ from recsys.cli import cli
 from recsys.config import Config, load_config
 from tests.docs.pages import PAGES, ROOT, Page, words
 
-PROGRAMS = {"curl", "export", "pip", "cd", "git", "mlflow", "source", "run", "uv"}
+PROGRAMS = {"curl", "export", "pip", "cd", "git", "mlflow", "source", "run", "uv", "openapi-python-client"}
 PROGRAMS |= {"docker", "printf", "useradd", "cp", "systemctl", "journalctl"}
 """What else stands in shell blocks."""
 

@@ -51,6 +51,7 @@ NOT_RUN = {
     r"recsys runs ui$": "goes on until Ctrl-C; tests/training/test_tracking.py has its address",
     r"mlflow models serve ": "tests/training/test_tracking.py starts it",
     r"curl localhost:5001/": "asks that server",
+    r"openapi-python-client ": "tests/serving/api/test_generated_client.py runs it, and the program below it",
 }
 """Lines that are left out, by a pattern, and why."""
 

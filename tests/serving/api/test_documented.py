@@ -23,6 +23,7 @@ from serving.api.access.keys import create_key
 from serving.api.access.limits import Limits
 from serving.api.app import create_app
 from serving.store.store import Store
+from tests.serving.api.conftest import problem_of
 from tests.worlds import holder_of, listening
 
 EXAMPLES = 30
@@ -112,7 +113,7 @@ async def refused(app: FastAPI, route: str, host: str = "localhost") -> int:
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url=f"http://{host}") as client:
         answer = await client.request(method, path.format(item_id="i", user_id="u", name="n"), content=parts())
-    assert answer.json()["detail"]
+    problem_of(answer)
     return answer.status_code
 
 

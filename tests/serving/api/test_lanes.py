@@ -1,5 +1,6 @@
 """What is slow, or comes from one caller alone, does not keep the others waiting."""
 
+import json
 import socket
 import threading
 import time
@@ -128,7 +129,7 @@ def _status_within(connection: socket.socket, seconds: float) -> int:
 
 
 def test_headers_have_a_limit_of_time_and_of_size(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also the second ones of a connection; what comes in time is answered."""
+    """Also the second ones of a connection; what comes in time is answered, and what is no HTTP is a problem, too."""
     monkeypatch.setattr(HeaderLimits, "header_s", 0.3)
     request = b"GET /healthz HTTP/1.1\r\nhost: x\r\n"
     for before in (b"", request + b"\r\n"):
@@ -141,6 +142,10 @@ def test_headers_have_a_limit_of_time_and_of_size(served: Served, monkeypatch: p
     with socket.create_connection(("127.0.0.1", served.port)) as connection:
         connection.sendall(request + b"x: " + b"y" * HEADER_BYTES + b"\r\n\r\n")
         assert _status_within(connection, 5) == 431
+    with socket.create_connection(("127.0.0.1", served.port)) as connection:
+        connection.sendall(b"no HTTP\r\n\r\n")
+        head, _, body = connection.recv(4096).partition(b"\r\n\r\n")
+        assert b"content-type: application/problem+json" in head and json.loads(body)["status"] == 400
     with socket.create_connection(("127.0.0.1", served.port)) as connection:
         for byte in (request + b"connection: close\r\n\r\n").split(b"\n"):
             connection.sendall(byte + b"\n" if byte else b"")
