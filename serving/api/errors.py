@@ -28,7 +28,7 @@ MAX_NAME = 100
 """Characters of a name that was sent, of which an answer says that something is wrong with it."""
 
 
-def described(status: int, detail: str, instance: str | None = None, invalid: Sequence[schemas.Invalid] = ()) -> str:
+def problem_json(status: int, detail: str, instance: str | None = None, invalid: Sequence[schemas.Invalid] = ()) -> str:
     """Return the problem details as JSON; `instance` is the id of the request."""
     title = HTTPStatus(status).phrase
     about = schemas.Problem(
@@ -40,12 +40,18 @@ def described(status: int, detail: str, instance: str | None = None, invalid: Se
 _REQUEST_ID = "5f0a4a3a1be54e9a8b2f8a3a2a2f1d7c"
 
 
-def _documented(status: int, description: str, detail: str, **more: Any) -> dict[int | str, dict[str, Any]]:
+def _documented(
+    status: int,
+    description: str,
+    detail: str,
+    *,
+    headers: Mapping[str, Any] | None = None,
+    invalid: Sequence[schemas.Invalid] = (),
+) -> dict[int | str, dict[str, Any]]:
     """Return the documentation of a status, with an answer as its example."""
-    invalid, headers = more.get("invalid", []), more.get("headers", {})
-    example = json.loads(described(status, detail, _REQUEST_ID, invalid))
+    example = json.loads(problem_json(status, detail, _REQUEST_ID, invalid))
     content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}, "example": example}}
-    return {status: {"description": description, "content": content, "headers": headers}}
+    return {status: {"description": description, "content": content, "headers": headers or {}}}
 
 
 _RETRY = {"Retry-After": {"description": "Seconds to wait.", "required": True, "schema": {"type": "integer"}}}
@@ -115,7 +121,7 @@ def problem(
     invalid: Sequence[schemas.Invalid] = (),
 ) -> Response:
     """Return the answer that says why the request of `scope` failed."""
-    body = described(status, detail, scope.get("request_id"), invalid)
+    body = problem_json(status, detail, scope.get("request_id"), invalid)
     return Response(body, status, headers, media_type=MEDIA_TYPE)
 
 

@@ -18,7 +18,7 @@ _VERSION: dict[str, Any] = {
     "name": "home",
     "version": 1,
     "on": False,
-    "at": 1795947202913591,
+    "at": 1795947571439130,
     "definition": {
         "sources": {},
         "filters": {"category": None, "brand": None, "price": {"min": None, "max": 100.0}, "attributes": {}},
@@ -36,7 +36,7 @@ _VERSION: dict[str, Any] = {
 }
 ANSWERS: dict[str, Any] = {
     "recommend": {
-        "request_id": "812a92d5b45c47f181b69d3feaab8f82",
+        "request_id": "399cbb67b8fb4f2ea95dacc10ceaa33e",
         "user_id": "u000001",
         "model": "models:/recsys/1",
         "experiment": None,
@@ -76,13 +76,14 @@ ANSWERS: dict[str, Any] = {
         ],
         "unknown_items": [],
         "notes": [],
+        "degraded": [],
     },
     "rows": {
         "user_id": "u000001",
         "model": "models:/recsys/1",
         "rows": [
             {
-                "request_id": "b0e995e983ee42ed969bcae52c7ba8ea",
+                "request_id": "34b2e39a4fd34893b278ebdfb17f329d",
                 "title": "Because you bought Garlund Nova 22 artisan cleansing bar",
                 "item_id": "i000026",
                 "event_type": "purchase",
@@ -100,7 +101,7 @@ ANSWERS: dict[str, Any] = {
                 ],
             },
             {
-                "request_id": "4e675dfc8f06486abfc790c07c60a04a",
+                "request_id": "7f52f77504d9438fa6895e21af8a94b1",
                 "title": "Because you looked at Pellion Opal 42 artisan saddle",
                 "item_id": "i000005",
                 "event_type": "click",
@@ -120,9 +121,10 @@ ANSWERS: dict[str, Any] = {
         ],
         "unknown_items": [],
         "notes": [],
+        "degraded": [],
     },
     "rank": {
-        "request_id": "8696cd54a66246489e6a1e14c4888d95",
+        "request_id": "c8d2493d71b3460ebdd3a47ca687dc4f",
         "user_id": "u000001",
         "model": "models:/recsys/1",
         "experiment": None,
@@ -151,9 +153,10 @@ ANSWERS: dict[str, Any] = {
         ],
         "unknown_items": ["i999999"],
         "notes": [],
+        "degraded": [],
     },
     "search": {
-        "request_id": "f4b28f2b0d834c11a1e9c171a3d9c10c",
+        "request_id": "79f1b4677b434265b43e7ed86041e4f7",
         "user_id": None,
         "model": "models:/recsys/1",
         "experiment": None,
@@ -182,6 +185,7 @@ ANSWERS: dict[str, Any] = {
         ],
         "unknown_items": [],
         "notes": [],
+        "degraded": [],
     },
     "trending": {
         "model": "models:/recsys/1",
@@ -227,7 +231,7 @@ ANSWERS: dict[str, Any] = {
     "delete_scenario": {"name": "home", "versions": 1},
     "switch_scenario": _VERSION | {"on": True},
     "preview_scenario": {
-        "request_id": "f72d733c88e34f2197fe6fb823f8ff5b",
+        "request_id": "ab744e09b34c48559236412e523d7b10",
         "user_id": "u000001",
         "model": "models:/recsys/1",
         "experiment": None,
@@ -256,6 +260,7 @@ ANSWERS: dict[str, Any] = {
         ],
         "unknown_items": [],
         "notes": [],
+        "degraded": [],
     },
     "healthz": {"status": "ok"},
     "readyz": {"status": "ok", "failed": []},

@@ -33,7 +33,7 @@ Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 Position = Annotated[int, Field(ge=1, le=LONGEST)]
 
 
-EXAMPLE = {
+EXAMPLE: dict[str, Any] = {
     "diversity": 0.2,
     "filters": {"price": {"max": 100}},
     "boosts": [{"factor": 1.5, "where": {"category": "skincare"}}],

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
-from serving.api.errors import MEDIA_TYPE, described
+from serving.api.errors import MEDIA_TYPE, problem_json
 
 HEADER_BYTES = 32 << 10
 """The longest headers, the request line with them."""
@@ -65,7 +65,7 @@ class HeaderLimits(Base):
 
     def _refuse(self, status: int, detail: str) -> None:
         self._stop_waiting()
-        body = described(status, detail).encode()
+        body = problem_json(status, detail).encode()
         head = f"HTTP/1.1 {status} \r\ncontent-type: {MEDIA_TYPE}\r\ncontent-length: {len(body)}\r\nconnection: close"
         self.transport.write(head.encode() + END + body)
         self.transport.close()

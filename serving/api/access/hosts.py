@@ -27,7 +27,7 @@ class LoopbackHosts:
     reading the answer, so what changes anything must not come from a page of another origin.
 
     Starlette's middleware decides. Its own refusal is 400 in plain text; this API documents 403 with
-    a JSON `detail`, as for every other request that is not allowed.
+    problem details, as for every other request that is not allowed.
     """
 
     def __init__(self, app: ASGIApp, origins: tuple[str, ...] = ()) -> None:
