@@ -39,7 +39,7 @@ def start_ray() -> None:
     except Exception as error:  # of many kinds, plain ones among them
         reason = first_line(error)
         raise RecsysError(f"Ray did not start: {reason}; try again, or see /tmp/ray/session_latest/logs") from error
-    for name in ("ray", "ray.train", "ray.data"):
+    for name in ("ray", "ray.train", "ray.tune", "ray.data"):
         logging.getLogger(name).setLevel(logging.ERROR)
 
 

@@ -231,11 +231,11 @@ def load_config(path: Path | None = None, overrides: tuple[str, ...] = ()) -> Co
         RecsysError: the file is missing, not TOML, or a key or value is wrong.
         UsageError: an override is not of the form `section.key=value`.
     """
-    raw = _read_toml(path) if path else {}
-    _refuse_unknown(raw, str(path))
+    raw = read_toml(path) if path else {}
+    refuse_unknown(raw, str(path))
     for override in overrides:
         section, key, value = _parse_override(override)
-        _refuse_unknown({section: {key: value}}, f"--set {override}")
+        refuse_unknown({section: {key: value}}, f"--set {override}")
         raw.setdefault(section, {})[key] = value
     try:
         return Config.model_validate(raw)
@@ -243,11 +243,16 @@ def load_config(path: Path | None = None, overrides: tuple[str, ...] = ()) -> Co
         raise RecsysError(f"{path or '--set'}: {first_problem(error)}") from error
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
+def read_toml(path: Path) -> dict[str, Any]:
+    """Return what a TOML file says.
+
+    Raises:
+        RecsysError: it is missing or not TOML.
+    """
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise RecsysError(f"{path}: no such file; leave --config out to use the defaults") from error
+        raise RecsysError(f"{path}: no such file; leave the option out to use the defaults") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise RecsysError(f"{path}: not a readable TOML file ({error})") from error
 
@@ -264,7 +269,19 @@ def _parse_override(override: str) -> tuple[str, str, Any]:
     return section, key, value
 
 
-def _refuse_unknown(raw: dict[str, Any], where: str) -> None:
+def as_toml(config: Config) -> str:
+    """Return what differs from the defaults as TOML that `load_config` reads."""
+    import tomli_w
+
+    changed = {
+        section: {key: value for key, value in body if value != getattr(getattr(Config(), section), key)}
+        for section, body in config
+    }
+    return tomli_w.dumps({section: body for section, body in changed.items() if body})
+
+
+def refuse_unknown(raw: dict[str, Any], where: str) -> None:
+    """Raise RecsysError where `raw`, section -> key -> value, names what is no key, with the nearest one that is."""
     for section, body in raw.items():
         if section not in Config.model_fields:
             raise RecsysError(f"{where}: unknown section {section!r}{suggest(section, list(Config.model_fields))}")

@@ -20,6 +20,11 @@ def experiment() -> str:
     return os.environ.get(EXPERIMENT_VARIABLE) or DEFAULT
 
 
+def searches() -> str:
+    """Return the name of the experiment of searches, apart from that of the trainings."""
+    return f"{experiment()}-searches"
+
+
 def model_name() -> str:
     """Return the name of the registered model."""
     return os.environ.get(MODEL_VARIABLE) or DEFAULT

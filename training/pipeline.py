@@ -108,6 +108,19 @@ class CatalogueTexts:
 
 
 @dataclass(frozen=True)
+class Fitted:
+    """All that is fitted but the ranker."""
+
+    early: Retriever
+    """What describes candidates to the ranker while it is fitted."""
+    late: Retriever
+    """What serves."""
+    texts: CatalogueTexts
+    fits: dict[str, InterestFit]
+    """How the fits of the interest model went, by their titles `choose` and `refit`."""
+
+
+@dataclass(frozen=True)
 class Trained:
     """What `recsys train` prints."""
 
@@ -195,18 +208,44 @@ def fit(
 
     `on_epochs` is called now and then with a fit's title, `choose` or `refit`, and its epochs so far.
     """
+    fitted = fit_retrievers(prepared, fit_on, folder, on_epochs)
+    ranker = fit_ranker_of(prepared, fit_on, fitted.early)
+    return Recommender(fitted.late, ranker, Reranker(prepared.config.lists)), fitted.fits
+
+
+def fit_interest(prepared: Prepared, fit_on: FitOn, folder: Path) -> None:
+    """Fit the interest model twice in the stage folder `folder`, where `fit_retrievers` then has it."""
     plan = PLANS[fit_on]
-    chosen, texts, early = _choose(prepared, plan, folder, partial(on_epochs, "choose"))
-    requests = ranker_requests(prepared, plan)
+    _check_enough(prepared, plan, ranker_requests(prepared, plan))
+    chosen = _fit_interest(prepared, plan.choose, folder / "choose", "choosing the interest model", _ignore)
+    _fit_interest(prepared, plan.refit, folder / "refit", "fitting the interest model", _ignore, chosen)
+
+
+def _ignore(epochs: Epochs) -> None:
+    pass
+
+
+def fit_retrievers(
+    prepared: Prepared,
+    fit_on: FitOn,
+    folder: Path,
+    on_epochs: Callable[[str, Epochs], None] = lambda title, epochs: None,
+    texts: CatalogueTexts | None = None,
+) -> Fitted:
+    """Fit everything but the ranker in the stage folder `folder`.
+
+    `texts` are those of a call before with the same fits of the interest model, which then need not be encoded again.
+    """
+    plan = PLANS[fit_on]
+    chosen, texts, early = _choose(prepared, plan, folder, partial(on_epochs, "choose"), texts)
     if prepared.dataset.info.split == "time" and prepared.dataset.has_clock:
-        fitted = prepared.segments(plan.choose)
+        fitted, requests = prepared.segments(plan.choose), ranker_requests(prepared, plan)
         refuse_leakage(early.features, prepared.dataset.items, fitted, prepared.log, requests)
-    ranker = _fit_ranker(prepared, early, requests)
     log = partial(on_epochs, "refit")
     final = _fit_interest(prepared, plan.refit, folder / "refit", "fitting the interest model", log, chosen)
     model = _load(prepared, plan.refit, final)
     late = assemble(prepared, plan.refit, model, texts, early.exclude_seen)  # both fits share the text encoder
-    return Recommender(late, ranker, Reranker(prepared.config.lists)), {"choose": chosen, "refit": final}
+    return Fitted(early, late, texts, {"choose": chosen, "refit": final})
 
 
 def late_ranking_data(prepared: Prepared, fit_on: FitOn, folder: Path) -> tuple[RankingData, Retriever]:
@@ -217,9 +256,13 @@ def late_ranking_data(prepared: Prepared, fit_on: FitOn, folder: Path) -> tuple[
 
 
 def _choose(
-    prepared: Prepared, plan: FitPlan, folder: Path, on_epochs: OnEpochs = lambda epochs: None
+    prepared: Prepared,
+    plan: FitPlan,
+    folder: Path,
+    on_epochs: OnEpochs = lambda epochs: None,
+    texts: CatalogueTexts | None = None,
 ) -> tuple[InterestFit, CatalogueTexts, Retriever]:
-    """Fit the interest model whose epochs are chosen on `valid`.
+    """Fit the interest model whose epochs are chosen on `valid`; its encoder need not read `texts` that are given.
 
     Return the fit, the catalogue's texts as vectors, and the retriever of what was fitted.
     """
@@ -227,9 +270,7 @@ def _choose(
     _check_enough(prepared, plan, requests)
     chosen = _fit_interest(prepared, plan.choose, folder / "choose", "choosing the interest model", on_epochs)
     model = _load(prepared, plan.choose, chosen)
-    precision = prepared.config.encoder.precision
-    whole = torch.from_numpy(catalogue_text_vectors(chosen, model.encoder, prepared.tokens, precision))
-    texts = _texts(prepared, model, whole)
+    texts = texts or _texts(prepared, model, chosen)
     hidden = _rehearsed(prepared)
     model.hide(torch.from_numpy(hidden))
     return chosen, texts, assemble(prepared, plan.choose, model, texts, _exclude_seen(prepared, requests), hidden)
@@ -241,11 +282,12 @@ def _rehearsed(prepared: Prepared) -> Bools:
     return rng.random(prepared.dataset.items.height) < prepared.config.ranker.rehearsed_share
 
 
-def _texts(prepared: Prepared, model: InterestModel, whole: Tensor) -> CatalogueTexts:
-    """Return what the encoder of `model` makes of the catalogue's texts, of which it has read the `whole` ones."""
+def _texts(prepared: Prepared, model: InterestModel, chosen: InterestFit) -> CatalogueTexts:
+    """Return what the encoder of `model`, that of the fit `chosen`, makes of the catalogue's texts."""
+    items, precision = prepared.dataset.items, prepared.config.encoder.precision
+    whole = torch.from_numpy(catalogue_text_vectors(chosen, model.encoder, prepared.tokens, precision))
     if not prepared.config.sources.taste:
         return CatalogueTexts(whole, None)
-    items, precision = prepared.dataset.items, prepared.config.encoder.precision
     with stage("encoding the segments of texts"):
         return CatalogueTexts(whole, segment_vectors(model.encoder, prepared.tokenizer, items, precision, whole))
 
@@ -256,8 +298,9 @@ def ranker_requests(prepared: Prepared, plan: FitPlan) -> Requests:
     return at_most(prepared.config.ranker.max_requests, requests, prepared.dataset.has_clock)
 
 
-def _fit_ranker(prepared: Prepared, early: Retriever, requests: Requests) -> Ranker:
-    """Fit the ranker on `requests`, described by what `early` knew before them."""
+def fit_ranker_of(prepared: Prepared, fit_on: FitOn, early: Retriever) -> Ranker:
+    """Fit the ranker on its requests, described by what `early` knew before them."""
+    requests = ranker_requests(prepared, PLANS[fit_on])
     with stage("fitting the ranker") as update:
         done = 0
 
@@ -434,14 +477,7 @@ def _open_run(prepared: Prepared, name: str | None, fit_on: FitOn, resume: str |
         run_id = tracking.start_run(name, params, tags | machine())
         _log_dataset(run_id, prepared)
         return run_id
-    before = tracking.find_run(resume).data.tags
-    differing = [key for key, value in tags.items() if before.get(key) != value]
-    if differing:
-        raise RecsysError(
-            f"--resume {resume}: {', '.join(differing)} differ from that run's; "
-            "resume with the same dataset and options, or start a new run without --resume"
-        )
-    tracking.reopen_run(resume)
+    tracking.resume_run(resume, tags)
     return resume
 
 

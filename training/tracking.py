@@ -10,7 +10,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from importlib.resources import files
@@ -75,23 +75,23 @@ SIGNATURE = ModelSignature(
 )
 
 
-def start_run(name: str | None, params: dict[str, Any], tags: dict[str, str]) -> str:
-    """Open a run and return its id; it stays open until `end_run`."""
+def start_run(name: str | None, params: dict[str, Any], tags: dict[str, str], experiment: str | None = None) -> str:
+    """Open a run in `experiment`, that of the trainings by default, and return its id; it stays open until `end_run`."""
     with mlflow_client() as client:
-        experiment_id = _experiment(client)
+        experiment_id = _experiment(client, experiment or names.experiment())
         source = {"mlflow.source.name": "recsys train", "mlflow.source.type": "LOCAL", "mlflow.user": author()}
         run = client.create_run(experiment_id, run_name=name, tags=source | tags)
         client.log_batch(run.info.run_id, params=[Param(key, str(value)[:500]) for key, value in params.items()])
     return str(run.info.run_id)
 
 
-def _experiment(client: mlflow.MlflowClient) -> str:
+def _experiment(client: mlflow.MlflowClient, name: str) -> str:
     """Return the id of the experiment, which is made where there is none."""
-    experiment = client.get_experiment_by_name(names.experiment())
+    experiment = client.get_experiment_by_name(name)
     if experiment is not None:
         return str(experiment.experiment_id)
     location = OWN_ARTIFACTS.resolve().as_uri() if OWN_STORE else None
-    return str(client.create_experiment(names.experiment(), location, ABOUT_EXPERIMENT))
+    return str(client.create_experiment(name, location, ABOUT_EXPERIMENT))
 
 
 def view_address() -> tuple[str, str]:
@@ -105,7 +105,7 @@ def view_address() -> tuple[str, str]:
             f"no {OWN_DATABASE} in {Path.cwd()}; go to the folder where it was trained, or set MLFLOW_TRACKING_URI"
         )
     with mlflow_client() as client:
-        experiment_id = _experiment(client)
+        experiment_id = _experiment(client, names.experiment())
         for tag, value in ABOUT_EXPERIMENT.items():  # which experiments of releases before 2026-11-29 lack
             client.set_experiment_tag(experiment_id, tag, value)
     view = f"/#/experiments/{experiment_id}/runs?workflowType=machine_learning&viewStateShareKey={VIEW}"
@@ -147,10 +147,43 @@ def end_run(run_id: str, finished: bool) -> None:
         client.set_terminated(run_id, "FINISHED" if finished else "FAILED")
 
 
-def reopen_run(run_id: str) -> None:
-    """Mark a run as running again."""
+def resume_run(run_id: str, tags: Mapping[str, str]) -> None:
+    """Mark a run as running again.
+
+    Raises:
+        RecsysError: there is no run of that id, or its `tags` were others.
+    """
+    before = find_run(run_id).data.tags
+    differing = [key for key, value in tags.items() if before.get(key) != value]
+    if differing:
+        raise RecsysError(
+            f"--resume {run_id}: {', '.join(differing)} differ from that run's; "
+            "resume with the same dataset and options, or start a new run without --resume"
+        )
     with mlflow_client() as client:
         client.update_run(run_id, "RUNNING")
+
+
+def log_nested(
+    parent: str,
+    name: str,
+    params: Mapping[str, Any],
+    metrics: Mapping[str, Sequence[float]],
+    times_s: tuple[float, float],
+    status: str,
+) -> None:
+    """Log a run below the run `parent`, with each metric's values by step.
+
+    It began and ended at `times_s`, in seconds since 1970.
+    """
+    start, end = (int(1000 * moment) for moment in times_s)
+    figures = [Metric(key, value, end, step) for key, values in metrics.items() for step, value in enumerate(values, 1)]
+    with mlflow_client() as client:
+        experiment = client.get_run(parent).info.experiment_id
+        tags = {"mlflow.parentRunId": parent, "mlflow.user": author()}
+        run = client.create_run(experiment, start_time=start, tags=tags, run_name=name).info.run_id
+        client.log_batch(run, figures, [Param(key, str(value)[:500]) for key, value in params.items()])
+        client.set_terminated(run, status, end)
 
 
 class EpochLog:

@@ -1,4 +1,4 @@
-"""The command line: `recsys data|train|evaluate|recommend|serve|scenarios|keys|users`. `recsys --help` lists examples.
+"""The command line: `recsys data|train|tune|evaluate|recommend|serve|scenarios|keys|users`. `recsys --help` lists examples.
 
 One module per group of commands. It imports every package: that happens inside the commands, so that help answers
 at once. Results go to stdout, progress to stderr. Exit codes: 0 done, 1 bad input, 2 wrong usage, 130 stopped by Ctrl-C.
@@ -10,7 +10,7 @@ from typing import NoReturn
 import click
 
 from recsys import __version__
-from recsys.cli import data, experiments, keys, models, monitor, runs, scenarios, serve, train, users, versions
+from recsys.cli import data, experiments, keys, models, monitor, runs, scenarios, serve, train, tune, users, versions
 from recsys.cli.common import Commands
 from recsys.errors import RecsysError
 from recsys.packages import require_complete
@@ -37,6 +37,7 @@ def cli() -> None:
 for command in (
     data.data,
     train.train,
+    tune.tune,
     models.evaluate,
     runs.runs,
     versions.models,

@@ -21,7 +21,7 @@ from training import pipeline
 from training.interest.ray_fit import InterestFit
 from training.interest.trainer import InterestTrainer
 from training.pipeline import Prepared, fit, interest_data, prepare_dataset
-from training.plan import PLANS
+from training.plan import PLANS, FitOn
 from training.ranker.data import RankingData, ranking_data
 
 ITEMS, USERS, STEPS = 16, 20, 12
@@ -73,7 +73,8 @@ def rehearsed(tmp_path_factory: pytest.TempPathFactory) -> Rehearsed:
     config = Config.model_validate({"encoder": encoder} | sections)
     found: dict[str, Any] = {}
 
-    def no_ranker(prepared: Prepared, early: Retriever, requests: Any) -> None:
+    def no_ranker(prepared: Prepared, fit_on: FitOn, early: Retriever) -> None:
+        requests = pipeline.ranker_requests(prepared, PLANS[fit_on])
         found.update(
             early=early,
             data=ranking_data(early, prepared.log, requests, pipeline._rehearsed(prepared)),
@@ -83,7 +84,7 @@ def rehearsed(tmp_path_factory: pytest.TempPathFactory) -> Rehearsed:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr(pipeline, "_fit_interest", fit_here)
-        patch.setattr(pipeline, "_fit_ranker", no_ranker)
+        patch.setattr(pipeline, "fit_ranker_of", no_ranker)
         prepared = prepare_dataset(load_dataset(shop(folder / "shop")), config, 0)
         recommender, _ = fit(prepared, "train", folder / "stages")
     return Rehearsed(prepared, pipeline._rehearsed(prepared), late=recommender.retriever, **found)

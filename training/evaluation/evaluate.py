@@ -143,9 +143,7 @@ def evaluate(
     `counts` `[N]` are the items' events in what the model was fitted on; `truth_folder` may hold a simulator's truth.
     """
     retriever = recommender.retriever
-    evaluation = Evaluation.of(log, split, retriever.config.interest.max_history, retriever.since, retriever.windows)
-    ranking = _answer(recommender, evaluation.histories, update)
-    ranks = list_ranks(ranking.items, evaluation.requests.targets, evaluation.requests.offsets)
+    evaluation, ranking, ranks = answer(recommender, log, split, update)
     values = evaluation.per_request(ranks)
     scorers = (baselines or {}).items()
     rows = {name: evaluation.per_request(baseline_ranks(evaluation, scorer)) for name, scorer in scorers}
@@ -198,7 +196,20 @@ def _by_request(evaluation: Evaluation, values: Values, counts: Ints) -> pl.Data
     )
 
 
-def _answer(recommender: Recommender, histories: Histories, update: Callable[[float, str], None]) -> Ranking:
+def answer(
+    recommender: Recommender,
+    log: EventLog,
+    split: str,
+    update: Callable[[float, str], None] = lambda share, note: None,
+) -> tuple[Evaluation, Ranking, NDArray[np.float64]]:
+    """Answer every request of `split`: return the requests, their lists, and the targets' ranks `[T]` in them."""
+    retriever = recommender.retriever
+    evaluation = Evaluation.of(log, split, retriever.config.interest.max_history, retriever.since, retriever.windows)
+    ranking = _lists(recommender, evaluation.histories, update)
+    return evaluation, ranking, list_ranks(ranking.items, evaluation.requests.targets, evaluation.requests.offsets)
+
+
+def _lists(recommender: Recommender, histories: Histories, update: Callable[[float, str], None]) -> Ranking:
     parts = []
     for start in range(0, max(1, len(histories)), BLOCK):
         rows = slice(start, start + BLOCK)

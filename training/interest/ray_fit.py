@@ -78,7 +78,7 @@ class _Job:
     epochs: int
     """Most epochs to run."""
     encoder_from: Path | None = None
-    """Checkpoint whose text encoder is used as it is."""
+    """Checkpoint whose text encoder, and vectors of the catalogue, a fit starts with."""
 
 
 def choose_epochs(
@@ -89,15 +89,23 @@ def choose_epochs(
     folder: Path,
     update: Update,
     on_epochs: OnEpochs = lambda epochs: None,
+    encoder_from: Path | None = None,
 ) -> InterestFit:
     """Fit until `patience` epochs brought no better validation ndcg@10, and keep the best epoch.
 
-    The text encoder is frozen at first; then it is fine-tuned from the best epoch on, as long as `valid` gains.
+    The text encoder is frozen at first; then it is fine-tuned from the best epoch on, as long as `valid` gains. It starts as that
+    of the checkpoint `encoder_from`, whose vectors of the catalogue are then taken over, where there is one.
 
     Raises:
         RecsysError: a worker failed, or there is no GPU where the configuration asks for one.
     """
-    job = _Job(folder.resolve(), config, seed, epochs=config.interest.epochs + _tuning_epochs(config))
+    job = _Job(
+        folder.resolve(),
+        config,
+        seed,
+        epochs=config.interest.epochs + _tuning_epochs(config),
+        encoder_from=encoder_from,
+    )
     return _fit(_choosing_loop, job, data, update, on_epochs, keep=NDCG)
 
 

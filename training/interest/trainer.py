@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
@@ -126,13 +127,18 @@ class InterestTrainer:
 
     def evaluate(self) -> float:
         """Return the mean ndcg@10 of the validation requests, ranking the whole catalogue."""
+        gains = self.valid_gains()
+        return float(gains.mean()) if len(gains) else 0.0
+
+    def valid_gains(self) -> NDArray[np.float64]:
+        """Return ndcg@10 of the validation requests `[R]`."""
         data, values, start = self.data, [], 0
         for scores in self.valid_scores():
             offsets = data.valid_offsets[start : start + len(scores) + 1]
             targets = data.valid_targets[offsets[0] : offsets[-1]]
             values.append(ndcg(target_ranks(scores, targets, offsets - offsets[0]), offsets - offsets[0], 10))
             start += len(scores)
-        return float(np.concatenate(values).mean()) if values else 0.0
+        return np.concatenate(values) if values else np.empty(0)
 
     @torch.no_grad()
     def valid_scores(self) -> Iterator[Floats]:
