@@ -32,6 +32,7 @@ QUIET = {
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",  # what is resumed are our own records
     "TUNE_WARN_THRESHOLD_S": "1000000000",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
 }
 GRACE_EPOCHS, REDUCTION = 2, 3
 """ASHA: epochs that every trial may run, and which part of the trials goes on at 2, 6, 18 … of them: the best third."""

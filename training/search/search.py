@@ -98,14 +98,16 @@ def search(
     run_id = _open_run(job, space, name, resume)
     job = replace(job, folder=(SEARCHES / run_id).resolve())
     again = f"`recsys tune {dataset} --resume {run_id}` with the same options"
-    console.print(f"MLflow run {run_id}; {again} goes on with it", soft_wrap=True)
+    console.print(f"MLflow run {run_id}; go on with it by --resume {run_id}", soft_wrap=True)
     try:
         prepare_shared(job)
         left = limits.seconds and limits.seconds - (time.monotonic() - began)
         records = _run(job, space, replace(limits, seconds=left), run_id)
         found = _found(job, space, records, run_id, again)
         _log(found)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt):
+            console.print(f"{again} goes on with this search", soft_wrap=True)
         with suppress(RecsysError):  # the original error matters more than a failure to record it
             tracking.end_run(run_id, finished=False)
         raise
@@ -173,10 +175,12 @@ def _found(job: Job, space: Space, records: Records, run_id: str, again: str) ->
     start = labelled(space, {key: value_of(job.config, key) for key in space})
     default = next((trial for trial in trials if labelled(space, trial.parameters) == start), None)
     if default is None or not default.finished:
-        problem = f"failed: {default.error}" if default else "did not end in time"
-        raise RecsysError(
-            f"the first trial, that of the configuration itself, {problem}; {again} and more time goes on"
+        problem = (
+            f"failed: {default.error}; {again} tries again"
+            if default
+            else f"did not end in time; {again} and more time goes on"
         )
+        raise RecsysError(f"the first trial, that of the configuration itself, {problem}")
     best, users = best_of(trials), users_of(job)
     gains = records.values(best) - records.values(default)
     looks = max(1, sum(trial.finished for trial in trials) - 1)
