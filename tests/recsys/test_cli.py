@@ -21,7 +21,14 @@ def test_help_needs_no_heavy_package() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["train nowhere", "evaluate nowhere", "recommend nowhere --out lists", "audience nowhere i1 --out a.csv"]
+    "command",
+    [
+        "train nowhere",
+        "tune nowhere",
+        "evaluate nowhere",
+        "recommend nowhere --out lists",
+        "audience nowhere i1 --out a.csv",
+    ],
 )
 def test_a_wrong_path_is_refused_before_anything_slow_is_imported(command: str, tmp_path: Path) -> None:
     """Not after the imports of torch and MLflow."""
@@ -52,6 +59,7 @@ def test_a_wrong_path_is_refused_before_anything_slow_is_imported(command: str, 
         ["users", "forget"],
         ["users", "show"],
         ["train"],
+        ["tune"],
         ["evaluate"],
         ["recommend"],
         ["audience"],

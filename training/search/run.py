@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -165,8 +166,7 @@ class _Recorder(tune.Callback):
             self._keep(trial, FINISHED if by_itself else STOPPED, metric=trial.last_result[NDCG])
 
     def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
-        reason = str(trial.get_pickled_error() or trial.get_error() or "its process ended").strip()
-        self._keep(trial, FAILED, error=reason.splitlines()[-1])
+        self._keep(trial, FAILED, error=_reason(Path(trial.error_file)))
 
     def _keep(self, trial: TuneTrial, state: str, metric: float | None = None, error: str = "") -> None:
         started = self.started.get(trial.trial_id, time.time())
@@ -175,6 +175,14 @@ class _Recorder(tune.Callback):
         kept = Trial(trial.trial_id, started, time.time() - started, state, parameters, metric, epochs, error)
         self.records.add(kept)
         self.on_trial(kept)
+
+
+def _reason(error_file: Path) -> str:
+    """Return in a line why a trial failed, from what Ray Tune has written of it."""
+    text = error_file.read_text(encoding="utf-8") if error_file.exists() else ""
+    if "RayTaskError" not in text:
+        return "its process was killed, perhaps for want of memory"
+    return text.strip().splitlines()[-1].partition("Error: ")[2]
 
 
 def importance(space: Space, trials: list[Trial]) -> dict[str, float]:

@@ -1,8 +1,10 @@
 """A search: what it logs, keeps, says and writes; one runs under Ray Tune for real."""
 
 import json
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,12 +19,13 @@ from tests.command_line import run
 from tests.training.search.small import fit_stages, small_config, small_shop
 from training.search import search as searching
 from training.search.record import FAILED, FINISHED, STOPPED, Records, Trial
-from training.search.run import Limits, importance
+from training.search.run import BY_ITSELF, Limits, _Recorder, importance
 from training.search.search import Found, search, write
-from training.search.space import Choices, Range, Space
+from training.search.space import Choices, Range, Space, labelled
 from training.search.trials import Job, users_of
 
 SPACE: Space = {"ranker.leaves": Range(3, 31, log=True, whole=True), "ranker.kind": Choices(("lightgbm", "torchrec"))}
+CONFIG = Config.model_validate({"encoder": {"max_tokens": 16}})
 DEFAULT = {"ranker.leaves": 7, "ranker.kind": "lightgbm"}
 
 
@@ -55,22 +58,26 @@ class Scripted:
 
 
 @pytest.fixture(scope="module")
-def searched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Found]]:
-    """Return a function that searches with scripted trials in place of Ray's."""
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a working directory with the dataset `shop`."""
     folder = tmp_path_factory.mktemp("searches")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        small_shop(folder)
-        config = small_config(folder)
-        patch.setattr(searching, "prepare_shared", lambda job: None)
+    small_shop(folder)
+    return folder
 
-        def of(
-            *trials: tuple[Trial, float | None], most: int = 9, seconds: float | None = None, resume: str | None = None
-        ) -> Found:
-            patch.setattr(searching, "run_trials", Scripted(*trials))
-            return search(Path("shop"), config, SPACE, Limits(most, seconds), 0, None, resume)
 
-        yield of
+@pytest.fixture
+def searched(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Found]:
+    """Return a function that searches with scripted trials in place of Ray's."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(searching, "prepare_shared", lambda job: None)
+
+    def of(
+        *trials: tuple[Trial, float | None], most: int = 9, seconds: float | None = None, resume: str | None = None
+    ) -> Found:
+        monkeypatch.setattr(searching, "run_trials", Scripted(*trials))
+        return search(Path("shop"), CONFIG, SPACE, Limits(most, seconds), 0, None, resume)
+
+    return of
 
 
 def test_the_best_is_better_only_beyond_chance_and_the_number_of_trials(
@@ -156,6 +163,26 @@ def test_time_that_is_over_before_the_first_trial_starts_none(
         searched((trial(0, 0.2), 0.2), seconds=1e-9)
 
 
+def test_a_trial_that_the_time_stops_is_not_kept(tmp_path: Path) -> None:
+    """One that ASHA stops is, with its best until then; so is one whose process ends."""
+    ended: list[Trial] = []
+    records, parameters = Records(tmp_path), labelled(SPACE, DEFAULT)
+    for seconds in (1e9, 1e-9):
+        recorder = _Recorder(SPACE, Limits(3, seconds), records, ended.append)
+        time.sleep(0.01)
+        for name, whole in (("whole", True), ("part", False)):
+            result = {"ndcg@10": 0.2, BY_ITSELF: whole}
+            one: Any = SimpleNamespace(trial_id=f"{name}{seconds}", config=parameters, last_result=result)
+            recorder.on_trial_start(0, [], one)
+            recorder.on_trial_result(0, [], one, result)
+            recorder.on_trial_complete(0, [], one)
+    crashed: Any = SimpleNamespace(trial_id="crashed", config=parameters, error_file=str(tmp_path / "error.txt"))
+    recorder.on_trial_error(0, [], crashed)
+    assert [one.state for one in ended] == [FINISHED, STOPPED, FINISHED, FAILED]
+    assert ended[1].epochs == (0.2,) and ended[0].parameters == DEFAULT and "process was killed" in ended[3].error
+    assert sorted(one.id for one in records.trials()) == sorted(one.id for one in ended)
+
+
 def test_importance_names_the_key_that_decides() -> None:
     """Of few trials nothing is said."""
     rng = np.random.default_rng(0)
@@ -180,10 +207,10 @@ def test_a_full_disk_is_an_error_and_leaves_no_half_trial(tmp_path: Path, monkey
     assert [one.id for one in records.trials()] == ["t0"]
 
 
-@pytest.mark.parametrize("time", ["0s", "30", "-3m", "soon"])
-def test_a_time_is_a_number_with_a_unit(time: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("duration", ["0s", "30", "-3m", "soon"])
+def test_a_time_is_a_number_with_a_unit(duration: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Anything else is a wrong usage."""
-    code, _, errors = run(capsys, "tune", "shop", "--time-budget", time)
+    code, _, errors = run(capsys, "tune", "shop", "--time-budget", duration)
     assert code == 2 and "write for example 90s, 30m or 2h" in errors
 
 
@@ -206,7 +233,8 @@ def test_a_search_runs_under_ray_tune_and_goes_on_where_it_ended(
     for one in found.trials:
         assert (one.state == FAILED) == (one.parameters["ranker.attributes"] == ["colour"])
     failures = states.count(FAILED)
-    assert capsys.readouterr().err.count("failed, ranker.trees=") == failures > 0
+    assert capsys.readouterr().err.count("ranker.attributes=['colour']: ") == failures > 0
+    assert all("colour" in one.error and "\n" not in one.error for one in found.trials if one.state == FAILED)
     kept = {one.id for one in found.trials if one.finished}
     monkeypatch.setattr(searching, "prepare_shared", lambda job: None)
     again = search(dataset, config, space, Limits(len(kept) + 1), 1, None, found.run_id)

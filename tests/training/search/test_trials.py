@@ -1,7 +1,9 @@
 """Trials know nothing of `test`, and what they do not change is made once."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -9,7 +11,7 @@ import pytest
 
 from features.data.dataset import load_dataset
 from features.histories import TEST, VALID, read_log
-from recsys.arrays import Floats
+from recsys.metrics import Floats
 from tests.training.search.small import fit_stages, small_config, small_shop
 from training import pipeline
 from training.search import trials
@@ -17,7 +19,12 @@ from training.search.space import Choices, Space
 from training.search.trials import Job, measure, prepared_of, users_of
 
 SPACE: Space = {"ranker.leaves": Choices((7, 3)), "sources.popular": Choices((40, 2))}
-OTHERS = ({}, {"ranker.leaves": 3}, {"sources.popular": 2, "ranker.trees": 9}, {"value.purchase": 9.0})
+OTHERS: tuple[dict[str, Any], ...] = (
+    {},
+    {"ranker.leaves": 3},
+    {"sources.popular": 2, "ranker.trees": 9},
+    {"value.purchase": 9.0},
+)
 """Parameters of trials that build on the same retrievers."""
 
 
@@ -69,14 +76,23 @@ def test_a_search_never_sees_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert 0 < ours[0].mean() < 1
 
 
+def noted(made: list[str], real: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the same function, whose calls are noted by its name."""
+
+    def call(*arguments: Any) -> Any:
+        made.append(real.__name__)
+        return real(*arguments)
+
+    return call
+
+
 def test_what_trials_do_not_change_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Texts are encoded once; taste model, sources and facts are fitted again where a trial changes them."""
     monkeypatch.chdir(tmp_path)
     job = job_of(tmp_path / "one", small_shop(tmp_path))
     made: list[str] = []
-    for name in ("_texts", "assemble"):
-        real = getattr(pipeline, name)
-        monkeypatch.setattr(pipeline, name, lambda *rest, name=name, real=real: made.append(name) or real(*rest))
+    monkeypatch.setattr(pipeline, "_texts", noted(made, pipeline._texts))
+    monkeypatch.setattr(pipeline, "assemble", noted(made, pipeline.assemble))
     trials._fit_once.cache_clear()
     default, _, fewer, _ = gains_of(job)
     assert made == ["_texts", "assemble", "assemble"]
