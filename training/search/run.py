@@ -180,9 +180,8 @@ class _Recorder(tune.Callback):
 def _reason(error_file: Path) -> str:
     """Return in a line why a trial failed, from what Ray Tune has written of it."""
     text = error_file.read_text(encoding="utf-8") if error_file.exists() else ""
-    if "RayTaskError" not in text:
-        return "its process was killed, perhaps for want of memory"
-    return text.strip().splitlines()[-1].partition("Error: ")[2]
+    _, known, reason = text.strip().rpartition("\n")[2].partition("Error: ")
+    return reason if known else "its process was killed, perhaps for want of memory"
 
 
 def importance(space: Space, trials: list[Trial]) -> dict[str, float]:

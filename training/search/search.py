@@ -79,8 +79,10 @@ class Found:
     @cached_property
     def picture(self) -> Picture:
         """The trials in their order, and what decides between them."""
-        points = [(trial.metric, trial.finished) for trial in self.trials if trial.metric is not None]
-        return search_picture(points, self.verdict, self.importance)
+        measured = [trial for trial in self.trials if trial.metric is not None]
+        points = [(trial.metric or 0.0, trial.finished) for trial in measured]
+        title = f"The best of {len(measured)} trials is {'better' if self.better else 'not better'} than the default"
+        return search_picture(points, measured.index(self.default), title, self.verdict, self.importance)
 
 
 def search(
