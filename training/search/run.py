@@ -40,6 +40,8 @@ GRACE_EPOCHS, REDUCTION = 2, 3
 MOST_EPOCHS = 1000
 BY_ITSELF = "ended_by_itself"
 """What a trial's last report says, unless it is stopped before."""
+LEAVING_CORES = {"cpu": 0, "memory": 1}
+"""What a trial asks for whose cores are for the workers of its fit; Ray Tune refuses to ask for nothing."""
 FEW_TO_WEIGH = 10
 """Trials below which nothing is said of a key's importance."""
 
@@ -86,8 +88,7 @@ def _tune(job: Job, space: Space, limits: Limits, kept: list[Trial], recorder: "
         num_samples=limits.trials - len(kept),
         max_concurrent_trials=limits.concurrent,
         time_budget_s=limits.seconds,
-        # The workers of the interest model's fit have the cores, or there would be none left for them.
-        resources_per_trial={"cpu": job.threads if job.kind == "ranker" else 0},
+        resources_per_trial={"cpu": job.threads} if job.kind == "ranker" else LEAVING_CORES,
         reuse_actors=True,
         raise_on_failed_trial=False,
         verbose=0,
