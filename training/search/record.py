@@ -56,7 +56,8 @@ class Records:
         """Where trials keep what is of no use after them."""
 
     def add(self, trial: Trial) -> None:
-        """Keep a trial."""
+        """Keep a trial, and drop what it worked with."""
+        shutil.rmtree(self.work / trial.id, ignore_errors=True)
         self.folder.mkdir(parents=True, exist_ok=True)
         with atomic_file(self.folder / f"{trial.id}.json") as temporary:
             temporary.write_text(json.dumps(asdict(trial)), encoding="utf-8")
