@@ -43,10 +43,18 @@ class Caller:
         return json.loads(self((method, path, b"" if body is None else json.dumps(body).encode())))
 
 
-def at_rate(port: int, requests: list[Request], per_second: float, seconds: float, callers: int = 8) -> NDArray[Any]:
+def at_rate(
+    port: int,
+    requests: list[Request],
+    per_second: float,
+    seconds: float,
+    callers: int = 8,
+    on_failure: Callable[[Exception], object] | None = None,
+) -> NDArray[Any]:
     """Send requests at even moments and return the milliseconds from each moment to its answer.
 
-    A request that waits for a slow one before it counts its waiting.
+    A request that waits for a slow one before it counts its waiting. A failure ends all, unless `on_failure` takes it; its
+    time is NaN.
     """
     total = int(per_second * seconds)
     start, number, taken = time.perf_counter() + 0.1, count(), np.full(total, np.nan)
@@ -56,8 +64,14 @@ def at_rate(port: int, requests: list[Request], per_second: float, seconds: floa
         while (index := next(number)) < total:
             moment = start + index / per_second
             time.sleep(max(moment - time.perf_counter(), 0))
-            call(requests[index % len(requests)])
-            taken[index] = 1000 * (time.perf_counter() - moment)
+            try:
+                call(requests[index % len(requests)])
+                taken[index] = 1000 * (time.perf_counter() - moment)
+            except (OSError, http.client.HTTPException, RuntimeError) as error:
+                if on_failure is None:
+                    raise
+                on_failure(error)
+                call = Caller(port)
 
     _together(work, callers)
     return taken

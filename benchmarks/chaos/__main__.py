@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 
@@ -19,11 +18,11 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.chaos.disturbances import Chaos, Disturbance
-from benchmarks.chaos.machines import ROOT, Models, Postgres, Server
+from benchmarks.chaos.machines import ClockedServer, Models, Postgres
 from benchmarks.chaos.verdict import Row, draw, verdict
+from benchmarks.server import ROOT, memory_noted
 
 SHOPPERS = 6
-SAMPLE_EVERY_S = 2.0
 
 
 def load(folder: Path, chaos: Chaos, minutes: float) -> subprocess.Popen[bytes]:
@@ -52,35 +51,24 @@ def disturb(chaos: Chaos, shopping: subprocess.Popen[bytes], minutes: float) -> 
     return carried_out
 
 
-def watch(servers: tuple[Server, Server], done: threading.Event) -> None:
-    """Note the memory of the servers until `done`."""
-    while not done.wait(SAMPLE_EVERY_S):
-        for server in servers:
-            server.note_memory()
-
-
 def run(folder: Path, minutes: float) -> list[Row]:
     """Run it all in `folder` and return the figures."""
     from serving.api.access.keys import create_key
     from serving.store.store import Store
 
     models, store = Models(folder), Postgres(folder / "postgres")
-    servers = Server("A", folder, store.url), Server("B", folder, store.url)
+    servers = ClockedServer("A", folder, store.url), ClockedServer("B", folder, store.url)
     try:
         keys = [
             create_key(Store(store.url), name, scopes) for name, scopes in (("shop", ("admin",)), ("slow", ("read",)))
         ]
         for server in servers:
             server.start()
-        done = threading.Event()
-        watching = threading.Thread(target=watch, args=(servers, done))
-        watching.start()
         try:
             chaos = Chaos(servers, store, models, *keys)
-            disturbances = disturb(chaos, load(folder, chaos, minutes), minutes)
+            with memory_noted(servers):
+                disturbances = disturb(chaos, load(folder, chaos, minutes), minutes)
         finally:
-            done.set()
-            watching.join()
             ended = [server.stop() for server in servers]
         draw(ROOT / "docs" / "chaos.png", folder, servers, disturbances)
         return verdict(folder, store.url, servers, disturbances, ended)

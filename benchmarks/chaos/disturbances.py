@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import httpx
 
-from benchmarks.chaos.machines import FAKETIME, Models, Postgres, Server
+from benchmarks.chaos.machines import FAKETIME, ClockedServer, Models, Postgres
 
 SLOW_CLIENTS = 100
 FOLLOW_S = 40.0
@@ -34,7 +34,7 @@ class Disturbance:
 class Chaos:
     """The machines, and keys of an administrator and of the slow clients."""
 
-    servers: tuple[Server, Server]
+    servers: tuple[ClockedServer, ClockedServer]
     store: Postgres
     models: Models
     key: str
@@ -64,7 +64,7 @@ class Chaos:
         passed = step()
         return Disturbance(name, began, time.time(), passed, excuses)
 
-    def _about(self, server: Server) -> httpx.Response:
+    def _about(self, server: ClockedServer) -> httpx.Response:
         return httpx.get(f"{server.url}/v1/model", headers=self._as_admin, timeout=20)
 
     @property
@@ -75,7 +75,7 @@ class Chaos:
         self.models.move(version)
         return all(self._serves(server, version) for server in self.servers)
 
-    def _serves(self, server: Server, version: str) -> bool:
+    def _serves(self, server: ClockedServer, version: str) -> bool:
         until = time.time() + FOLLOW_S
         while time.time() < until:
             answer = self._about(server)
@@ -84,7 +84,7 @@ class Chaos:
             time.sleep(0.5)
         return False
 
-    def _kill(self, server: Server) -> bool:
+    def _kill(self, server: ClockedServer) -> bool:
         server.kill()
         time.sleep(3)
         server.start()
@@ -157,7 +157,7 @@ class Chaos:
             time.sleep(0.5)
         return False
 
-    def _jump(self, server: Server) -> bool:
+    def _jump(self, server: ClockedServer) -> bool:
         server.set_clock("+3600")
         time.sleep(15)
         server.set_clock("+0")

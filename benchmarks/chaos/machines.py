@@ -5,21 +5,13 @@ In: a scratch folder. Out: processes that can be killed, stopped and started aga
 
 import os
 import shlex
-import signal
-import socket
 import subprocess
-import sys
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 
-import click
-import httpx
-import psutil
-
+from benchmarks.server import ROOT, Server
 from recsys import names
 
-ROOT = Path(__file__).parents[2]
 ITEMS, USERS = 5000, 2000
 DISK_MIB = 700
 FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
@@ -75,73 +67,20 @@ class Postgres:
         return subprocess.run(command, stdout=subprocess.DEVNULL, cwd=self.folder).returncode
 
 
-@dataclass
-class Server:
-    """A process of `recsys serve` on a port that it keeps."""
+class ClockedServer(Server):
+    """A server on the models of the folder, whose clock can be moved."""
 
-    name: str
-    folder: Path
-    store: str
-    port: int = 0
-    mib: list[tuple[float, float]] = field(default_factory=list)
-    """Time and resident memory."""
-    _process: subprocess.Popen[bytes] | None = None
-
-    def __post_init__(self) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self._clock = self.folder / f"clock-{self.name}"
+    def __init__(self, name: str, folder: Path, store: str) -> None:
+        self._clock = folder / f"clock-{name}"
+        settings = {"FAKETIME_CACHE_DURATION": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+        if FAKETIME.exists():
+            settings |= {"LD_PRELOAD": str(FAKETIME), "FAKETIME_TIMESTAMP_FILE": str(self._clock)}
+        super().__init__(name, folder, ("recsys", "serve", "--store", store), settings)
         self.set_clock("+0")
-
-    @property
-    def url(self) -> str:
-        """Where it listens."""
-        return f"http://127.0.0.1:{self.port}"
-
-    def start(self) -> None:
-        """Start it and return when it is ready."""
-        command = [sys.executable, "-m", "recsys", "serve", "--store", self.store, "--port", str(self.port)]
-        faked = {"LD_PRELOAD": str(FAKETIME), "FAKETIME_TIMESTAMP_FILE": str(self._clock)} if FAKETIME.exists() else {}
-        settings = {"FAKETIME_CACHE_DURATION": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1", "PYTHONPATH": str(ROOT)}
-        with (self.folder / f"server-{self.name}.log").open("ab") as log:
-            self._process = subprocess.Popen(
-                command, stdout=log, stderr=log, cwd=self.folder, env=os.environ | settings | faked
-            )
-        until = time.monotonic() + 120
-        while not self._ready():
-            if self._process.poll() is not None or time.monotonic() > until:
-                raise click.ClickException(f"server {self.name} did not start; see its log in {self.folder}")
-            time.sleep(0.2)
-
-    def kill(self) -> None:
-        """End it as `kill -9` does."""
-        self._signal(signal.SIGKILL)
-
-    def stop(self) -> int:
-        """End it in order and return its exit status."""
-        return self._signal(signal.SIGTERM)
 
     def set_clock(self, offset: str) -> None:
         """Let its clock differ from the machine's by `offset`, such as `+3600`."""
         self._clock.write_text(f"{offset}\n")
-
-    def note_memory(self) -> None:
-        """Add its memory of now to `mib`."""
-        if self._process is not None and self._process.poll() is None:
-            self.mib.append((time.time(), psutil.Process(self._process.pid).memory_info().rss / 2**20))
-
-    def _signal(self, number: signal.Signals) -> int:
-        if self._process is None:
-            return 0
-        self._process.send_signal(number)
-        return self._process.wait(timeout=60)
-
-    def _ready(self) -> bool:
-        try:
-            return httpx.get(f"{self.url}/readyz", timeout=5).status_code == 200
-        except httpx.TransportError:
-            return False
 
 
 class Models:

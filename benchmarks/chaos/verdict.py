@@ -4,6 +4,7 @@ In: what the shoppers wrote, the store, the disturbances. Out: rows of a table, 
 """
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.chaos.disturbances import Disturbance
-from benchmarks.chaos.machines import Server
+from benchmarks.server import Server
 from serving.store.store import Store
 
 matplotlib.use("Agg")
@@ -134,7 +135,7 @@ def slope_mib_per_hour(samples: list[tuple[float, float]]) -> float:
 
 
 def verdict(
-    folder: Path, store: str, servers: tuple[Server, Server], disturbances: list[Disturbance], ended: list[int]
+    folder: Path, store: str, servers: Sequence[Server], disturbances: list[Disturbance], ended: list[int]
 ) -> list[Row]:
     """Return the rows of the table; `ended` are the exit statuses of the servers."""
     opened = Store(store)
@@ -157,7 +158,7 @@ def verdict(
     ]  # fmt: skip
 
 
-def draw(path: Path, folder: Path, servers: tuple[Server, Server], disturbances: list[Disturbance]) -> None:
+def draw(path: Path, folder: Path, servers: Sequence[Server], disturbances: list[Disturbance]) -> None:
     """Draw p99 and failures of every few seconds, and the memory of both servers, with the disturbances behind them."""
     answers = Answers.read(folder / "answers.csv")
     start = answers.times.min()

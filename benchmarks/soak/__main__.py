@@ -1,0 +1,182 @@
+"""Twenty minutes, or six hours, of steady load with reloads on one server, to see whether its memory grows.
+
+    python -m benchmarks.soak [BUNDLE]                       # make benchmark-leak
+    python -m benchmarks.soak --hours 6                      # make benchmark-soak
+    python -m benchmarks.soak --plant-leak 2                 # 2 KiB of every request are kept: has to be found
+
+In: the folder of a bundle; without one it is made up. Out: a table, a picture, and the exit code: 0 no leak above the limit,
+1 a leak, 2 inconclusive: the interval has the limit in it. A longer run has a narrower one.
+"""
+
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import click
+import matplotlib
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.load import Caller, at_rate
+from benchmarks.server import Server, every, memory_noted
+from benchmarks.serving_world import bundle_of
+from benchmarks.soak.growth import Growth, after, growth, minima
+from benchmarks.soak.traffic import SCENARIO, requests_of
+
+matplotlib.use("Agg")
+from matplotlib import pyplot
+
+WINDOW_S = 30.0
+"""Seconds of which the least memory counts; a reload lasts shorter."""
+SLICE_S = 30.0
+ITEMS, USERS = 5000, 2000
+"""Of the bundle that is made up."""
+
+
+@dataclass
+class Load:
+    """What was sent, and what came of it."""
+
+    ms: list[float] = field(default_factory=list)
+    reloads: list[float] = field(default_factory=list)
+    """When a model was loaded again."""
+    failures: Counter[str] = field(default_factory=Counter)
+
+    def fail(self, error: Exception) -> None:
+        """Count a failure."""
+        self.failures[str(error)[:160] or type(error).__name__] += 1
+
+
+def soak(server: Server, bundle: Path, *, seconds: float, per_second: float, reload_s: float) -> Load:
+    """Load the server, note its memory, and return what came of the load; the server runs only meanwhile."""
+    load, requests = Load(), requests_of(bundle)
+
+    def reload() -> None:
+        try:
+            Caller(server.port).json("POST", "/v1/model/reload")
+            load.reloads.append(time.time())
+        except Exception as error:
+            load.fail(error)
+
+    server.start()
+    try:
+        call = Caller(server.port)
+        call.json("PUT", "/v1/scenarios/soak", SCENARIO)
+        call.json("POST", "/v1/scenarios/soak/switch", {"on": True})
+        with memory_noted([server]), every(reload_s, reload):
+            end, sent = time.monotonic() + seconds, 0
+            while (left := min(end - time.monotonic(), SLICE_S)) > 1:  # a server that is too slow gets fewer requests
+                some = [requests[(sent + number) % len(requests)] for number in range(round(per_second * left))]
+                load.ms += at_rate(server.port, some, per_second, left, on_failure=load.fail).tolist()
+                sent += len(some)
+    finally:
+        server.stop()
+    return load
+
+
+def server_of(bundle: Path, folder: Path, leak_kib: float | None) -> Server:
+    """Return a server of a bundle with a store in `folder`, which leaks where that is wanted."""
+    serve = ("serve", "--model", str(bundle), "--store", f"sqlite:///{folder / 'store.db'}")
+    if leak_kib is None:
+        return Server("soak", folder, ("recsys", *serve))
+    return Server("soak", folder, ("benchmarks.soak.leaking", *serve), {"SOAK_LEAK_KIB": str(leak_kib)})
+
+
+def draw(path: Path, server: Server, load: Load, warm_up: float, found: Growth) -> None:
+    """Draw the memory of the server, the minima that count, their line, and the reloads."""
+    times, sizes = np.array(server.mib).T
+    hours, least = minima(server.mib, WINDOW_S)
+    counted, counted_least = after((hours, least), warm_up)
+    figure, axes = pyplot.subplots(figsize=(11, 4))
+    axes.plot((times - times[0]) / 60, sizes, color="tab:grey", linewidth=0.8, label="every 2 s")
+    axes.plot(60 * hours, least, ".", color="tab:blue", label=f"least of {WINDOW_S:g} s")
+    line = counted_least.mean() + found.slope * (counted - counted.mean())
+    name = f"{found.slope:+.1f} MiB/hour ({found.low:+.1f} to {found.high:+.1f})"
+    axes.plot(60 * counted, line, color="crimson", label=name)
+    for number, at in enumerate(load.reloads):
+        label = None if number else "the model is loaded again"
+        axes.axvline((at - times[0]) / 60, ymax=0.03, color="black", linewidth=0.8, label=label)
+    axes.axvspan(0, warm_up, color="grey", alpha=0.15, linewidth=0)
+    axes.set(xlabel="minutes", ylabel="memory, MiB", xlim=(0, None))
+    axes.legend(loc="lower right", fontsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+
+
+def table(server: Server, load: Load, found: Growth, limit: float, hours: float) -> Table:
+    """Return the figures."""
+    rows = Table("", "figure", title=f"{60 * hours:g} minutes, memory of one server")
+    answered = np.array(load.ms)[np.isfinite(load.ms)]
+    p50, p99 = np.percentile(answered, [50, 99])
+    rows.add_row("requests answered, median and p99", f"{len(answered):,}, {p50:.0f} and {p99:.0f} ms")
+    rows.add_row("requests or reloads that failed", f"{load.failures.total():,}")
+    rows.add_row("reloads", f"{len(load.reloads):,}")
+    rows.add_row("memory at most", f"{max(size for _, size in server.mib):,.0f} MiB")
+    interval = f"{found.low:+.1f} to {found.high:+.1f}"
+    rows.add_row(
+        f"growth after warm-up, of {found.windows} minima, 95 % interval",
+        f"{found.slope:+.1f} MiB/hour ({interval}), limit {limit:g}",
+    )
+    share = hours / max(len(load.reloads), 1)
+    rows.add_row(
+        "the same per reload", f"{found.slope * share:+.2f} MiB ({found.low * share:+.2f} to {found.high * share:+.2f})"
+    )
+    return rows
+
+
+@click.command()
+@click.argument("bundle", required=False, type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--minutes", default=20.0, show_default=True, type=click.FloatRange(1), help="How long the load lasts.")
+@click.option("--hours", type=click.FloatRange(0.1), help="The same in hours.")
+@click.option("--per-second", default=20.0, show_default=True, type=click.FloatRange(1), help="Requests per second.")
+@click.option(
+    "--reload-every", default=60.0, show_default=True, type=click.FloatRange(10), help="Seconds between reloads."
+)
+@click.option("--warm-up", default=8.0, show_default=True, help="Minutes that do not count, in which caches fill.")
+@click.option("--limit", default=30.0, show_default=True, help="MiB an hour that are a leak.")
+@click.option(
+    "--plant-leak", type=click.FloatRange(0), metavar="KIB", help="Have the server keep so much of each request."
+)
+@click.option(
+    "--keep", type=click.Path(path_type=Path, file_okay=False), help="Folder for the log, samples and picture."
+)
+def main(
+    *,
+    bundle: Path | None,
+    minutes: float,
+    hours: float | None,
+    per_second: float,
+    reload_every: float,
+    warm_up: float,
+    limit: float,
+    plant_leak: float | None,
+    keep: Path | None,
+) -> None:
+    """Load one server for a long time, and say whether its memory grows."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is stopped
+    hours = minutes / 60 if hours is None else hours
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = (keep or Path(scratch)).absolute()
+        folder.mkdir(parents=True, exist_ok=True)
+        bundle = bundle or bundle_of(Path(".recsys/benchmarks"), ITEMS, USERS)
+        server = server_of(bundle.absolute(), folder, plant_leak)
+        load = soak(server, bundle, seconds=3600 * hours, per_second=per_second, reload_s=reload_every)
+        found = growth(after(minima(server.mib, WINDOW_S), warm_up))
+        np.savetxt(folder / "memory.csv", server.mib, "%.3f", ",", header="time,mib")
+        draw(folder / "soak.png", server, load, warm_up, found)
+    Console(width=130).print(table(server, load, found, limit, hours))
+    for reason, count in load.failures.most_common(5):
+        click.echo(f"{count} times {reason}")
+    verdict = found.verdict(limit)
+    click.echo(verdict.name.lower().replace("_", " "))
+    sys.exit(verdict.value)
+
+
+if __name__ == "__main__":
+    main()
