@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 EXTRA ?= cpu
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo benchmark-suite benchmark-peers benchmark-ablations benchmark-rankers benchmark-heads benchmark-speed benchmark-serving benchmark-batch benchmark-ann benchmark-encode benchmark-chaos benchmark-off-policy test test-fast check docs notebook audit format constraints clean
+.PHONY: help install demo benchmark-suite benchmark-peers benchmark-ablations benchmark-rankers benchmark-heads benchmark-speed benchmark-serving benchmark-batch benchmark-ann benchmark-encode benchmark-chaos benchmark-leak benchmark-soak benchmark-off-policy test test-fast check docs notebook audit format constraints clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -64,6 +64,12 @@ benchmark-ann: install ## recall and speed of the index at 1,000,000 items (some
 
 benchmark-chaos: install ## ten minutes of load on two servers while everything around them goes wrong; draws docs/chaos.png
 	$(BIN)/python -m benchmarks.chaos
+
+benchmark-leak: install ## twenty minutes of load and reloads on one server: does its memory grow? (SOAK="--plant-leak 1" has to fail)
+	$(BIN)/python -m benchmarks.soak $(SOAK)
+
+benchmark-soak: install ## the same for six hours, against a limit that is as much narrower
+	$(BIN)/python -m benchmarks.soak --hours 6 --warm-up 60 --limit 2 $(SOAK)
 
 benchmark-off-policy: install ## off-policy estimates against the truth of the demonstration's shop, after `make demo` (some 3 minutes)
 	$(BIN)/python -m benchmarks.off_policy demo
