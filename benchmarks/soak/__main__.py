@@ -79,12 +79,10 @@ def soak(server: Server, bundle: Path, *, seconds: float, per_second: float, rel
     return load
 
 
-def server_of(bundle: Path, folder: Path, leak_kib: float | None) -> Server:
-    """Return a server of a bundle with a store in `folder`, which leaks where that is wanted."""
+def server_of(bundle: Path, folder: Path, leak_kib: float) -> Server:
+    """Return a server of a bundle with a store in `folder`, which keeps so much of every request."""
     serve = ("serve", "--model", str(bundle), "--store", f"sqlite:///{folder / 'store.db'}")
-    if leak_kib is None:
-        return Server("soak", folder, ("recsys", *serve))
-    return Server("soak", folder, ("benchmarks.soak.leaking", *serve), {"SOAK_LEAK_KIB": str(leak_kib)})
+    return Server("soak", folder, ("benchmarks.soak.watched", *serve), {"SOAK_LEAK_KIB": str(leak_kib)})
 
 
 def draw(path: Path, server: Server, load: Load, warm_up: float, found: Growth) -> None:
@@ -141,7 +139,11 @@ def table(server: Server, load: Load, found: Growth, limit: float, hours: float)
 @click.option("--warm-up", default=8.0, show_default=True, help="Minutes that do not count, in which caches fill.")
 @click.option("--limit", default=30.0, show_default=True, help="MiB an hour that are a leak.")
 @click.option(
-    "--plant-leak", type=click.FloatRange(0), metavar="KIB", help="Have the server keep so much of each request."
+    "--plant-leak",
+    default=0.0,
+    type=click.FloatRange(0),
+    metavar="KIB",
+    help="Have the server keep so much of each request.",
 )
 @click.option(
     "--keep", type=click.Path(path_type=Path, file_okay=False), help="Folder for the log, samples and picture."
@@ -155,7 +157,7 @@ def main(
     reload_every: float,
     warm_up: float,
     limit: float,
-    plant_leak: float | None,
+    plant_leak: float,
     keep: Path | None,
 ) -> None:
     """Load one server for a long time, and say whether its memory grows."""
