@@ -65,11 +65,11 @@ benchmark-ann: install ## recall and speed of the index at 1,000,000 items (some
 benchmark-chaos: install ## ten minutes of load on two servers while everything around them goes wrong; draws docs/chaos.png
 	$(BIN)/python -m benchmarks.chaos
 
-benchmark-leak: install ## twenty minutes of load and reloads on one server: does its memory grow? (SOAK="--plant-leak 1" has to fail)
-	$(BIN)/python -m benchmarks.soak $(SOAK)
+benchmark-leak: install ## twenty minutes of load and reloads on one server: does its memory grow? (SOAK="--plant-leak 2" has to find one)
+	$(BIN)/python -m benchmarks.soak --picture docs/soak.png $(SOAK)
 
-benchmark-soak: install ## the same for six hours, against a limit that is as much narrower
-	$(BIN)/python -m benchmarks.soak --hours 6 --warm-up 60 --limit 2 $(SOAK)
+benchmark-soak: install ## the same for six hours, against a narrower limit
+	$(BIN)/python -m benchmarks.soak --hours 6 --warm-up 60 --limit 5 $(SOAK)
 
 benchmark-off-policy: install ## off-policy estimates against the truth of the demonstration's shop, after `make demo` (some 3 minutes)
 	$(BIN)/python -m benchmarks.off_policy demo

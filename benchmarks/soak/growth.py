@@ -3,6 +3,7 @@
 In: the memory of a process at many times. Out: a slope with its 95 % interval, and whether it is a leak.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
@@ -20,6 +21,11 @@ class Verdict(Enum):
     NO_LEAK = 0
     LEAK = 1
     INCONCLUSIVE = 2
+
+
+def worst(verdicts: Iterable[Verdict]) -> Verdict:
+    """Return a leak where one is, else inconclusive where anything is."""
+    return max(verdicts, key=(Verdict.NO_LEAK, Verdict.INCONCLUSIVE, Verdict.LEAK).index)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.signal import lfilter
 
-from benchmarks.soak.growth import Growth, Verdict, after, growth, minima
+from benchmarks.soak.growth import Growth, Verdict, after, growth, minima, worst
 from benchmarks.soak.traffic import Traffic
 
 LIMIT = 30.0
@@ -96,6 +96,12 @@ def test_the_least_of_a_window_leaves_loading_out() -> None:
     hours, least = minima([(0.0, 5.0), (10.0, 9.0), (29.0, 6.0), (30.0, 7.0), (59.0, 8.0), (61.0, 1.0)], 30)
     assert hours.tolist() == [15 / 3600, 45 / 3600]
     assert least.tolist() == [5.0, 7.0]
+
+
+def test_one_leak_is_enough() -> None:
+    """Of several measures the worst counts, and what is inconclusive is no pass."""
+    assert worst([Verdict.NO_LEAK, Verdict.LEAK, Verdict.INCONCLUSIVE]) is Verdict.LEAK
+    assert worst([Verdict.INCONCLUSIVE, Verdict.NO_LEAK]) is Verdict.INCONCLUSIVE
 
 
 def test_those_who_act_are_forgotten() -> None:
