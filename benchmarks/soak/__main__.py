@@ -8,7 +8,9 @@ In: the folder of a bundle; without one it is made up. Out: a table, a picture w
 1 a leak, 2 inconclusive: the interval has the limit in it. A longer run has a narrower one.
 """
 
+import signal
 import sys
+import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -19,10 +21,12 @@ import click
 import matplotlib
 import numpy as np
 from rich.console import Console
+from rich.table import Table
 
 from benchmarks.load import Caller, at_rate
 from benchmarks.server import Server, every, memory_noted
-from benchmarks.soak.growth import after, growth, minima, worst
+from benchmarks.serving_world import bundle_of
+from benchmarks.soak.growth import Growth, after, growth, minima, worst
 from benchmarks.soak.traffic import SCENARIO, requests_of
 
 matplotlib.use("Agg")
@@ -145,7 +149,7 @@ def table(series: Series, load: Load, found: dict[str, Growth], limit: float, ho
     "--reload-every", default=60.0, show_default=True, type=click.FloatRange(10), help="Seconds between reloads."
 )
 @click.option("--warm-up", default=8.0, show_default=True, help="Minutes that do not count, in which caches fill.")
-@click.option("--limit", default=30.0, show_default=True, help="MiB an hour that are a leak.")
+@click.option("--limit", default=50.0, show_default=True, help="MiB an hour that are a leak.")
 @click.option(
     "--plant-leak",
     default=0.0,
@@ -154,7 +158,10 @@ def table(series: Series, load: Load, found: dict[str, Growth], limit: float, ho
     help="Have the server keep so much of each request.",
 )
 @click.option(
-    "--keep", type=click.Path(path_type=Path, file_okay=False), help="Folder for the log, samples and picture."
+    "--keep", type=click.Path(path_type=Path, file_okay=False), help="Folder for the store, the log and the samples."
+)
+@click.option(
+    "--picture", type=click.Path(path_type=Path, dir_okay=False), help="PNG file for a picture of the memory."
 )
 def main(
     *,
@@ -167,6 +174,7 @@ def main(
     limit: float,
     plant_leak: float,
     keep: Path | None,
+    picture: Path | None,
 ) -> None:
     """Load one server for a long time, and say whether its memory grows."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is stopped
