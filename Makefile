@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 EXTRA ?= cpu
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo benchmark-suite benchmark-peers benchmark-ablations benchmark-rankers benchmark-heads benchmark-speed benchmark-serving benchmark-batch benchmark-ann benchmark-encode benchmark-chaos benchmark-leak benchmark-soak benchmark-off-policy test test-fast check docs notebook audit format constraints clean
+.PHONY: help install demo benchmark-suite benchmark-peers benchmark-ablations benchmark-rankers benchmark-heads benchmark-speed benchmark-serving benchmark-batch benchmark-ann benchmark-encode benchmark-chaos benchmark-leak benchmark-soak benchmark-off-policy benchmark-updates test test-fast check docs notebook audit format constraints clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -73,6 +73,9 @@ benchmark-soak: install ## the same for six hours, against a narrower limit
 
 benchmark-off-policy: install ## off-policy estimates against the truth of the demonstration's shop, after `make demo` (some 3 minutes)
 	$(BIN)/python -m benchmarks.off_policy demo
+
+benchmark-updates: install ## updated weekly against retrained weekly against never, on the simulated shop (an hour on 2 cores)
+	$(BIN)/python -m benchmarks.updates updates
 
 benchmark-encode: install ## encoding new items against sentence-transformers, and the similarity of the vectors
 	$(BIN)/python -m benchmarks.encode_speed

@@ -91,6 +91,7 @@ def synthetic_data(config: Config, users: int) -> InterestData:
         valid_offsets=np.arange(VALID + 1),
         event_weights=np.ones(len(EVENT_TYPES)),
         has_clock=np.array([False]),
+        counts=np.bincount(items[fitted].ravel(), minlength=ITEMS),
     )
 
 

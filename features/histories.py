@@ -8,6 +8,7 @@ Shapes: V users of the log, E events, Q request ids, I impressions, R requests, 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any
 
@@ -26,7 +27,7 @@ from features.context import (
     objects,
 )
 from features.data.dataset import Dataset
-from features.data.split import assign_splits
+from features.data.split import SplitRule, assign_splits
 from features.item_lists import ItemLists
 from features.keys import SortedRuns
 from features.rejections import Rejected, Rejections
@@ -322,13 +323,25 @@ def read_log(dataset: Dataset, config: Config, item_ids: pl.Series | None = None
     Items are indexed by `item_ids`, the dataset's catalogue by default.
     """
     coded = _coded(dataset.events, dataset.items["item_id"] if item_ids is None else item_ids, config.ranker)
-    rule = dataset.info.split if config.data.split == "dataset" else config.data.split
+    rule = split_rule(dataset, config)
+    until = microseconds(config.data.learned_until)
     rejection = pl.col("event_type").is_in(REJECTIONS)
-    split = assign_splits(coded.filter(~rejection).lazy(), rule, config.data.valid_share, config.data.test_share)
-    comparable = dataset.has_clock and rule != "leave-last"
-    late = (_after_a_moment if comparable else _like_valid)(config.ranker.slice_share)
+    acted = coded.filter(~rejection).lazy()
+    split = assign_splits(acted, rule, config.data.valid_share, config.data.test_share, until)
+    comparable, share = dataset.has_clock and rule != "leave-last", config.ranker.slice_share
+    late = _after_a_moment(share, until) if comparable else _like_valid(share)
     log = _log_of(split, late, coded.filter(rejection))
     return replace(log, attributes=UserAttributes.read(dataset.users, config.ranker))
+
+
+def split_rule(dataset: Dataset, config: Config) -> SplitRule:
+    """Return the rule by which events are split."""
+    return dataset.info.split if config.data.split == "dataset" else config.data.split
+
+
+def microseconds(moment: datetime | None) -> int | None:
+    """Return `moment` in microseconds since 1970, exactly; None for None."""
+    return None if moment is None else (moment - datetime.fromtimestamp(0, UTC)) // timedelta(microseconds=1)
 
 
 def build_log(
@@ -454,8 +467,10 @@ def _segment(late: pl.Expr) -> pl.Expr:
     return pl.when((pl.col("split") == "train") & late).then(pl.lit(LATE, pl.Int8)).otherwise(by_split)
 
 
-def _after_a_moment(share: float) -> pl.Expr:
-    """Hold for the last `share` of the fitted events in global time."""
+def _after_a_moment(share: float, learned_until: int | None = None) -> pl.Expr:
+    """Hold for the last `share` of the fitted events in global time, or for those after `learned_until` where it is given."""
+    if learned_until is not None:
+        return pl.col("timestamp") > learned_until
     return pl.col("timestamp") >= pl.col("timestamp").filter(FITTED).quantile(1 - share, "higher")
 
 

@@ -9,7 +9,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from recsys.errors import RecsysError, UsageError, first_problem, suggest
 
@@ -34,6 +34,8 @@ class DataConfig(Section):
     """Share of events in `valid` where the split is made here."""
     test_share: float = Field(0.2, gt=0, lt=1)
     """Share of events in `test` where the split is made here."""
+    learned_until: AwareDatetime | None = None
+    """With the split `time`, events up to this moment are for training alone, and `valid` and `test` get at most a third each of those after it. `recsys train --from` sets it to the newest event that the model it starts from was fitted on."""
     on_invalid: Literal["error", "quarantine"] = "error"
     """`error` stops at invalid rows; `quarantine` writes them beside the dataset and continues without them."""
 
@@ -109,6 +111,15 @@ class TasteConfig(Section):
     """Peak learning rate of the projection; single numbers learn ten times as fast."""
     weight_decay: float = Field(0.1, ge=0)
     """AdamW's weight decay of the projection."""
+
+
+class UpdateConfig(Section):
+    """How `recsys train --from` goes on from a model."""
+
+    epochs: int = Field(3, ge=1)
+    """Maximum passes over the sequences with events since, and over the older ones beside them; it stops at the first that brings nothing."""
+    older: float = Field(1.0, ge=0)
+    """Older sequences for each one with events since, drawn at random, so that what was learned is not forgotten."""
 
 
 class SourcesConfig(Section):
@@ -217,6 +228,7 @@ class Config(Section):
     encoder: EncoderConfig = EncoderConfig()
     interest: InterestConfig = InterestConfig()
     taste: TasteConfig = TasteConfig()
+    update: UpdateConfig = UpdateConfig()
     sources: SourcesConfig = SourcesConfig()
     ranker: RankerConfig = RankerConfig()
     value: ValueConfig = ValueConfig()
@@ -224,8 +236,8 @@ class Config(Section):
     compute: ComputeConfig = ComputeConfig()
 
 
-def load_config(path: Path | None = None, overrides: tuple[str, ...] = ()) -> Config:
-    """Read `path` (TOML) where given and apply `section.key=value` overrides on top.
+def load_config(path: Path | None = None, overrides: tuple[str, ...] = (), base: Config | None = None) -> Config:
+    """Read `path` (TOML) where given and apply `section.key=value` overrides on top; what neither says is as in `base`.
 
     Raises:
         RecsysError: the file is missing, not TOML, or a key or value is wrong.
@@ -237,6 +249,8 @@ def load_config(path: Path | None = None, overrides: tuple[str, ...] = ()) -> Co
         section, key, value = _parse_override(override)
         refuse_unknown({section: {key: value}}, f"--set {override}")
         raw.setdefault(section, {})[key] = value
+    if base:
+        raw = {section: body | raw.get(section, {}) for section, body in base.model_dump().items()}
     try:
         return Config.model_validate(raw)
     except ValidationError as error:

@@ -35,19 +35,24 @@ def train(
     name: str | None = None,
     seed: int = 0,
     fit_on: Literal["train", "train+valid", "all"] = "train+valid",
+    start: str | None = None,
 ) -> "Trained":
     """Train on the dataset folder and register the model.
 
-    `settings` are configuration keys, `{"interest.epochs": 4}`, and take precedence over those of the TOML file `config`.
+    `settings` are configuration keys, `{"interest.epochs": 4}`, and take precedence over those of the TOML file `config`. With
+    `start`, a registered model or a bundle folder, that model is updated, and what neither says is as in its configuration.
 
     Raises:
-        RecsysError: the data or a setting is invalid.
+        RecsysError: the data, a setting or the model to start from is invalid.
     """
     from recsys.config import load_config
     from training.pipeline import train
+    from training.update import Start
 
     sets = tuple(f"{key}={json.dumps(value)}" for key, value in (settings or {}).items())
-    return train(Path(dataset), load_config(Path(config) if config else None, sets), name, seed, fit_on)
+    before = Start.of(start) if start else None
+    resolved = load_config(Path(config) if config else None, sets, before.config if before else None)
+    return train(Path(dataset), resolved, name, seed, fit_on, start=before)
 
 
 def evaluate(

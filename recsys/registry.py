@@ -56,10 +56,10 @@ def mlflow_client(subject: str = "", hint: str = STORE_HINT) -> Iterator[MlflowC
         raise RecsysError(f"{where}MLflow at {mlflow.get_tracking_uri()} answers: {message}; {hint}") from error
 
 
-def bundle_folder(model: str) -> Path:
+def bundle_folder(model: str, option: str = "--model") -> Path:
     """Return the local folder of the bundle that `model` names.
 
-    `model` is a folder, or `models:/NAME@ALIAS`, `models:/NAME/VERSION`, `runs:/RUN/bundle`.
+    `model` is a folder, or `models:/NAME@ALIAS`, `models:/NAME/VERSION`, `runs:/RUN/bundle`. Errors name the `option`.
 
     Raises:
         RecsysError: no model with that name is registered, its files are gone, or MLflow is unreachable.
@@ -68,15 +68,15 @@ def bundle_folder(model: str) -> Path:
         folder = Path(model)
         if not folder.is_dir():
             raise RecsysError(
-                f"--model {model}: no such folder; name a bundle folder or a registered model, such as {names.default_model()}"
+                f"{option} {model}: no such folder; name a bundle folder or a registered model, such as {names.default_model()}"
             )
         return folder
-    with _client_for(model):
+    with _client_for(model, option):
         return Path(mlflow.artifacts.download_artifacts(model)) / "artifacts" / "bundle"
 
 
-def resolve(model: str) -> str:
-    """Return the version that `model` names now: `models:/NAME/VERSION` for an alias, else `model` itself.
+def resolve(model: str, option: str = "--model") -> str:
+    """Return the version that `model` names now: `models:/NAME/VERSION` for an alias, else `model` itself. Errors name the `option`.
 
     Raises:
         RecsysError: no model with that name is registered, or MLflow is unreachable.
@@ -84,7 +84,7 @@ def resolve(model: str) -> str:
     name, at, alias = model.removeprefix("models:/").partition("@")
     if not (at and model.startswith("models:/")):
         return model
-    with _client_for(model) as client:
+    with _client_for(model, option) as client:
         return f"models:/{name}/{client.get_model_version_by_alias(name, alias).version}"
 
 
@@ -93,13 +93,13 @@ def has_store() -> bool:
     return not OWN_STORE or OWN_DATABASE.exists()
 
 
-def _client_for(model: str) -> AbstractContextManager[MlflowClient]:
+def _client_for(model: str, option: str) -> AbstractContextManager[MlflowClient]:
     if not has_store():
         raise RecsysError(
-            f"--model {model}: no {OWN_DATABASE} in {Path.cwd()}; go to the folder where it was trained, train a model with "
+            f"{option} {model}: no {OWN_DATABASE} in {Path.cwd()}; go to the folder where it was trained, train a model with "
             "`recsys train DATASET`, or set MLFLOW_TRACKING_URI"
         )
-    return mlflow_client(f"--model {model}", "train a model with `recsys train DATASET`, or set MLFLOW_TRACKING_URI")
+    return mlflow_client(f"{option} {model}", "train a model with `recsys train DATASET`, or set MLFLOW_TRACKING_URI")
 
 
 def _connect() -> MlflowClient:

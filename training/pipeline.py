@@ -7,6 +7,8 @@ Choices are made on `valid`: the interest model is fitted on what comes before t
 and stopped by `valid`; the ranker learns from the later segment; then the interest model is fitted
 anew, for as many epochs, on everything that `--fit-on` allows. Each stage leaves its result in the
 run's folder, so that `--resume` goes on where a run was stopped.
+
+With `--from MODEL` both fits start from that model's weights and learn from the events since (`training.update`).
 """
 
 import json
@@ -27,7 +29,7 @@ from features.context import refuse_unknown_columns
 from features.data.dataset import Dataset, load_dataset
 from features.data.validate import judge_texts
 from features.facts import fit_facts, refuse_no_numbers
-from features.histories import TEST, VALID, EventLog, Requests, fit_context, read_log, type_weights
+from features.histories import TEST, VALID, EventLog, Requests, fit_context, read_log, split_rule, type_weights
 from features.leakage import refuse_leakage
 from features.ranking import RankingFeatures
 from features.tokens import item_tokens
@@ -52,19 +54,24 @@ from training.evaluation.evaluate import evaluate
 from training.evaluation.report import Report
 from training.interest.data import InterestData
 from training.interest.ray_fit import Epochs, InterestFit, OnEpochs, choose_epochs, refit
-from training.interest.sequences import at_most, prepare
+from training.interest.sequences import at_most, prepare, valid_requests
 from training.interest.text_vectors import catalogue_text_vectors
-from training.interest.trainer import load_trained
+from training.interest.trainer import STATE, load_text_vectors, load_trained
 from training.machine import machine, peak_memory_gib
 from training.pictures.charts import pictures
 from training.pictures.page import as_files, report_page
-from training.plan import PLANS, FitOn, FitPlan, Segments, item_counts
+from training.plan import PLANS, UPDATES, FitOn, FitPlan, Segments, item_counts
 from training.ranker import fit_ranker
 from training.ranker.calibration import latest_rows
 from training.ranker.data import RankingData, impression_data, ranking_data
 from training.ranker.neural import epochs_of
+from training.run_info import FULL_FIT, UPDATE, UPDATED_FROM
 from training.taste.data import prepare_taste
 from training.taste.fit import fit_taste
+from training.update import Start, Verdict
+
+START = "start"
+"""Folder of the weights that an update starts from, beside those of the stages."""
 
 REPEAT_SHARE = 0.01
 """If at least this share of the targets had been seen before, seen items stay in lists (`exclude_seen=auto`)."""
@@ -80,6 +87,8 @@ class Prepared:
     tokenizer: Any
     config: Config
     seed: int
+    start: Start | None = None
+    """The model that an update starts from."""
 
     @cached_property
     def _cuts(self) -> dict[Segments, EventLog]:
@@ -95,6 +104,15 @@ class Prepared:
     def weights(self) -> dict[str, float]:
         """Event weights by type."""
         return self.dataset.info.event_weights
+
+    def plan(self, fit_on: FitOn) -> FitPlan:
+        """Return which segments each fit sees."""
+        return (UPDATES if self.start else PLANS)[fit_on]
+
+    @property
+    def since(self) -> int | None:
+        """The time up to which an update has nothing to learn; None for a fit from nothing."""
+        return self.start.learned_until if self.start else None
 
 
 @dataclass(frozen=True)
@@ -135,16 +153,25 @@ class Trained:
 
 
 def train(
-    folder: Path, config: Config, name: str | None, seed: int, fit_on: FitOn, resume: str | None = None
+    folder: Path,
+    config: Config,
+    name: str | None,
+    seed: int,
+    fit_on: FitOn,
+    resume: str | None = None,
+    start: Start | None = None,
 ) -> Trained:
-    """Train on the dataset in `folder`, log to MLflow and register the bundle.
+    """Train on the dataset in `folder`, from the model `start` on where given, log to MLflow and register the bundle.
 
     Raises:
-        RecsysError: the data, the configuration or the run to resume is invalid.
+        RecsysError: the data, the configuration, the model to start from or the run to resume is invalid.
     """
+    config = start.continued(config) if start else config
     with stage("reading the data"):
         dataset = load_dataset(folder, config.data.on_invalid)
-        prepared = prepare_dataset(dataset, config, seed)
+        prepared = replace(prepare_dataset(dataset, config, seed), start=start)
+        if start:
+            start.refuse_other_data(dataset, prepared.log, split_rule(dataset, config))
     run_id = _open_run(prepared, name, fit_on, resume)
     console.print(f"MLflow run {run_id}; resume it with --resume {run_id}", soft_wrap=True)
     log_epochs = tracking.EpochLog(run_id)
@@ -155,6 +182,7 @@ def train(
 
     try:
         with timed() as seconds, tracking.system_metrics(run_id):
+            prepared = _guarded(prepared, fit_on, run_id)
             recommender, fits = fit(prepared, fit_on, WORK / "runs" / run_id, log_meanwhile)
             for title, result in fits.items():
                 log_epochs(title, result.history)
@@ -164,13 +192,37 @@ def train(
         tracking.log_metrics(run_id, _costs(seconds))
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt):
-            console.print(f"`recsys train {folder} --resume {run_id}` continues this run", soft_wrap=True)
+            options = f"--from {start.model} " if start else ""
+            console.print(f"`recsys train {folder} {options}--resume {run_id}` continues this run", soft_wrap=True)
         with suppress(RecsysError):  # the original error matters more than a failure to record it
             tracking.end_run(run_id, finished=False)
         raise
     tracking.end_run(run_id, finished=True)
     shutil.rmtree(WORK / "runs" / run_id, ignore_errors=True)
     return Trained(run_id, version, report)
+
+
+def _guarded(prepared: Prepared, fit_on: FitOn, run_id: str) -> Prepared:
+    """Return what is fitted: an update that is worse than the model it starts from gives way to a fit from nothing."""
+    if not prepared.start:
+        return prepared
+    verdict = judge_update(prepared, fit_on, WORK / "runs" / run_id)
+    console.print(verdict.line(prepared.start.model), soft_wrap=True, markup=False)
+    tracking.log_metrics(run_id, verdict.metrics())
+    tracking.set_tag(run_id, UPDATE, FULL_FIT if verdict.worse else "kept")
+    return replace(prepared, start=None) if verdict.worse else prepared
+
+
+def judge_update(prepared: Prepared, fit_on: FitOn, folder: Path) -> Verdict:
+    """Fit the update whose epochs are chosen on `valid`, and compare it there with the model that it starts from."""
+    plan = prepared.plan(fit_on)
+    requests = ranker_requests(prepared, plan)
+    _check_enough(prepared, plan, requests)
+    chosen = _fit_interest(prepared, plan.choose, folder / "choose", "updating the interest model", lambda epochs: None)
+    users = valid_requests(prepared.log, prepared.dataset.has_clock).users
+    texts = load_text_vectors(Path(chosen.checkpoint))
+    before, after = _load_start(prepared, folder), _load(prepared, plan.choose, chosen)
+    return Verdict.of(before, after, texts, interest_data(prepared, plan.choose), users)
 
 
 def up_to_date(prepared: Prepared, recommender: Recommender) -> Recommender:
@@ -215,7 +267,7 @@ def fit(
 
 def fit_interest(prepared: Prepared, fit_on: FitOn, folder: Path) -> None:
     """Fit the interest model twice in the stage folder `folder`, where `fit_retrievers` then has it."""
-    plan = PLANS[fit_on]
+    plan = prepared.plan(fit_on)
     _check_enough(prepared, plan, ranker_requests(prepared, plan))
     chosen = _fit_interest(prepared, plan.choose, folder / "choose", "choosing the interest model", _ignore)
     _fit_interest(prepared, plan.refit, folder / "refit", "fitting the interest model", _ignore, chosen)
@@ -236,10 +288,10 @@ def fit_retrievers(
 
     `texts` are those of a call before with the same fits of the interest model, which then need not be encoded again.
     """
-    plan = PLANS[fit_on]
+    plan = prepared.plan(fit_on)
     chosen, texts, early = _choose(prepared, plan, folder, partial(on_epochs, "choose"), texts)
     if prepared.dataset.info.split == "time" and prepared.dataset.has_clock:
-        fitted, requests = prepared.segments(plan.choose), ranker_requests(prepared, plan)
+        fitted, requests = prepared.segments(plan.describe), ranker_requests(prepared, plan)
         refuse_leakage(early.features, prepared.dataset.items, fitted, prepared.log, requests)
     log = partial(on_epochs, "refit")
     final = _fit_interest(prepared, plan.refit, folder / "refit", "fitting the interest model", log, chosen)
@@ -250,7 +302,7 @@ def fit_retrievers(
 
 def late_ranking_data(prepared: Prepared, fit_on: FitOn, folder: Path) -> tuple[RankingData, Retriever]:
     """Return what `fit` fitted its ranker on, from the stages that it left in `folder`, and the retriever before it."""
-    plan = PLANS[fit_on]
+    plan = prepared.plan(fit_on)
     _, _, early = _choose(prepared, plan, folder)
     return ranking_data(early, prepared.log, ranker_requests(prepared, plan), _rehearsed(prepared)), early
 
@@ -264,16 +316,17 @@ def _choose(
 ) -> tuple[InterestFit, CatalogueTexts, Retriever]:
     """Fit the interest model whose epochs are chosen on `valid`; its encoder need not read `texts` that are given.
 
-    Return the fit, the catalogue's texts as vectors, and the retriever of what was fitted.
+    Return the fit, the catalogue's texts as vectors, and the retriever that describes candidates to the ranker: that of
+    what was fitted, or of the model that an update starts from.
     """
     requests = ranker_requests(prepared, plan)
     _check_enough(prepared, plan, requests)
     chosen = _fit_interest(prepared, plan.choose, folder / "choose", "choosing the interest model", on_epochs)
-    model = _load(prepared, plan.choose, chosen)
+    model = _load_start(prepared, folder) if prepared.start else _load(prepared, plan.choose, chosen)
     texts = texts or _texts(prepared, model, chosen)
     hidden = _rehearsed(prepared)
     model.hide(torch.from_numpy(hidden))
-    return chosen, texts, assemble(prepared, plan.choose, model, texts, _exclude_seen(prepared, requests), hidden)
+    return chosen, texts, assemble(prepared, plan.describe, model, texts, _exclude_seen(prepared, requests), hidden)
 
 
 def _rehearsed(prepared: Prepared) -> Bools:
@@ -294,13 +347,13 @@ def _texts(prepared: Prepared, model: InterestModel, chosen: InterestFit) -> Cat
 
 def ranker_requests(prepared: Prepared, plan: FitPlan) -> Requests:
     """Return the requests that the ranker learns from."""
-    requests = prepared.log.requests(plan.rank)
+    requests = prepared.log.requests(*plan.rank)
     return at_most(prepared.config.ranker.max_requests, requests, prepared.dataset.has_clock)
 
 
 def fit_ranker_of(prepared: Prepared, fit_on: FitOn, early: Retriever) -> Ranker:
     """Fit the ranker on its requests, described by what `early` knew before them."""
-    requests = ranker_requests(prepared, PLANS[fit_on])
+    requests = ranker_requests(prepared, prepared.plan(fit_on))
     with stage("fitting the ranker") as update:
         done = 0
 
@@ -370,9 +423,13 @@ def assemble(
 
 
 def _fit_taste(prepared: Prepared, segments: Segments, texts: SegmentVectors, category: Ints) -> TasteModel:
-    data = prepare_taste(prepared.log, segments, texts, category, prepared.weights, prepared.config)
+    config, weights = prepared.config.taste, prepared.start.taste() if prepared.start else None
+    since = prepared.since if weights else None
+    data = prepare_taste(prepared.log, segments, texts, category, prepared.weights, prepared.config, since)
+    if weights:
+        config = config.model_copy(update={"epochs": prepared.config.update.epochs})
     with stage("fitting the taste model") as update:
-        return fit_taste(data, prepared.config.taste, prepared.seed, lambda done, of: update(done / of, ""))
+        return fit_taste(data, config, prepared.seed, lambda done, of: update(done / of, ""), weights)
 
 
 def _fit_interest(
@@ -384,9 +441,14 @@ def _fit_interest(
     chosen: InterestFit | None = None,
 ) -> InterestFit:
     data = interest_data(prepared, segments)
+    start = None
+    if prepared.start:
+        start, folder = folder.with_name(START), folder.with_name(f"update-{folder.name}")
+        if not (start / STATE).exists():
+            prepared.start.write_checkpoint(prepared.dataset.items["item_id"], start)
     with stage(title) as update:
         options: dict[str, Any] = {"config": prepared.config, "seed": prepared.seed, "folder": folder}
-        options |= {"update": update, "on_epochs": on_epochs}
+        options |= {"update": update, "on_epochs": on_epochs, "start": start}
         result = refit(data, chosen, **options) if chosen else choose_epochs(data, **options)
         metric = "" if result.metric is None else f", ndcg@10 on valid {result.metric:.4f}"
         tuning = f"; {result.tuning}" if result.tuning else ""
@@ -403,12 +465,19 @@ def interest_data(prepared: Prepared, segments: Segments) -> InterestData:
         weights=prepared.weights,
         has_clock=prepared.dataset.has_clock,
         config=prepared.config,
+        since=prepared.since,
     )
 
 
 def _load(prepared: Prepared, segments: Segments, fitted: InterestFit) -> InterestModel:
     known = np.bincount(prepared.segments(segments).items, minlength=prepared.dataset.items.height) > 0
     return load_trained(Path(fitted.checkpoint), prepared.config, torch.from_numpy(known))
+
+
+def _load_start(prepared: Prepared, folder: Path) -> InterestModel:
+    """Return the interest model that an update starts from, for the items of today."""
+    unknown = torch.zeros(prepared.dataset.items.height, dtype=torch.bool)
+    return load_trained(folder / START, prepared.config, unknown)
 
 
 def _exclude_seen(prepared: Prepared, requests: Requests) -> bool:
@@ -470,14 +539,18 @@ def _open_run(prepared: Prepared, name: str | None, fit_on: FitOn, resume: str |
         "seed": str(prepared.seed),
         "fit_on": fit_on,
     }
+    if prepared.start:
+        tags[UPDATED_FROM] = ", ".join(prepared.start.chain)
     if resume is None:
         sections = prepared.config.model_dump(mode="json")
         params = {f"{part}.{key}": value for part, body in sections.items() for key, value in body.items()}
         params |= {"dataset": prepared.dataset.info.name, "seed": prepared.seed, "fit_on": fit_on}
+        if prepared.start:
+            params["from"] = prepared.start.model
         run_id = tracking.start_run(name, params, tags | machine())
         _log_dataset(run_id, prepared)
         return run_id
-    tracking.resume_run(resume, tags)
+    tracking.resume_run(resume, {UPDATED_FROM: ""} | tags)
     return resume
 
 
@@ -498,12 +571,15 @@ def _log_dataset(run_id: str, prepared: Prepared) -> None:
 
 
 def _register(run_id: str, recommender: Recommender, prepared: Prepared, fit_on: FitOn, report: Report | None) -> str:
+    fitted = prepared.segments(PLANS[fit_on].refit).times
     about = {
         "dataset": prepared.dataset.info.name,
         "dataset_fingerprint": prepared.dataset.fingerprint,
         "items_as_of": prepared.dataset.items_as_of,
         "seed": prepared.seed,
         "fit_on": fit_on,
+        "fitted_until": int(fitted.max(initial=0)) if prepared.dataset.has_clock else None,
+        "updated_from": prepared.start.chain if prepared.start else [],
         "event_weights": prepared.weights,
         "metrics": report.as_dict()["metrics"] if report else {},
     }
@@ -535,6 +611,9 @@ def _of_version(prepared: Prepared, fit_on: FitOn, report: Report | None) -> tup
         if value != defaults[part][key]
     ]
     tags = {"dataset": data, "fingerprint": prepared.dataset.fingerprint, "fit_on": fit_on, "seed": str(prepared.seed)}
+    if prepared.start:
+        tags[UPDATED_FROM] = prepared.start.model
+        data = f"{data}, updated from {prepared.start.model}"
     measured = "not measured"
     if report:
         gain = report.metrics["ndcg@10"]

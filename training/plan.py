@@ -22,19 +22,29 @@ class FitPlan:
     """The segments of the log that each fit sees."""
 
     choose: Segments
-    """The interest model whose epochs are chosen on `valid`, and everything that describes candidates to the ranker."""
-    rank: int
+    """The interest model whose epochs are chosen on `valid`."""
+    describe: Segments
+    """Everything that describes candidates to the ranker."""
+    rank: Segments
     """The ranker."""
     refit: Segments
     """The interest model, the sources and the facts that are registered."""
 
 
 PLANS: dict[str, FitPlan] = {
-    "train": FitPlan(choose=(EARLY,), rank=LATE, refit=(EARLY, LATE)),
-    "train+valid": FitPlan(choose=(EARLY, LATE), rank=VALID, refit=(EARLY, LATE, VALID)),
-    "all": FitPlan(choose=(EARLY, LATE), rank=VALID, refit=(EARLY, LATE, VALID, TEST)),
+    "train": FitPlan((EARLY,), (EARLY,), rank=(LATE,), refit=(EARLY, LATE)),
+    "train+valid": FitPlan((EARLY, LATE), (EARLY, LATE), rank=(VALID,), refit=(EARLY, LATE, VALID)),
+    "all": FitPlan((EARLY, LATE), (EARLY, LATE), rank=(VALID,), refit=(EARLY, LATE, VALID, TEST)),
 }
 """The plan of each `--fit-on`."""
+
+UPDATES: dict[str, FitPlan] = {
+    "train": FitPlan((EARLY, LATE), (EARLY,), rank=(LATE,), refit=(EARLY, LATE)),
+    "train+valid": FitPlan((EARLY, LATE), (EARLY,), rank=(LATE, VALID), refit=(EARLY, LATE, VALID)),
+    "all": FitPlan((EARLY, LATE), (EARLY,), rank=(LATE, VALID, TEST), refit=(EARLY, LATE, VALID, TEST)),
+}
+"""The same for an update. `EARLY` ends with what the model that it starts from has learned: that model describes candidates to the ranker, which
+learns from all that came later, as much as `--fit-on` allows."""
 
 
 def item_counts(log: EventLog, fit_on: str, count: int) -> Ints:

@@ -4,6 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+UPDATED_FROM = "updated_from"
+"""The tag that names the models that an update comes from, the nearest first."""
+UPDATE, FULL_FIT = "update", "full fit"
+"""The tag that says what came of an update, and its value where a fit from nothing took its place."""
+
 
 @dataclass(frozen=True)
 class RunInfo:
@@ -21,6 +26,8 @@ class RunInfo:
     """Of the registered model."""
     aliases: tuple[str, ...]
     """Of these versions."""
+    updated_from: tuple[str, ...] = ()
+    """The models that it comes from by updates, the nearest first; none for a fit from nothing."""
 
     @property
     def label(self) -> str:
@@ -52,4 +59,11 @@ class RunInfo:
             metrics={key.removeprefix("test_").replace("_at_", "@"): value for key, value in metrics.items()},
             versions=tuple(versions),
             aliases=tuple(alias for alias, version in aliases.items() if version in versions),
+            updated_from=_chain(tags),
         )
+
+
+def _chain(tags: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the models that a run comes from, by its tags."""
+    chain = tags.get(UPDATED_FROM, "")
+    return tuple(chain.split(", ")) if chain and tags.get(UPDATE) != FULL_FIT else ()

@@ -154,7 +154,7 @@ def resume_run(run_id: str, tags: Mapping[str, str]) -> None:
         RecsysError: there is no run of that id, or its `tags` were others.
     """
     before = find_run(run_id).data.tags
-    differing = [key for key, value in tags.items() if before.get(key) != value]
+    differing = [key for key, value in tags.items() if before.get(key, "") != value]
     if differing:
         raise RecsysError(
             f"--resume {run_id}: {', '.join(differing)} differ from that run's; "
@@ -229,6 +229,12 @@ def log_metrics(run_id: str, metrics: dict[str, float]) -> None:
 def _mlflow_name(metric: str) -> str:
     """Return a metric's name as MLflow allows it: without `@` and `+`."""
     return metric.replace("@", "_at_").replace(" + ", " and ").replace("+", " or more")
+
+
+def set_tag(run_id: str, name: str, value: str) -> None:
+    """Give a run a tag."""
+    with mlflow_client() as client:
+        client.set_tag(run_id, name, value)
 
 
 def log_text(run_id: str, text: str, name: str) -> None:

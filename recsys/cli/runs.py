@@ -54,15 +54,16 @@ def print_runs(found: "list[RunInfo]") -> None:
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, padding=0)
-    for name in ("run", "version", "alias", "started", "status", "data", "fit on", "seed", *SHOWN):
+    updates = ["from"] if any(run.updated_from for run in found) else []
+    for name in ("run", "version", *updates, "alias", "started", "status", "data", "fit on", "seed", *SHOWN):
         table.add_column(name, justify="right" if name in SHOWN else "left", no_wrap=True)
     for run in found:
         figures = (f"{run.metrics[name]:.4f}" if name in run.metrics else "" for name in SHOWN)
         about = (run.dataset, run.parameters.get("fit_on", ""), run.parameters.get("seed", ""))
         started = run.started.strftime("%Y-%m-%d %H:%M")
-        table.add_row(
-            run.id[:8], ", ".join(run.versions), ", ".join(run.aliases), started, run.status, *about, *figures
-        )
+        before = [_short(run.updated_from[0]) if run.updated_from else ""] if updates else []
+        versions = ", ".join(run.versions)
+        table.add_row(run.id[:8], versions, *before, ", ".join(run.aliases), started, run.status, *about, *figures)
     console().print(table)
 
 
@@ -88,6 +89,8 @@ def show(run: str, as_json: bool) -> None:
         return
     click.echo(f"{found.label}, run {found.id} ({found.name}), {found.status}, {found.started:%Y-%m-%d %H:%M} UTC")
     click.echo(f"data: {found.dataset}, fingerprint {found.fingerprint}")
+    if found.updated_from:
+        click.echo(f"updated from: {' ← '.join(map(_short, found.updated_from))}")
     for title, rows in (("metrics", found.metrics), ("parameters", found.parameters)):
         click.echo(f"{title}:")
         for name in sorted(rows):
@@ -224,6 +227,13 @@ def console() -> "Console":
     from rich.console import Console
 
     return Console() if sys.stdout.isatty() else Console(width=WIDE)
+
+
+def _short(model: str) -> str:
+    """Return the number of a version of the registered model, and any other model as it is."""
+    from recsys import names
+
+    return model.removeprefix(names.version_name(""))
 
 
 def _plain(run: "RunInfo") -> dict[str, object]:

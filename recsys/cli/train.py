@@ -23,6 +23,12 @@ from recsys.cli.common import CONFIG, SETS, Folder, mlflow_names, require_datase
 )
 @mlflow_names
 @click.option("--resume", metavar="RUN", help="Continue the stopped run with this id.")
+@click.option(
+    "--from",
+    "start",
+    metavar="MODEL",
+    help="Update this model with the events since, instead of training from nothing; its configuration is the default.",
+)
 def train(
     dataset: Path,
     config: Path | None,
@@ -31,17 +37,22 @@ def train(
     seed: int,
     fit_on: Any,
     resume: str | None,
+    start: str | None,
 ) -> None:
     """Train a model on DATASET and register it.
 
     Fine-tunes the text encoder, trains the ranker, evaluates the model on the test split, and registers it in
     MLflow. The first model becomes the champion, which the other commands use by default.
 
+    With --from, the fits start from the weights of a model and learn from what came since; where the result is worse than that model on
+    the valid split, everything is trained from nothing.
+
     \b
     Examples:
       recsys train shop
       recsys train shop --set interest.epochs=4 --name short
       recsys train shop --fit-on all
+      recsys train shop --from models:/recsys@champion
       recsys train books --experiment books --model-name books
     """
     from rich.console import Console
@@ -52,8 +63,12 @@ def train(
     require_dataset(dataset)
     from training.evaluation.report import render
     from training.pipeline import train as run
+    from training.update import Start
 
-    trained = run(dataset, settings, name, seed, fit_on, resume)
+    before = Start.of(start) if start else None
+    if before:
+        settings = load_config(config, sets, before.config)
+    trained = run(dataset, settings, name, seed, fit_on, resume, before)
     if trained.report:
         render(trained.report, Console())
         click.echo(

@@ -34,6 +34,13 @@ class TorchRecIdTable(nn.Module):
         )
         self.table = EmbeddingCollection(tables=[config], device=torch.device("cpu"))
 
+    @staticmethod
+    def regrown(state: dict[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
+        """Return the `state` of a table for other items: item i takes row `rows[i]` `[N]`; -1 makes it unknown, its vector zero."""
+        kept = rows >= 0
+        taken = {name: tensor[rows.clamp(min=0)] for name, tensor in state.items()}
+        return {name: tensor * kept.view(-1, *[1] * (tensor.ndim - 1)) for name, tensor in taken.items()}
+
     def forward(self, items: Tensor) -> Tensor:
         """Return the vectors `[S, D]` of item indexes `[S]`; indexes beyond the table map to zero."""
         known = self.known

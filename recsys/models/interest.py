@@ -218,6 +218,11 @@ class InterestModel(nn.Module):
         if self.id_table is not None:
             self.id_table.get_buffer("known").logical_and_(~items)
 
+    def know(self, items: Tensor) -> None:
+        """Let the items for which `items` `[N]` holds have an ID residual, beside those that have one."""
+        if self.id_table is not None:
+            self.id_table.get_buffer("known").logical_or_(items)
+
     def user_vectors(self, vectors: Tensor, history: HistoryBatch) -> Tensor:
         """Return unit vectors `[B, L, 2, D]` from the history's item vectors `[B, L, D]`."""
         users: Tensor = self.user_tower(vectors, history)

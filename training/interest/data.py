@@ -54,6 +54,8 @@ class InterestData:
     """Weight of each event type, by code."""
     has_clock: Bools
     """`[1]` whether times are microseconds."""
+    counts: Ints
+    """`[N]` events of each item, also of those that are in no sequence here."""
 
     @property
     def tokens(self) -> Tokens:
@@ -66,8 +68,7 @@ class InterestData:
 
     def frequencies(self) -> NDArray[np.float64]:
         """Return each item's share `[N]` of the training events."""
-        counts = np.bincount(self.items[self.items >= 0], minlength=len(self.tokens))
-        return counts / max(counts.sum(), 1)
+        return self.counts / max(self.counts.sum(), 1)
 
     def save(self, path: Path) -> None:
         """Write all arrays to `path` (`.npz`)."""

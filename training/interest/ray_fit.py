@@ -79,6 +79,8 @@ class _Job:
     """Most epochs to run."""
     encoder_from: Path | None = None
     """Checkpoint whose text encoder, and vectors of the catalogue, a fit starts with."""
+    start: Path | None = None
+    """Checkpoint that an update starts from."""
 
 
 def choose_epochs(
@@ -90,15 +92,20 @@ def choose_epochs(
     update: Update,
     on_epochs: OnEpochs = lambda epochs: None,
     encoder_from: Path | None = None,
+    start: Path | None = None,
 ) -> InterestFit:
     """Fit until `patience` epochs brought no better validation ndcg@10, and keep the best epoch.
 
     The text encoder is frozen at first; then it is fine-tuned from the best epoch on, as long as `valid` gains. It starts as that
-    of the checkpoint `encoder_from`, whose vectors of the catalogue are then taken over, where there is one.
+    of the checkpoint `encoder_from`, whose vectors of the catalogue are then taken over, where there is one. With the checkpoint
+    `start`, the fit starts from there, ends with the first epoch that brings nothing better and leaves the text encoder as it is.
 
     Raises:
         RecsysError: a worker failed, or there is no GPU where the configuration asks for one.
     """
+    if start:
+        job = _Job(folder.resolve(), config, seed, epochs=config.update.epochs, start=start.resolve())
+        return _fit(_updating_loop, job, data, update, on_epochs, keep=NDCG)
     job = _Job(
         folder.resolve(),
         config,
@@ -118,15 +125,17 @@ def refit(
     folder: Path,
     update: Update,
     on_epochs: OnEpochs = lambda epochs: None,
+    start: Path | None = None,
 ) -> InterestFit:
-    """Fit all but the text encoder anew for as many epochs as `chosen` kept, and keep the last.
+    """Fit all but the text encoder anew, or from the checkpoint `start` on, for as many epochs as `chosen` kept, and keep the last.
 
     The text encoder is that of `chosen`. Validation requests are not looked at: they may be among the fitted events.
 
     Raises:
         RecsysError: a worker failed, or there is no GPU where the configuration asks for one.
     """
-    job = _Job(folder.resolve(), config, seed, epochs=chosen.epochs, encoder_from=Path(chosen.checkpoint))
+    before = start.resolve() if start else None
+    job = _Job(folder.resolve(), config, seed, chosen.epochs, encoder_from=Path(chosen.checkpoint), start=before)
     return _fit(_refitting_loop, job, data, update, on_epochs, keep="epoch")
 
 
@@ -217,6 +226,13 @@ def _choosing_loop(settings: dict[str, _Job]) -> None:
         worker.choose_epoch()
 
 
+def _updating_loop(settings: dict[str, _Job]) -> None:
+    """Train and validate in one worker, with a frozen text encoder while `valid` gains."""
+    worker = _Worker(settings["job"])
+    while len(worker.history) < worker.job.epochs and not worker.unimproved:
+        worker.choose_epoch()
+
+
 def _refitting_loop(settings: dict[str, _Job]) -> None:
     """Train in one worker for the chosen number of epochs."""
     worker = _Worker(settings["job"])
@@ -253,6 +269,7 @@ class _Worker:
             world_size=world_size,
             wrap=parallel if world_size > 1 else _unwrapped,
             encoder_from=job.encoder_from,
+            start=job.start,
         )
         if checkpoint := ray.train.get_checkpoint():
             with checkpoint.as_directory() as folder:

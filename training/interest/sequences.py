@@ -30,14 +30,20 @@ def prepare(
     weights: dict[str, float],
     has_clock: bool,
     config: Config,
+    since: int | None = None,
 ) -> InterestData:
     """Return the sequences of the events in `segments` and the validation requests.
 
-    `weights` are those of the event types; `has_clock` says whether times are microseconds.
+    `weights` are those of the event types; `has_clock` says whether times are microseconds. With `since`, the sequences
+    are those that end later, and `update.older` times as many others.
     """
     fitted = log.in_segments(*segments)
     rows, known = _sequence_rows(fitted.offsets, config.interest.max_history + 1)
-    requests = at_most(MAX_VALID_REQUESTS, log.requests(VALID), has_clock)
+    counts = np.bincount(fitted.items[rows[known]], minlength=len(tokens))
+    if since is not None:
+        kept = later_and_some(fitted.times[rows[:, -1]], since, config.update.older)
+        rows, known = rows[kept], known[kept]
+    requests = valid_requests(log, has_clock)
     valid = log.histories(requests.users, requests.times, config.interest.max_history)
     return InterestData(
         token_ids=tokens.ids,
@@ -54,7 +60,20 @@ def prepare(
         valid_offsets=requests.offsets,
         event_weights=np.array([weights[name] for name in EVENT_TYPES]),
         has_clock=np.array([has_clock]),
+        counts=counts,
     )
+
+
+def later_and_some(times: Ints, since: int, older: float) -> Ints:
+    """Return the rows of `times` after `since`, and for each of them `older` others, drawn at random, in order."""
+    later, rest = np.flatnonzero(times > since), np.flatnonzero(times <= since)
+    count = min(len(rest), round(older * len(later)))
+    return np.sort(np.concatenate([later, np.random.default_rng(0).choice(rest, count, replace=False)]))
+
+
+def valid_requests(log: EventLog, has_clock: bool) -> Requests:
+    """Return the requests of `valid` that the interest model is validated on."""
+    return at_most(MAX_VALID_REQUESTS, log.requests(VALID), has_clock)
 
 
 def at_most(count: int, requests: Requests, has_clock: bool) -> Requests:

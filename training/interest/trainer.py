@@ -6,7 +6,7 @@ vectors of the catalogue. Ray Train runs this class in each of its workers (`tra
 Shapes: N catalogue, R validation requests, H width of the text encoder, D of item vectors.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
 from recsys.arrays import Floats
+from recsys.atomic import atomic_file
 from recsys.config import Config
 from recsys.metrics import ndcg, target_ranks
 from recsys.models.encoder import FrozenPrefix, load_encoder, resolve_precision
@@ -56,17 +57,22 @@ class InterestTrainer:
         world_size: int = 1,
         wrap: Callable[[nn.Module], nn.Module] = lambda module: module,
         encoder_from: Path | None = None,
+        start: Path | None = None,
     ) -> None:
         """Build worker `rank` of `world_size`; `wrap` makes the objective data-parallel (DDP).
 
         The text encoder is frozen until `start_tuning`; with `encoder_from`, the folder of a checkpoint, it is taken
-        from there.
+        from there. With `start`, of which the same holds, all weights are, before that.
         """
         torch.manual_seed(seed)
         self.data, self.config, self.device = data, config, device
         self.seed, self.rank, self.world_size = seed, rank, world_size
         frequencies = data.frequencies()
-        self.model = build_model(config, torch.from_numpy(frequencies > 0)).to(device)
+        known = torch.from_numpy(frequencies > 0).to(device)
+        self.model = build_model(config, known.clone()).to(device)
+        if start:
+            self.model.load_state_dict(_model_state(start), strict=False)
+            self.model.know(known)
         self.optimizer = _optimizer(self.model, config)
         self.model.encoder.requires_grad_(False)
         if encoder_from:
@@ -132,24 +138,11 @@ class InterestTrainer:
 
     def valid_gains(self) -> NDArray[np.float64]:
         """Return ndcg@10 of the validation requests `[R]`."""
-        data, values, start = self.data, [], 0
-        for scores in self.valid_scores():
-            offsets = data.valid_offsets[start : start + len(scores) + 1]
-            targets = data.valid_targets[offsets[0] : offsets[-1]]
-            values.append(ndcg(target_ranks(scores, targets, offsets - offsets[0]), offsets - offsets[0], 10))
-            start += len(scores)
-        return np.concatenate(values) if values else np.empty(0)
+        return ndcg_by_request(self.valid_scores(), self.data)
 
-    @torch.no_grad()
     def valid_scores(self) -> Iterator[Floats]:
         """Yield the interest scores `[R, N]` of the validation requests, block by block."""
-        self.model.eval()
-        items = torch.arange(len(self.data.tokens), device=self.device)
-        vectors = self.model.item_vectors(self.objective.cache, items)  # [N, D]
-        for start in range(0, len(self.data.valid_items), VALID_BLOCK):
-            history = self.data.valid_histories(slice(start, start + VALID_BLOCK)).to(self.device)
-            users = self.model.last_user_vectors(vectors, history)[:, 0]
-            yield (users @ vectors.T).float().cpu().numpy()
+        return valid_scores(self.model, self.objective.cache, self.data)
 
     def save(self, folder: Path) -> None:
         """Write the weights, all that resuming needs and the catalogue's text vectors into `folder`."""
@@ -174,6 +167,31 @@ class InterestTrainer:
 
     def _rate(self, step: int) -> float:
         return falling_rate(step, self.steps * self.config.interest.cycle_epochs)
+
+
+@torch.no_grad()
+def valid_scores(model: InterestModel, texts: Tensor, data: InterestData) -> Iterator[Floats]:
+    """Yield the interest scores `[R, N]` of the validation requests by `model`, block by block.
+
+    `texts` `[N, H]` are the catalogue's text vectors, on the device of the model.
+    """
+    model.eval()
+    vectors = model.item_vectors(texts, torch.arange(len(texts), device=texts.device))  # [N, D]
+    for start in range(0, len(data.valid_items), VALID_BLOCK):
+        history = data.valid_histories(slice(start, start + VALID_BLOCK)).to(texts.device)
+        users = model.last_user_vectors(vectors, history)[:, 0]
+        yield (users @ vectors.T).float().cpu().numpy()
+
+
+def ndcg_by_request(blocks: Iterable[Floats], data: InterestData) -> NDArray[np.float64]:
+    """Return ndcg@10 `[R]` of each validation request, from `blocks` of scores `[R, N]`."""
+    values, start = [np.empty(0)], 0
+    for scores in blocks:
+        offsets = data.valid_offsets[start : start + len(scores) + 1]
+        targets = data.valid_targets[offsets[0] : offsets[-1]]
+        values.append(ndcg(target_ranks(scores, targets, offsets - offsets[0]), offsets - offsets[0], 10))
+        start += len(scores)
+    return np.concatenate(values)
 
 
 def _prefetched(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
@@ -207,6 +225,13 @@ def load_trained(folder: Path, config: Config, known: Tensor) -> InterestModel:
     model = build_model(config, known)
     model.load_state_dict(_model_state(folder), strict=False)
     return model.eval()
+
+
+def save_start(model: dict[str, Tensor], folder: Path) -> None:
+    """Write the state of a `model` as a checkpoint that a fit can start from, without an optimiser's."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic_file(folder / STATE) as temporary:
+        torch.save({"model": model}, temporary)
 
 
 def load_text_vectors(folder: Path) -> Floats:

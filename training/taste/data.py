@@ -11,7 +11,7 @@ from features.histories import EventLog, type_weights
 from recsys.arrays import Ints
 from recsys.config import Config
 from recsys.models.taste import SegmentVectors
-from training.interest.sequences import impression_table
+from training.interest.sequences import impression_table, later_and_some
 from training.taste.fit import TasteData
 
 
@@ -22,9 +22,15 @@ def prepare_taste(
     category: Ints,
     weights: dict[str, float],
     config: Config,
+    since: int | None = None,
 ) -> TasteData:
-    """Return the pairs of the requests in `segments` with a history, and the `category` `[N]` of each item."""
+    """Return the pairs of the requests in `segments` with a history, and the `category` `[N]` of each item.
+
+    With `since`, the requests are those that are later, and `update.older` times as many others.
+    """
     requests = log.requests(*segments)
+    if since is not None:
+        requests = requests.select(later_and_some(requests.times, since, config.update.older))
     counts = np.bincount(log.in_segments(*segments).items, minlength=len(category))
     past = log.histories(requests.users, requests.times, config.interest.max_history).items
     owners = np.repeat(np.arange(len(requests)), np.diff(requests.offsets))

@@ -53,13 +53,20 @@ class TasteData:
 
 
 def fit_taste(
-    data: TasteData, config: TasteConfig, seed: int, on_step: Callable[[int, int], None] = lambda done, of: None
+    data: TasteData,
+    config: TasteConfig,
+    seed: int,
+    on_step: Callable[[int, int], None] = lambda done, of: None,
+    start: dict[str, Tensor] | None = None,
 ) -> TasteModel:
-    """Return the model fitted on `data`; `on_step` is called with the steps done and all."""
+    """Return the model fitted on `data`, from the weights `start` where given; `on_step` is called with the steps done and all."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     model = TasteModel(data.texts.vectors.shape[1], config.width)
-    model.start_from(torch.from_numpy(data.texts.vectors))
+    if start:
+        model.load_state_dict(start)
+    else:
+        model.start_from(torch.from_numpy(data.texts.vectors))
     steps = min(MOST_STEPS, config.epochs * -(-len(data.targets) // config.batch))
     optimizer = _optimizer(model, config)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: falling_rate(step, max(1, steps)))

@@ -25,7 +25,7 @@ from training.interest.objective import Batch, InterestObjective
 from training.interest.ray_fit import InterestFit
 from training.interest.sequences import prepare
 from training.interest.text_vectors import catalogue_text_vectors
-from training.interest.trainer import InterestTrainer, load_trained
+from training.interest.trainer import InterestTrainer, load_trained, save_start
 
 ITEMS = 30
 CLICK = TYPE_CODE["click"]
@@ -364,6 +364,26 @@ def test_a_restored_trainer_tunes_if_the_saved_one_did(folder: str, tmp_path: Pa
     assert saved.fit_epoch(2) == restored.fit_epoch(2)
     torch.testing.assert_close(restored.model.state_dict(), saved.model.state_dict())
     torch.testing.assert_close(restored.objective.cache, saved.objective.cache)
+
+
+def test_an_update_begins_with_the_scores_of_what_it_starts_from_and_knows_new_items(
+    folder: str, tmp_path: Path
+) -> None:
+    """An item has an ID residual if it had one before or has events now."""
+    config = config_of(folder, learning_rate=3e-3, encoder_learning_rate=3e-3)
+    before = trainer_of(data_of(config), config)
+    before.fit_epoch(0)
+    state = {name: tensor.clone() for name, tensor in before.model.state_dict().items()}
+    known = state["id_table.known"]
+    known[0], known[1] = True, False
+    save_start(state, tmp_path)
+    data = replace(before.data, counts=np.where(np.arange(ITEMS) == 0, 0, 1 + before.data.counts))
+    update = InterestTrainer(data, config, device=torch.device("cpu"), seed=9, start=tmp_path)
+    assert not update.tuning and update.model.id_table is not None
+    assert update.model.id_table.get_buffer("known").all()
+    before.objective.refresh()
+    for one, other in zip(update.valid_scores(), before.valid_scores(), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
 
 
 def test_items_without_events_are_no_negatives_unless_they_were_shown(folder: str) -> None:

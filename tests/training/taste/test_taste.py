@@ -13,7 +13,7 @@ from recsys.arrays import Floats, Ints
 from recsys.config import Config, TasteConfig
 from recsys.events import DEFAULT_EVENT_WEIGHTS
 from recsys.models.taste import SegmentVectors, TasteModel, same_category
-from tests.worlds import log_of
+from tests.worlds import DAY, START, log_of
 from training.taste.data import prepare_taste
 from training.taste.fit import TasteData, fit_taste
 
@@ -59,14 +59,14 @@ def texts() -> SegmentVectors:
     return SegmentVectors(vectors, rows.ravel(), np.tile([0, 3, 3, 3, 4], ITEMS), 5 * np.arange(ITEMS + 1))
 
 
-def world() -> TasteData:
+def world(since: int | None = None) -> TasteData:
     """Return the data of users each of whom likes either warm or cool things."""
     rng, rows = np.random.default_rng(1), []
     for user in range(60):
         liked = rng.choice(np.arange(user % 2, 44, 2), 6, replace=False)
         rows += [(f"u{user:02}", f"i{item}", "click", day) for day, item in enumerate(liked)]
     log = log_of(rows, ITEMS)
-    return prepare_taste(log, (EARLY, LATE), texts(), ONE_CATEGORY, DEFAULT_EVENT_WEIGHTS, Config())
+    return prepare_taste(log, (EARLY, LATE), texts(), ONE_CATEGORY, DEFAULT_EVENT_WEIGHTS, Config(), since)
 
 
 @torch.no_grad()
@@ -111,6 +111,18 @@ def test_the_same_seed_gives_the_same_model_and_another_seed_another() -> None:
     one, again, other = (fit_taste(data, SMALL, seed).state_dict() for seed in (3, 3, 4))
     torch.testing.assert_close(again, one, rtol=0, atol=0)
     assert not torch.equal(other["projection.weight"], one["projection.weight"])
+
+
+def test_an_update_keeps_the_weights_where_nothing_is_new_and_goes_on_from_them_where_something_is() -> None:
+    """Its pairs are of the requests since, and as many others."""
+    before = fit_taste(world(), SMALL, 0).state_dict()
+    start = {name: tensor.clone() for name, tensor in before.items()}
+    nothing, last_day = world(since=START + 5 * DAY), world(since=START + 4 * DAY)
+    assert not len(nothing.targets) and 60 <= len(last_day.targets) <= 120
+    torch.testing.assert_close(fit_taste(nothing, SMALL, 1, start=start).state_dict(), before, rtol=0, atol=0)
+    after = fit_taste(last_day, SMALL.model_copy(update={"epochs": 1}), 1, start=start).state_dict()
+    assert 0 < float((after["projection.weight"] - before["projection.weight"]).abs().max()) < 0.1
+    torch.testing.assert_close(after["centre"], before["centre"], rtol=0, atol=0)
 
 
 def test_items_that_were_shown_and_left_are_pushed_down() -> None:
