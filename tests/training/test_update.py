@@ -291,7 +291,7 @@ def test_an_update_is_registered_resumed_and_measured_like_a_training(
     trained = train(shop, config, "update", 0, "train+valid", run_id, start)
 
     folder = bundle_folder(trained.model)
-    manifest, bundle, before = verify(folder), load_bundle(folder), load_bundle(small)
+    manifest, bundle, before = verify(folder), load_bundle(folder), load_bundle(tiny)
     log = read_log(load_dataset(shop), bundle.recommender.retriever.config)
     assert manifest["updated_from"] == [str(small)]
     assert manifest["fitted_until"] == log.times[log.segments != TEST].max()
