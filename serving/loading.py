@@ -42,6 +42,8 @@ from serving.retrieval.sources import SOURCES, Catalogue, Sentences
 SERVING = "serving.json"
 ATTRIBUTES = "user_attributes.parquet"
 REJECTIONS = "rejections.parquet"
+MOST_CHUNKS = 256
+"""Pieces of a catalogue, each from new items, from which on it is copied into one: many small ones are slow to filter."""
 
 
 @dataclass(frozen=True)
@@ -288,7 +290,8 @@ def changed_catalogue(old: pl.DataFrame, changes: pl.DataFrame) -> pl.DataFrame:
     known, new = rows.filter(positions >= 0), rows.filter(positions < 0)
     if known.height:
         old = _with_values(old, positions[positions >= 0], known)
-    return pl.concat([old, new])
+    extended = pl.concat([old, new])
+    return extended.rechunk() if extended.n_chunks() > MOST_CHUNKS else extended
 
 
 def _with_values(items: pl.DataFrame, rows: Ints, values: pl.DataFrame) -> pl.DataFrame:

@@ -9,9 +9,10 @@ import polars as pl
 import pytest
 
 from features.histories import EventLog, Histories
+from serving import loading
 from serving.batch import histories_of
 from serving.encoding import encode_items
-from serving.loading import load_bundle, read_sentences, with_items
+from serving.loading import changed_catalogue, load_bundle, read_sentences, with_items
 from serving.lookup import Lookup
 from serving.recommender import ItemFilter, Recommender, RecommendOptions
 from serving.retrieval.sources.popular import PopularSource
@@ -134,6 +135,15 @@ def test_a_catalogue_that_changed_item_by_item_is_the_one_that_changed_at_once(t
     np.testing.assert_array_equal(lists[0].items, lists[1].items)
     np.testing.assert_allclose(lists[0].score, lists[1].score, atol=1e-6)
     assert (first.ids, len(first.rows)) == (ids, 40) and np.array_equal(first.retriever.vectors, vectors)
+
+
+def test_a_catalogue_that_new_items_extend_one_by_one_stays_in_few_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading, "MOST_CHUNKS", 4)
+    items = catalogue(["lamp"])
+    for row in range(1, 12):
+        items = changed_catalogue(items, catalogue(["table"]).with_columns(item_id=pl.lit(f"i{row}")))
+        assert items.n_chunks() <= 4
+    assert items["item_id"].to_list() == [f"i{row}" for row in range(12)]
 
 
 def test_an_item_whose_price_alone_changes_is_not_encoded_again(
