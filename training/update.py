@@ -31,7 +31,7 @@ from recsys.models.id_table import TorchRecIdTable
 from recsys.models.interest import InterestModel
 from recsys.progress import console
 from recsys.registry import bundle_folder, resolve
-from serving.loading import newest_event
+from serving.loading import newest_event, rows_of
 from training.interest.data import InterestData
 from training.interest.trainer import ndcg_by_request, save_start, valid_scores
 
@@ -162,17 +162,10 @@ class Start:
     def write_checkpoint(self, item_ids: pl.Series, folder: Path) -> None:
         """Write the weights for the catalogue `item_ids` `[N]` into `folder`, as a checkpoint that a fit can start from."""
         encoder, _ = load_encoder_folder(str(self.folder / "encoder"), trainable_layers=0)
-        rows = torch.from_numpy(rows_of(item_ids, self._item_ids))
+        rows = torch.from_numpy(rows_of(self._item_ids, item_ids).copy())
         table = TorchRecIdTable.regrown(_part(self._state, ID_TABLE), rows)
         rest = {name: value for name, value in self._state.items() if not name.startswith((ID_TABLE, TASTE))}
         save_start(rest | _named(ENCODER, encoder.state_dict()) | _named(ID_TABLE, table), folder)
-
-
-def rows_of(ids: pl.Series, known: pl.Series) -> Ints:
-    """Return the row in `known` of each of `ids` `[N]`; -1 where it is not there."""
-    table = pl.DataFrame({"id": known, "row": np.arange(len(known))})
-    joined = pl.DataFrame({"id": ids}).join(table, on="id", how="left", maintain_order="left")
-    return joined["row"].fill_null(-1).to_numpy(writable=True)
 
 
 def _part(state: dict[str, Tensor], beginning: str) -> dict[str, Tensor]:

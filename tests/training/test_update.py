@@ -25,7 +25,7 @@ from recsys.errors import RecsysError
 from recsys.metrics import Interval
 from recsys.models.id_table import TorchRecIdTable
 from recsys.registry import bundle_folder
-from serving.loading import load_bundle
+from serving.loading import load_bundle, rows_of
 from tests.command_line import run
 from tests.worlds import START, with_config, write_dataset
 from training import pipeline, run_list, tracking
@@ -34,7 +34,7 @@ from training.interest import ray_fit
 from training.interest.sequences import later_and_some
 from training.pipeline import _guarded, train
 from training.run_info import FULL_FIT, UPDATE, UPDATED_FROM, RunInfo
-from training.update import Start, Verdict, rows_of
+from training.update import Start, Verdict
 
 WIDTH = 4
 LATER = 30 * 86_400
@@ -51,7 +51,7 @@ def test_a_grown_table_keeps_every_row_by_its_id_and_new_ones_are_unknown_zeros(
     with torch.no_grad():
         for weight in before.table.parameters():
             weight.normal_()
-    rows = rows_of(pl.Series(new, dtype=pl.String), pl.Series(old, dtype=pl.String))
+    rows = rows_of(pl.Series(old, dtype=pl.String), pl.Series(new, dtype=pl.String)).copy()
     grown = TorchRecIdTable(torch.ones(len(new), dtype=torch.bool), WIDTH)
     if not old or not new:  # an empty table has a row that no item takes
         assert (rows == -1).all()
