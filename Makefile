@@ -82,7 +82,7 @@ benchmark-encode: install ## encoding new items against sentence-transformers, a
 
 TEST_PROCESSES ?= 2
 test: install ## all tests (some 20 minutes on 2 cores; each of TEST_PROCESSES=2 needs 4 GiB)
-	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 test-fast: install ## the tests that take seconds
 	$(BIN)/python -m pytest -m "not slow"

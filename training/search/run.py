@@ -34,6 +34,7 @@ QUIET = {
     "TUNE_WARN_THRESHOLD_S": "1000000000",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
+    "OMP_WAIT_POLICY": "PASSIVE",  # trials beside other work would spin while they wait for their own threads
 }
 GRACE_EPOCHS, REDUCTION = 2, 3
 """ASHA: epochs that every trial may run, and which part of the trials goes on at 2, 6, 18 … of them: the best third."""

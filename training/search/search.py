@@ -9,13 +9,14 @@ for the same reason; `test`, which no trial sees, has the honest one.
 """
 
 import json
-import os
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
+
+import torch
 
 from recsys import names
 from recsys.atomic import atomic_file
@@ -94,7 +95,7 @@ def search(
         RecsysError: the data or the run to resume is invalid, or the time was over before there was a result.
     """
     began = time.monotonic()
-    job = Job.of(dataset, config, space, seed, threads=max(1, (os.cpu_count() or 1) // limits.concurrent))
+    job = Job.of(dataset, config, space, seed, threads=max(1, torch.get_num_threads() // limits.concurrent))
     with stage("reading the data"):
         prepared_of(job)
     run_id = _open_run(job, space, name, resume)
