@@ -2,15 +2,21 @@
 
 import logging
 import os
+import tempfile
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, wait
+from pathlib import Path
 from typing import Any, TypeVar
+
+from filelock import FileLock
 
 from recsys.errors import RecsysError, first_line
 
 T = TypeVar("T")
 
+START_S = 300
+"""Seconds that a start waits for others on this machine: Rays that start at the same time take each other's ports."""
 POLL_S = 0.5
 """Seconds until Ctrl-C is noticed, at most."""
 
@@ -35,7 +41,8 @@ def start_ray() -> None:
     if "RAY_ADDRESS" not in os.environ:
         quiet |= {"include_dashboard": False, "object_store_memory": 200 << 20}
     try:
-        ray.init(**quiet)
+        with FileLock(Path(tempfile.gettempdir()) / f"recsys-ray-{os.getuid()}.lock", timeout=START_S):
+            ray.init(**quiet)
     except Exception as error:  # of many kinds, plain ones among them
         reason = first_line(error)
         raise RecsysError(f"Ray did not start: {reason}; try again, or see /tmp/ray/session_latest/logs") from error

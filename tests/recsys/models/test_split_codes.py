@@ -67,3 +67,8 @@ def test_trees_that_no_table_holds_are_left_to_lightgbm() -> None:
     """They have more splits than a code has bits, or another way for what is missing."""
     assert SplitCodes.of([trees(7, 2), trees(10, 2)]) is None
     assert SplitCodes.of([trees(7, 2, missing=True)]) is None
+
+
+def test_models_without_a_tree_are_left_to_lightgbm() -> None:
+    data = lightgbm.Dataset(rows_of(50, 0), np.arange(50.0))
+    assert SplitCodes.of([lightgbm.train({"verbose": -1}, data, num_boost_round=0)]) is None
