@@ -50,7 +50,11 @@ class SplitCodes:
         trees = [[tree["tree_structure"] for tree in model.dump_model()["tree_info"]] for model in models]
         splits = [_splits(tree) for model in trees for tree in model]
         most = max([len(nodes) for nodes in splits], default=0)
-        if not splits or most > MOST_SPLITS or any(node["missing_type"] != "None" for nodes in splits for node in nodes):
+        if (
+            not splits
+            or most > MOST_SPLITS
+            or any(node["missing_type"] != "None" for nodes in splits for node in nodes)
+        ):
             return None
         inputs = np.zeros((most, len(splits)), np.int64)
         thresholds, left = np.full(inputs.shape, np.inf, np.float32), {}
