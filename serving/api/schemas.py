@@ -3,13 +3,14 @@
 import math
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 import polars as pl
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, StringConstraints, model_validator
 
 from features.data.markup import plain
+from recsys.events import microseconds as exact_microseconds
 from recsys.schema import EVENT_COLUMNS, ITEM_COLUMNS
 from serving.fields import MAX_WORTH as MAX_WORTH
 from serving.fields import Filters as Filters
@@ -31,7 +32,6 @@ MAX_AUDIENCE = 1000
 MAX_EVENTS = 1000
 MAX_TIMEOUT_MS = 60_000
 MAX_ITEMS = 256
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MAX_TIME = 1 << 60
 """Microseconds; differences of two times stay within 64 bits."""
 
@@ -58,7 +58,7 @@ Moment = Annotated[datetime | Annotated[int, Field(ge=-MAX_TIME, le=MAX_TIME)], 
 def microseconds(moment: datetime | int | None) -> int | None:
     """Return a moment as a number, None for None."""
     if isinstance(moment, datetime):
-        return ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - EPOCH) // timedelta(microseconds=1)
+        return exact_microseconds(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
     return moment
 
 
@@ -104,6 +104,15 @@ class Context(Body):
     """Values of the columns that the model knows as context, such as a device; what is left out is unknown."""
 
 
+class Arrival(float):
+    """When a request arrived, as `time.monotonic` tells it. All are equal, since it is no part of what a request says."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Arrival)
+
+    __hash__ = float.__hash__
+
+
 class ListRequest(Body):
     """Whom the list is for: a user, or a history (oldest event first) that replaces what is known of the user."""
 
@@ -112,7 +121,7 @@ class ListRequest(Body):
     context: Context | None = None
     timeout_ms: int | None = Field(None, ge=1, le=MAX_TIMEOUT_MS)
     """Milliseconds after which what has not begun is left out of the answer (see `degraded`); by default the server's own."""
-    _arrived: float = PrivateAttr(default_factory=time.monotonic)
+    _arrived: Arrival = PrivateAttr(default_factory=lambda: Arrival(time.monotonic()))
 
     def deadline(self, timeout_ms: int | None) -> float:
         """Return when the answer is to be ready, as `time.monotonic` tells it; `timeout_ms` is the server's own."""

@@ -155,3 +155,10 @@ def test_a_deadline_names_each_step_once() -> None:
     late, never = Deadline(time.monotonic() - 1), Deadline()
     assert [late.leaves_out(step) for step in ("a", "b", "a")] == [True] * 3 and late.left_out == ["a", "b"]
     assert not never.leaves_out("a") and never.left_out == [] and never.at == math.inf
+
+
+def test_requests_that_say_the_same_are_equal_whenever_they_arrive() -> None:
+    first = RecommendRequest(user_id="u3", timeout_ms=50)
+    time.sleep(0.002)
+    second = RecommendRequest(user_id="u3", timeout_ms=50)
+    assert first == second and first.deadline(None) < second.deadline(None)
