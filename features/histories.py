@@ -8,7 +8,6 @@ Shapes: V users of the log, E events, Q request ids, I impressions, R requests, 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any
 
@@ -34,7 +33,7 @@ from features.rejections import Rejected, Rejections
 from recsys.arrays import Bools, Floats, found_in, offsets_of, spans
 from recsys.arrays import Ints as Ints  # re-exported
 from recsys.config import Config, RankerConfig
-from recsys.events import EVENT_TYPES, IMPRESSION, LOGGED_TYPES, REJECTIONS, SPLITS
+from recsys.events import EVENT_TYPES, IMPRESSION, LOGGED_TYPES, REJECTIONS, SPLITS, microseconds
 
 EARLY, LATE, VALID, TEST = range(4)
 """Segments of the log in time; `EARLY` and `LATE` are the two parts of the split `train`."""
@@ -322,26 +321,21 @@ def read_log(dataset: Dataset, config: Config, item_ids: pl.Series | None = None
 
     Items are indexed by `item_ids`, the dataset's catalogue by default.
     """
-    coded = _coded(dataset.events, dataset.items["item_id"] if item_ids is None else item_ids, config.ranker)
+    ids = dataset.items["item_id"] if item_ids is None else item_ids
+    acted, rejections = _coded(dataset.events, ids, config.ranker)
     rule = split_rule(dataset, config)
-    until = microseconds(config.data.learned_until)
-    rejection = pl.col("event_type").is_in(REJECTIONS)
-    acted = coded.filter(~rejection).lazy()
-    split = assign_splits(acted, rule, config.data.valid_share, config.data.test_share, until)
+    learned_until = config.data.learned_until
+    until = None if learned_until is None else microseconds(learned_until)
+    split = assign_splits(acted.lazy(), rule, config.data.valid_share, config.data.test_share, until)
     comparable, share = dataset.has_clock and rule != "leave-last", config.ranker.slice_share
     late = _after_a_moment(share, until) if comparable else _like_valid(share)
-    log = _log_of(split, late, coded.filter(rejection))
+    log = _log_of(split, late, rejections)
     return replace(log, attributes=UserAttributes.read(dataset.users, config.ranker))
 
 
 def split_rule(dataset: Dataset, config: Config) -> SplitRule:
     """Return the rule by which events are split."""
     return dataset.info.split if config.data.split == "dataset" else config.data.split
-
-
-def microseconds(moment: datetime | None) -> int | None:
-    """Return `moment` in microseconds since 1970, exactly; None for None."""
-    return None if moment is None else (moment - datetime.fromtimestamp(0, UTC)) // timedelta(microseconds=1)
 
 
 def build_log(
@@ -351,9 +345,8 @@ def build_log(
 
     `item_ids` `[N]` are the catalogue: an item's index is its row there. `config` names the columns of context.
     """
-    coded = _coded(events, item_ids, config or RankerConfig())
-    rejection = pl.col("event_type").is_in(REJECTIONS)
-    return _log_of(coded.filter(~rejection).lazy(), _after_a_moment(late_share), coded.filter(rejection))
+    acted, rejections = _coded(events, item_ids, config or RankerConfig())
+    return _log_of(acted.lazy(), _after_a_moment(late_share), rejections)
 
 
 def fit_context(log: EventLog, config: RankerConfig) -> ContextColumns:
@@ -365,8 +358,8 @@ def fit_context(log: EventLog, config: RankerConfig) -> ContextColumns:
     return fit_columns(config, {name: values.filter(fitted) for name, values in log.context.items()}, users)
 
 
-def _coded(events: pl.LazyFrame, item_ids: pl.Series, config: RankerConfig) -> pl.DataFrame:
-    """Read the events on catalogue items once, with short codes in place of strings where possible.
+def _coded(events: pl.LazyFrame, item_ids: pl.Series, config: RankerConfig) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Read the events on catalogue items once, with short codes in place of strings where possible; rejections come apart.
 
     The columns are user_id, item, event_type, timestamp and key, and split where there is one; those of context by the
     names of their features, and session where the configuration asks for it. `key` joins user id and request id; it is
@@ -376,7 +369,7 @@ def _coded(events: pl.LazyFrame, item_ids: pl.Series, config: RankerConfig) -> p
     sessions = pl.col(SESSION) if SESSION in names else pl.lit(None)
     items = pl.LazyFrame({"item_id": item_ids, "item": np.arange(len(item_ids), dtype=np.int32)})
     key = pl.concat_str("user_id", "request_id", separator=KEY_SEPARATOR) if "request_id" in names else pl.lit(None)
-    return (
+    coded = (
         events.join(items, on="item_id", maintain_order="left")
         .select(
             "user_id",
@@ -390,6 +383,8 @@ def _coded(events: pl.LazyFrame, item_ids: pl.Series, config: RankerConfig) -> p
         )
         .collect()
     )
+    rejection = pl.col("event_type").is_in(REJECTIONS)
+    return coded.filter(~rejection), coded.filter(rejection)
 
 
 def _log_of(events: pl.LazyFrame, late: pl.Expr, rejections: pl.DataFrame) -> EventLog:

@@ -1,5 +1,7 @@
 """Event types, their weights, splits and the unit of time: what models and tables share."""
 
+from datetime import UTC, datetime, timedelta
+
 EVENT_TYPES = ("impression", "view", "click", "like", "share", "comment", "cart", "purchase")
 """Weakest to strongest; the index in this tuple is the type's code."""
 
@@ -29,5 +31,17 @@ DEFAULT_EVENT_WEIGHTS = {
 
 SPLITS = ("train", "valid", "test")
 
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
 DAY_US = 86_400_000_000
 """Microseconds in a day. Every clock timestamp is in microseconds once it is read."""
+
+
+def microseconds(moment: datetime) -> int:
+    """Return a time in microseconds since 1970, exactly."""
+    return (moment - EPOCH) // timedelta(microseconds=1)
+
+
+def moment_at(time: int) -> datetime:
+    """Return the time of `microseconds`."""
+    return EPOCH + timedelta(microseconds=time)

@@ -60,9 +60,9 @@ def test_the_demonstration_shows_a_scenario_an_experiment_and_a_burst(
 ) -> None:
     """The burst leads the trends, every visitor is in an arm, and the promoted category has its share."""
     monkeypatch.setattr(demo_live, "VISITORS", 120)
-    out = Console(width=200, file=io.StringIO())
-    demo_live.show_live(inside.dataset, inside.model, out)
-    shown = out.file.getvalue()  # type: ignore[attr-defined]
+    printed = io.StringIO()
+    demo_live.show_live(inside.dataset, inside.model, Console(width=200, file=printed))
+    shown = printed.getvalue()
     assert "user u000001 by the scenario “home”" in shown
     sizes = [int(count) for count in re.findall(r"(?:plain|home): (\d+) users", shown)]
     assert len(sizes) == 2 and sum(sizes) == 120

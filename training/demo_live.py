@@ -102,15 +102,16 @@ def _show_experiment(shop: Path, store: Store, holder: ModelHolder, out: Console
 def _visit(visitors: Visitors, service: Service, users: range) -> None:
     """Have each of `users` request a list, and click and buy."""
     requests = [RecommendRequest(user_id=f"u{user:06d}", k=LIST_LENGTH) for user in users]
-    items = service.holder.snapshot.lookup.retriever.items
-    price = dict(zip(items["item_id"], items["price"], strict=True))
+    lookup = service.holder.snapshot.lookup
     events = []
     for user, answer in zip(users, service.recommend_all(requests), strict=True):
         if isinstance(answer, Exception):
             raise answer
         about: dict[str, Any] = {"user_id": answer.user_id, "request_id": answer.request_id}
         acts = visitors.act(user, visitors.intent(user), [item.item_id for item in answer.items])
-        events += [Event(item_id=item, event_type=kind, value=price[item], **about) for item, kind in acts]
+        for item, kind in acts:
+            price = float(lookup.retriever.price[lookup.rows[item]])
+            events.append(Event(item_id=item, event_type=kind, value=price, **about))
     if events:
         service.changes.add_events(EventsRequest(events=events))
 

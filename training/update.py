@@ -8,7 +8,7 @@ Shapes: N catalogue, H width of the text encoder, R requests.
 """
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from recsys.arrays import Floats, Ints
 from recsys.bundle import read_config, verify
 from recsys.config import Config
 from recsys.errors import RecsysError
+from recsys.events import moment_at
 from recsys.metrics import Interval, bootstrap_interval
 from recsys.models.encoder import load_encoder_folder
 from recsys.models.id_table import TorchRecIdTable
@@ -81,7 +82,7 @@ class Start:
     @property
     def moment(self) -> datetime:
         """`learned_until` as a time."""
-        return datetime.fromtimestamp(0, UTC) + timedelta(microseconds=self.learned_until)
+        return moment_at(self.learned_until)
 
     @property
     def chain(self) -> list[str]:

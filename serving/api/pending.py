@@ -72,11 +72,8 @@ def answer_in_groups(
     for index, request in enumerate(requests):
         try:
             pending = prepare(request)
-            key = (
-                id(pending.snapshot),
-                request.timeout_ms,
-                pending.batch_key,
-            )  # nobody's haste costs others their ranker
+            # By timeout too: nobody's haste costs others their ranker.
+            key = (id(pending.snapshot), request.timeout_ms, pending.batch_key)
             groups.setdefault(key, {})[index] = pending
         except Exception as error:
             results[index] = error

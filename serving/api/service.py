@@ -29,7 +29,7 @@ from serving.deadline import Deadline
 from serving.experiments.assignment import team_draft
 from serving.filters import matching, why_none
 from serving.loading import read_sentences
-from serving.lookup import PastEvent, rejected_items, rejections_of
+from serving.lookup import PastEvent, rejections_of
 from serving.recommender import ItemFilter, Ranking, RecommendOptions
 from serving.rerank import ListRules, explore
 from serving.retrieval.sources import Sentences
@@ -396,8 +396,14 @@ class Service:
         past = self.known.past(snapshot, request.user_id, request.history)
         lookup = snapshot.lookup
         offered = lookup.offered_at(request.candidates, lookup.moment(now))
-        rejected = rejected_items(past).keys() & offered.keys()
-        known = [row for item, row in offered.items() if item not in rejected]
+        histories = lookup.histories(
+            [(None, past)],
+            now if lookup.retriever.has_clock else None,
+            context=self.known.context(snapshot, request),
+        )
+        rows = np.array([*offered.values()], np.int64)
+        rejected = histories.unwanted(rows[None])[0]
+        known = rows[~rejected].tolist()
         unknown = [item for item in request.candidates if item not in offered]
         if request.history is not None:
             unknown = lookup.unknown(past) + unknown
@@ -407,15 +413,11 @@ class Service:
             now=now,
             deadline=request.deadline(self.timeout_ms),
             k=len(known),
-            histories=lookup.histories(
-                [(None, past)],
-                now if lookup.retriever.has_clock else None,
-                context=self.known.context(snapshot, request),
-            ),
+            histories=histories,
             unknown=unknown,
             batch_key=RankKey(explain=request.explain, size=len(known).bit_length()),
             candidates=known,
-            notes=[f"left out: {len(rejected):,} candidates that the user rejected"] if rejected else [],
+            notes=[f"left out: {rejected.sum():,} candidates that the user rejected"] if rejected.any() else [],
         )
 
     def _rank_group(self, group: Sequence[Pending[RankKey]]) -> list[schemas.RecommendResponse]:

@@ -6,7 +6,6 @@ received since, and an impression for every item that was listed and led to no e
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import polars as pl
 from features.data.dataset import Dataset, load_dataset
 from features.data.tables import TIMES
 from recsys.atomic import atomic_folder
-from recsys.events import NO_ACTION, REJECTIONS
+from recsys.events import NO_ACTION, REJECTIONS, moment_at
 from recsys.schema import EVENT_COLUMNS, DatasetInfo
 from serving.columns import held, items_table, with_attributes
 from serving.loading import changed_catalogue
@@ -183,7 +182,7 @@ def _with_positions(events: pl.DataFrame, listed: pl.DataFrame) -> pl.DataFrame:
 def _write(
     dataset: Dataset, items: pl.DataFrame, as_of: int, events: pl.DataFrame, users: pl.DataFrame | None, out: Path
 ) -> None:
-    changes = {"name": dataset.info.name, "items_as_of": datetime.fromtimestamp(0, UTC) + timedelta(microseconds=as_of)}
+    changes = {"name": dataset.info.name, "items_as_of": moment_at(as_of)}
     if dataset.info.split == "column":
         changes["split"] = "time"
         events = events.drop("split")

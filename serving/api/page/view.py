@@ -5,11 +5,10 @@ In: a `PageForm`, and a `Service` for each model. Out: a `View`, which the templ
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
 
 import numpy as np
 
-from recsys.events import REJECTIONS, TYPE_CODE
+from recsys.events import REJECTIONS, TYPE_CODE, moment_at
 from serving.api import schemas
 from serving.api.live import Snapshot
 from serving.api.page.form import FormError, PageForm, percent_of_purchases
@@ -218,7 +217,7 @@ def strongest_types(past: Sequence[PastEvent]) -> dict[str, str]:
 def _history_row(lookup: Lookup, event: PastEvent) -> HistoryRow:
     moment = ""
     if lookup.retriever.has_clock and event.timestamp is not None:
-        moment = f"{schemas.EPOCH + timedelta(microseconds=event.timestamp):%Y-%m-%d %H:%M}"
+        moment = f"{moment_at(event.timestamp):%Y-%m-%d %H:%M}"
     return HistoryRow(_card(lookup, event.item_id), DID.get(event.event_type, event.event_type), moment)
 
 

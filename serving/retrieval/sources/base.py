@@ -179,9 +179,7 @@ def products(vectors: Floats, items: Ints, against: Floats) -> Floats:
     """
     found = np.empty((*items.shape, against.shape[1]), np.float32)
     own = np.empty((items.shape[1], vectors.shape[1]), np.float32)
-    for row in range(
-        len(items)
-    ):  # one after the other: its vectors are in the processor's cache when they are multiplied
+    for row in range(len(items)):  # its vectors are still in the processor's cache when they are multiplied
         vectors.take(items[row], 0, out=own, mode="clip")
         np.matmul(own, against[row].T, out=found[row])
     return found
