@@ -221,6 +221,29 @@ class ComputeConfig(Section):
     """`auto` takes the GPU where there is one."""
 
 
+class TextConfig(Section):
+    """Text heads (`recsys text train`): how the encoder of `encoder.name` is fine-tuned for them."""
+
+    max_tokens: int = Field(128, ge=8, le=512)
+    """Longest text in tokens; the rest is cut."""
+    trainable_layers: int = Field(6, ge=0)
+    """How many of the top layers are fine-tuned, at most all of them; 0 trains the head alone."""
+    epochs: int = Field(10, ge=1)
+    """Maximum passes over the texts."""
+    patience: int = Field(3, ge=1)
+    """Passes without a better figure on `valid` before training stops; the best is kept."""
+    batch: int = Field(16, ge=1)
+    """Texts per step."""
+    learning_rate: float = Field(1e-4, gt=0)
+    """Peak learning rate of the encoder; it falls to nothing over `epochs`."""
+    head_learning_rate: float = Field(1e-3, gt=0)
+    """Peak learning rate of the head."""
+    weight_decay: float = Field(0.01, ge=0)
+    """Weight decay of matrices."""
+    dropout: float = Field(0.1, ge=0, lt=1)
+    """Dropout below the head."""
+
+
 class Config(Section):
     """All sections."""
 
@@ -234,6 +257,7 @@ class Config(Section):
     value: ValueConfig = ValueConfig()
     lists: ListConfig = ListConfig()
     compute: ComputeConfig = ComputeConfig()
+    text: TextConfig = TextConfig()
 
 
 def load_config(path: Path | None = None, overrides: tuple[str, ...] = (), base: Config | None = None) -> Config:

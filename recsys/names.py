@@ -25,6 +25,11 @@ def searches() -> str:
     return f"{experiment()}-searches"
 
 
+def texts() -> str:
+    """Return the name of the experiment of text heads, apart from that of the trainings."""
+    return f"{experiment()}-texts"
+
+
 def model_name() -> str:
     """Return the name of the registered model."""
     return os.environ.get(MODEL_VARIABLE) or DEFAULT

@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib import metadata
 from importlib.resources import files
 from pathlib import Path
@@ -63,7 +64,19 @@ EPOCHS = "epochs.json"
 LEAST_ID = 4
 """Characters of a run's id that are enough to name it."""
 
-SIGNATURE = ModelSignature(
+TEXT_TAG = "recsys.text"
+"""The tag of versions that are text heads."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What is registered: the script that loads it, and what that takes and returns."""
+
+    script: str
+    signature: ModelSignature
+
+
+_LISTS = ModelSignature(
     inputs=Schema(
         [
             ColSpec(DataType.string, "user_id", required=False),
@@ -73,6 +86,8 @@ SIGNATURE = ModelSignature(
     outputs=Schema([ColSpec(Array(DataType.string), "items"), ColSpec(Array(DataType.double), "scores")]),
     params=ParamSchema([ParamSpec("k", DataType.long, 20)]),
 )
+RECOMMENDER = Kind("pyfunc_model.py", _LISTS)
+TEXT_HEAD = Kind("pyfunc_text.py", ModelSignature(inputs=Schema([ColSpec(DataType.string, "text")])))
 
 
 def start_run(name: str | None, params: dict[str, Any], tags: dict[str, str], experiment: str | None = None) -> str:
@@ -354,22 +369,55 @@ def register(run_id: str, bundle: Path, description: str = "", tags: dict[str, s
     recsys-text is not installed. The first version ever registered becomes `champion`; later ones have to be promoted.
     """
     with mlflow_client() as client:
-        with mlflow.start_run(run_id=run_id):
-            logged = mlflow.pyfunc.log_model(
-                name="bundle",
-                python_model=str(Path(__file__).with_name("pyfunc_model.py")),
-                artifacts={"bundle": str(bundle.resolve())},
-                signature=SIGNATURE,
-                code_paths=[str(path) for path in carried_code()],
-                pip_requirements=requirements(),
-            )
-        if not client.search_registered_models(f"name = '{names.model_name()}'"):
-            client.create_registered_model(names.model_name())
-        created = client.create_model_version(
-            names.model_name(), logged.model_uri, run_id, tags=tags, description=description, model_id=logged.model_id
-        )
+        version = _register(client, run_id, bundle, names.model_name(), RECOMMENDER, description, tags)
         if names.CHAMPION not in client.get_registered_model(names.model_name()).aliases:
-            client.set_registered_model_alias(names.model_name(), names.CHAMPION, created.version)
+            client.set_registered_model_alias(names.model_name(), names.CHAMPION, version)
+    return version
+
+
+def register_text(run_id: str, bundle: Path, name: str) -> str:
+    """Log the bundle of a text head as a pyfunc model, register it as the champion of `name`, and return its version."""
+    with mlflow_client() as client:
+        version = _register(client, run_id, bundle, name, TEXT_HEAD, tags={TEXT_TAG: "yes"})
+        client.set_registered_model_alias(name, names.CHAMPION, version)
+    return version
+
+
+def text_versions() -> list[tuple[str, str, dict[str, str], dict[str, float]]]:
+    """Return name, version, parameters and metrics of the registered text heads, the newest of each name first."""
+    if not has_store():
+        return []
+    found = []
+    with mlflow_client() as client:
+        for version in client.search_model_versions(f"tag.`{TEXT_TAG}` = 'yes'", order_by=["creation_timestamp DESC"]):
+            run = client.get_run(version.run_id).data
+            found.append((version.name, str(version.version), dict(run.params), dict(run.metrics)))
+    return found
+
+
+def _register(
+    client: mlflow.MlflowClient,
+    run_id: str,
+    bundle: Path,
+    name: str,
+    kind: "Kind",
+    description: str = "",
+    tags: dict[str, str] | None = None,
+) -> str:
+    with mlflow.start_run(run_id=run_id):
+        logged = mlflow.pyfunc.log_model(
+            name="bundle",
+            python_model=str(Path(__file__).with_name(kind.script)),
+            artifacts={"bundle": str(bundle.resolve())},
+            signature=kind.signature,
+            code_paths=[str(path) for path in carried_code()],
+            pip_requirements=requirements(),
+        )
+    if not client.search_registered_models(f"name = '{name}'"):
+        client.create_registered_model(name)
+    created = client.create_model_version(
+        name, logged.model_uri, run_id, tags=tags, description=description, model_id=logged.model_id
+    )
     return str(created.version)
 
 

@@ -10,7 +10,21 @@ from typing import NoReturn
 import click
 
 from recsys import __version__
-from recsys.cli import data, experiments, keys, models, monitor, runs, scenarios, serve, train, tune, users, versions
+from recsys.cli import (
+    data,
+    experiments,
+    keys,
+    models,
+    monitor,
+    runs,
+    scenarios,
+    serve,
+    text,
+    train,
+    tune,
+    users,
+    versions,
+)
 from recsys.cli.common import Commands
 from recsys.errors import RecsysError
 from recsys.packages import require_complete
@@ -45,6 +59,7 @@ for command in (
     models.audience,
     serve.serve,
     monitor.monitor,
+    text.text,
     experiments.experiments,
     scenarios.scenarios,
     keys.keys,

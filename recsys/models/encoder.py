@@ -104,6 +104,10 @@ class TextEncoder(nn.Module):
             hidden: Tensor = self.model.embeddings(input_ids=ids)  # type: ignore[operator]
             return self._run(hidden, mask, 0, self.split)
 
+    def states(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Return the last hidden states `[U, T, H]`, from ids and mask `[U, T]`."""
+        return self._run(self.lower(ids, mask), mask, self.split, len(self.layers)).float()
+
     def upper(self, hidden: Tensor, mask: Tensor) -> Tensor:
         """Return the pooled vectors `[U, H]`, from hidden states `[U, T, H]` and mask `[U, T]`."""
         hidden = self._run(hidden, mask, self.split, len(self.layers))

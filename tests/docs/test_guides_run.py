@@ -43,6 +43,7 @@ NOT_RUN = {
     r"pip install ": "`.ci/wheel` runs these lines in an environment of their own",
     r"make demo$": "takes minutes; its steps are those of tests/test_end_to_end.py",
     r"make test$": "is what runs this",
+    r"recsys tune ": "takes minutes; tests/training/search runs it",
     r"recsys train ": "takes minutes; the shop of these tests is trained by the same function",
     r"recsys evaluate shop --(split test|baselines) ": "the README's line, which runs, is the same but for the model and the file",
     r"recsys evaluate shop-2 --off-policy ": "needs many clicks; tests/training/evaluation/test_explored.py runs the command",

@@ -1,0 +1,1 @@
+"""Labelled texts: what the text heads learn from."""

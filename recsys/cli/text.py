@@ -1,0 +1,153 @@
+"""`recsys text`: heads upon the text encoder that tell more of texts than what users care for."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from recsys.cli.common import CONFIG, SETS, Commands, File, in_a_folder, mlflow_names
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from training.text.run import TrainedHead
+
+SEED = click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Seed of all random draws.")
+
+
+@click.group(cls=Commands)
+def text() -> None:
+    """Fine-tune the text encoder to tell classes of texts, and read texts with it."""
+
+
+@text.group(cls=Commands)
+def train() -> None:
+    """Train a text head and register it in MLflow."""
+
+
+@train.command()
+@click.argument("data", type=File)
+@click.option("--name", default="sentiment", show_default=True, help="Name of the registered model.")
+@CONFIG
+@SETS
+@SEED
+@mlflow_names
+def classes(data: Path, name: str, config: Path | None, sets: tuple[str, ...], seed: int) -> None:
+    """Train a head that tells the classes of texts, such as the sentiment of reviews.
+
+    DATA is a file with the columns text and label, or labels where a text can have several: .csv, .tsv, .jsonl or .parquet. Its texts are
+    shuffled and divided 6:2:2; epochs, calibration and thresholds are chosen on valid, and the figures are those of test.
+
+    \b
+    Examples:
+      recsys text train classes reviews.tsv
+      recsys text train classes topics.jsonl --name topics --set text.epochs=5
+    """
+    from features.texts.classes import read_classes
+    from features.texts.split import shuffled_parts
+    from recsys.config import load_config
+    from training.text.classes import fit_classes, measure_classes
+    from training.text.run import train_head
+
+    settings, labelled = load_config(config, sets), read_classes(data)
+    parts = shuffled_parts(len(labelled.texts))
+    trained = train_head(
+        "classes",
+        {"data": data.name, "texts": len(labelled.texts)},
+        settings,
+        seed,
+        name,
+        lambda update: fit_classes(labelled, parts, settings, seed, update),
+        lambda model: measure_classes(model, labelled, parts.test),
+    )
+    show(trained, f"recsys text read models:/{name}@champion TEXTS")
+
+
+def show(trained: "TrainedHead", then: str) -> None:
+    """Print the figures of a head and what it is registered as; `then` is the next command."""
+    from recsys.cli.runs import console
+
+    console().print(trained.report.table())
+    click.echo(f"run {trained.run_id}")
+    click.echo(f"registered {trained.model}")
+    click.echo(f"next: {then}")
+
+
+@text.command()
+@click.argument("model")
+@click.argument("texts", type=File)
+@click.option(
+    "--out", type=File, callback=in_a_folder, help="File for the table (.parquet, .csv or .jsonl); else it is printed."
+)
+@mlflow_names
+def read(model: str, texts: Path, out: Path | None) -> None:
+    """Say what MODEL, a text head, tells of TEXTS: a table with the column text, or a text per line.
+
+    \b
+    Examples:
+      recsys text read models:/sentiment@champion reviews.csv --out read.parquet
+      recsys text read models:/sentiment@champion lines.txt
+    """
+    import polars as pl
+
+    from features.texts.plain import read_texts
+    from recsys.registry import bundle_folder
+    from serving.text.loading import load_reader
+    from serving.text.tables import require_known_kind, write_table
+
+    if out:
+        require_known_kind(out)
+    table = read_texts(texts)
+    told = load_reader(bundle_folder(model, "MODEL")).table(table["text"].to_list())
+    found = pl.concat([table.drop(told.columns, strict=False), told], how="horizontal")
+    if out:
+        write_table(found, out)
+        click.echo(f"{found.height:,} texts written to {out}")
+    else:
+        print_table(found)
+
+
+def print_table(table: "pl.DataFrame") -> None:
+    """Print the first rows of a table."""
+    import polars as pl
+
+    with pl.Config(
+        tbl_rows=20,
+        tbl_hide_dataframe_shape=True,
+        tbl_hide_column_data_types=True,
+        fmt_str_lengths=70,
+        tbl_width_chars=160,
+    ):
+        click.echo(table)
+
+
+@text.command()
+@mlflow_names
+def models() -> None:
+    """List the registered text heads with their figures on test, the newest first.
+
+    \b
+    Example:
+      recsys text models
+    """
+    from rich import box
+    from rich.table import Table
+
+    from recsys.cli.runs import console
+    from training.tracking import text_versions
+
+    versions = text_versions()
+    if not versions:
+        click.echo("no text head yet; next: recsys text train classes FILE")
+        return
+    table = Table(box=box.SIMPLE_HEAD, padding=0)
+    for title in ("model", "version", "kind", "data", "encoder", "figures on test"):
+        table.add_column(title)
+    for name, version, params, metrics in versions:
+        figures = [
+            f"{key.removeprefix('test_')} {value:.3f}"
+            for key, value in metrics.items()
+            if key.startswith("test_") and not key.endswith(("_low", "_high")) and "/" not in key
+        ]
+        table.add_row(name, version, params["kind"], params["data"], params["encoder"], ", ".join(figures))
+    console().print(table)

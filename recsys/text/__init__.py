@@ -1,0 +1,1 @@
+"""What the text heads share: the network, and its bundle."""

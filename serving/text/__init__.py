@@ -1,0 +1,1 @@
+"""What text heads say of texts."""

@@ -1,0 +1,1 @@
+"""Text heads: `recsys text train`."""
