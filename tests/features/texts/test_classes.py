@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from features.texts.classes import read_classes
 from features.texts.split import shuffled_parts
 from recsys.errors import RecsysError
+from serving.text.tables import WRITERS
 
 ROWS = [("good", "1"), ("bad", "0")] * 5
 
@@ -28,7 +29,7 @@ def test_a_tsv_without_names_has_text_and_label(tmp_path: Path) -> None:
 def test_every_format_reads_alike(tmp_path: Path, name: str) -> None:
     """The columns are named."""
     table = pl.DataFrame(ROWS, schema=["text", "label"], orient="row")
-    {"a.csv": table.write_csv, "a.jsonl": table.write_ndjson, "a.parquet": table.write_parquet}[name](tmp_path / name)
+    WRITERS[Path(name).suffix](table, tmp_path / name)
     assert read_classes(tmp_path / name).labels == [(label,) for _, label in ROWS]
 
 
