@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from recsys.cli.common import MODEL, STORE
+from recsys.cli.common import MODEL, STORE, File
 from recsys.errors import RecsysError, UsageError
 
 
@@ -53,6 +53,12 @@ def _origins(ctx: click.Context, option: click.Parameter, origins: tuple[str, ..
     metavar="MODEL",
     help="A second model, whose lists the page at / shows beside those of the first; takes as much memory again.",
 )
+@click.option("--answers", metavar="MODEL", help="A text head by which POST /v1/answers answers questions.")
+@click.option(
+    "--answer-base",
+    type=File,
+    help="File of questions and answers for --answers, read again when it changes.  [default: those of its training]",
+)
 @click.option("--ray", is_flag=True, help="Serve from several processes or machines; needs PostgreSQL as the store.")
 @click.option(
     "--replicas", type=click.IntRange(1), help="Processes under --ray, each with its own model.  [default: 2]"
@@ -68,6 +74,8 @@ def serve(
     origins: tuple[str, ...],
     keep_days: int | None,
     compare: str | None,
+    answers: str | None,
+    answer_base: Path | None,
     ray: bool,
     replicas: int | None,
 ) -> None:
@@ -84,18 +92,39 @@ def serve(
       recsys keys add shop --scope read --scope write
       recsys serve --host 0.0.0.0 --store postgresql://recsys@db/recsys --keep-days 365
       recsys serve --compare models:/recsys/1
+      recsys serve --answers models:/answers@champion --answer-base faq.jsonl
       recsys serve --allow-origin https://shop.example
       recsys serve --ray --replicas 4 --store postgresql://recsys@db/recsys
     """
     allowed: dict[str, Any] = {"per_second": rate, "timeout_ms": timeout_ms, "origins": origins}
+    if answer_base and not answers:
+        raise UsageError(f"--answer-base {answer_base}: name a text head that finds answers, too: --answers MODEL")
     if ray and compare:
         raise UsageError("--compare: one process compares models; leave --ray out")
     if ray:
-        _serve_replicas(model, store, allowed, host=host, port=port, keep_days=keep_days, replicas=replicas or 2)
+        _serve_replicas(
+            model,
+            store,
+            allowed,
+            host=host,
+            port=port,
+            keep_days=keep_days,
+            replicas=replicas or 2,
+            faq=(answers, answer_base),
+        )
     elif replicas:
         raise UsageError(f"--replicas {replicas}: several processes need --ray")
     else:
-        _serve_alone(model, store, allowed, host=host, port=port, keep_days=keep_days, compare=compare)
+        _serve_alone(
+            model,
+            store,
+            allowed,
+            host=host,
+            port=port,
+            keep_days=keep_days,
+            compare=compare,
+            faq=(answers, answer_base),
+        )
 
 
 def _serve_alone(
@@ -107,6 +136,7 @@ def _serve_alone(
     port: int,
     keep_days: int | None,
     compare: str | None,
+    faq: tuple[str | None, Path | None],
 ) -> None:
     # Requests run in parallel; threads within each would only wait for one another.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -116,6 +146,7 @@ def _serve_alone(
     from serving.api.access.limits import Limits
     from serving.api.server import open_model, run
     from serving.store.store import Store
+    from serving.text.faq import Faq
 
     with stage(f"loading {model}"):
         for name in filter(None, (model, compare)):
@@ -123,7 +154,8 @@ def _serve_alone(
         opened = Store(store)
         holder = open_model(model, opened, keep_days)
         compared = open_model(compare, opened) if compare else None
-    run(holder, opened, bound, host=host, limits=Limits(**allowed), compared=compared)
+        answering = Faq(faq[0], faq[1]) if faq[0] else None
+    run(holder, opened, bound, host=host, limits=Limits(**allowed), compared=compared, faq=answering)
 
 
 def _bind(host: str, port: int) -> socket.socket:
@@ -143,7 +175,15 @@ def _bind(host: str, port: int) -> socket.socket:
 
 
 def _serve_replicas(
-    model: str, store: str, allowed: dict[str, Any], *, host: str, port: int, keep_days: int | None, replicas: int
+    model: str,
+    store: str,
+    allowed: dict[str, Any],
+    *,
+    host: str,
+    port: int,
+    keep_days: int | None,
+    replicas: int,
+    faq: tuple[str | None, Path | None],
 ) -> None:
     from recsys.registry import bundle_folder, resolve
     from serving.api.access.limits import Limits
@@ -152,5 +192,7 @@ def _serve_replicas(
     bundle_folder(resolve(model))  # a wrong name is refused before Ray starts
     if ":/" not in model:
         model = str(Path(model).absolute())
-    plan = Plan(model, store, Limits(**allowed), keep_days=keep_days)
+    plan = Plan(
+        model, store, Limits(**allowed), keep_days=keep_days, answers=faq[0], answer_base=faq[1] and faq[1].absolute()
+    )
     run(plan, host=host, port=port, replicas=replicas)

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
     from training.text.run import TrainedHead
 
+ANSWER_WIDTH = 120
+"""Characters of an answer that are printed."""
+
 SEED = click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Seed of all random draws.")
 
 
@@ -61,6 +64,76 @@ def classes(data: Path, name: str, config: Path | None, sets: tuple[str, ...], s
         lambda model: measure_classes(model, labelled, parts.test),
     )
     show(trained, f"recsys text read models:/{name}@champion TEXTS")
+
+
+@train.command()
+@click.argument("data", type=File)
+@click.option("--name", default="answers", show_default=True, help="Name of the registered model.")
+@CONFIG
+@SETS
+@SEED
+@mlflow_names
+def answers(data: Path, name: str, config: Path | None, sets: tuple[str, ...], seed: int) -> None:
+    """Train a head that finds answers to questions, and says where there is no good one.
+
+    DATA is a .jsonl file with a list `questions` and a list `answers` in each row, or a table with the columns question and answer. Its threads
+    are shuffled and divided 6:2:2; epochs and the threshold are chosen on valid, and the figures are those of test, among all answers.
+
+    \b
+    Examples:
+      recsys text train answers faq.jsonl
+      recsys text answer models:/answers@champion "How do I return a lamp?"
+    """
+    from features.texts.answers import read_threads, require_enough
+    from features.texts.split import shuffled_parts
+    from recsys.config import load_config
+    from training.text.answers import fit_answers, measure_answers
+    from training.text.run import train_head
+
+    settings, threads = load_config(config, sets), read_threads(data)
+    require_enough(data, threads)
+    parts = shuffled_parts(len(threads))
+    trained = train_head(
+        "answers",
+        {"data": data.name, "threads": len(threads)},
+        settings,
+        seed,
+        name,
+        lambda update: fit_answers(threads, parts, settings, seed, update),
+        lambda model: measure_answers(model, threads, parts.test),
+    )
+    show(trained, f'recsys text answer models:/{name}@champion "QUESTION"')
+
+
+@text.command()
+@click.argument("model")
+@click.argument("questions", nargs=-1, required=True)
+@click.option("--base", type=File, help="File of questions and answers to search, instead of those of the training.")
+@click.option("--k", default=3, show_default=True, type=click.IntRange(1), help="Answers to each question.")
+@mlflow_names
+def answer(model: str, questions: tuple[str, ...], base: Path | None, k: int) -> None:
+    """Find answers to QUESTIONS with MODEL, and say where there is no good one.
+
+    New answers need no training: name a file that has them.
+
+    \b
+    Examples:
+      recsys text answer models:/answers@champion "How do I return a lamp?"
+      recsys text answer models:/answers@champion "How do I return a lamp?" --base faq.jsonl --k 5
+    """
+    from features.texts.answers import read_threads
+    from recsys.registry import bundle_folder
+    from recsys.text.bundle import load_text_model
+    from serving.text.answers import KIND, Answerer
+
+    own = read_threads(base).base() if base else None
+    answerer = Answerer(load_text_model(bundle_folder(model, "MODEL"), KIND), own)
+    found = answerer.find(questions, k)
+    for row, question in enumerate(questions):
+        good = found.probability[row] >= answerer.threshold
+        click.echo(f"{question}\n  {'' if good else 'no '}good answer (probability {found.probability[row]:.2f})")
+        for index, score in zip(found.rows[row], found.scores[row], strict=True):
+            click.echo(f"  {score:.3f}  {' '.join(answerer.base.answers[index].split())[:ANSWER_WIDTH]}")
 
 
 def show(trained: "TrainedHead", then: str) -> None:

@@ -35,6 +35,7 @@ from serving.api.service import Service, preview, wall_clock
 from serving.api.workers import BATCH, Workers
 from serving.store.impressions import ImpressionLog
 from serving.store.store import Store
+from serving.text.faq import Faq
 
 METHODS, HEADERS = ("GET", "POST", "PUT", "DELETE"), ("Authorization", "Content-Type", "X-Request-ID")
 """What pages of other sites may send, where any may."""
@@ -56,13 +57,14 @@ def create_app(
     local: bool = True,
     seed: int | None = None,
     batch: int = BATCH,
+    faq: Faq | None = None,
 ) -> FastAPI:
     """Return the application that serves the model of `holder` and the events and items of `store`.
 
     The page at `/` shows the lists of `compared` beside them. `clock` returns the time of a request, for
     datasets that have a clock. `local` says that only this machine can reach the server, which then needs
     no key while none was created. `seed` makes exploration repeatable. Up to `batch` lists are made in one
-    call of the model.
+    call of the model. `faq` answers questions.
     """
     metrics = Metrics(lambda: holder.snapshot.name, lambda: holder.failed)
     experiments = Experiments(store, holder, ModelHolder)
@@ -90,6 +92,7 @@ def create_app(
     if TRACED & os.environ.keys():
         _trace(app, store)
     app.state.workers = Workers(service, batch)
+    app.state.faq = faq
     app.state.previews = [preview(each, store, clock) for each in (holder, compared) if each]
     app.router.route_class = ReadRoute
     protect_documentation(app)

@@ -104,6 +104,11 @@ UNKNOWN_SCENARIO = _documented(
     "There is no such scenario, or no such version of it.",
     "there is no scenario 'hom'; did you mean 'home'? there are: home",
 )
+NO_ANSWERS = _documented(
+    409,
+    "The server was started without answers.",
+    "this server has no answers; start it with `recsys serve --answers MODEL`",
+)
 NOT_LOADED = _documented(
     409,
     "The model could not be loaded; the current one stays in use.",

@@ -262,6 +262,18 @@ ANSWERS: dict[str, Any] = {
         "notes": [],
         "degraded": [],
     },
+    "answers": {
+        "model": "models:/answers/1",
+        "answered": True,
+        "probability": 0.93,
+        "answers": [
+            {
+                "answer": "Put it into its box and bring it to any of our shops within 30 days.",
+                "question": "How do I return an item?",
+                "score": 0.71,
+            }
+        ],
+    },
     "healthz": {"status": "ok"},
     "readyz": {"status": "ok", "failed": []},
     "metrics": '# HELP recsys_events_total Events accepted\n# TYPE recsys_events_total counter\nrecsys_events_total 61.0\n# HELP recsys_model 1 for the model that serves\n# TYPE recsys_model gauge\nrecsys_model{model="models:/recsys/1"} 1.0\n',

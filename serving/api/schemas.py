@@ -250,6 +250,14 @@ class SearchRequest(Body):
     model_config = examples({"query": "noise-cancelling headphones", "k": 5})
 
 
+class AnswersRequest(Body):
+    """A question."""
+
+    question: Annotated[Text, Field(min_length=1, max_length=500)]
+    k: int = Field(3, ge=1, le=MAX_K)
+    model_config = examples({"question": "How do I return a lamp?", "k": 1})
+
+
 class Event(Body):
     """What a user did, or an impression."""
 
@@ -560,6 +568,26 @@ class AudienceResponse(Answer):
     item_id: str
     model: str
     users: list[InterestedUser]
+
+
+class FoundAnswer(Answer):
+    """An answer, and the question that it is kept with."""
+
+    answer: str
+    question: str | None
+    score: float
+    """Cosine of the question's and the answer's vectors."""
+
+
+class AnswersResponse(Answer):
+    """The best answers to a question, and whether the first is a good one."""
+
+    model: str
+    answered: bool
+    """False where the base has no good answer."""
+    probability: float
+    """Of the first being a good answer."""
+    answers: list[FoundAnswer]
 
 
 class EventsResponse(Answer):

@@ -18,6 +18,7 @@ from serving.api.app import create_app
 from serving.api.live import ModelHolder
 from serving.api.observe import JsonLines
 from serving.store.store import Store
+from serving.text.faq import Faq
 
 
 def open_model(model: str, store: Store, keep_days: int | None = None) -> ModelHolder:
@@ -37,15 +38,16 @@ def run(
     host: str,
     limits: Limits,
     compared: ModelHolder | None = None,
+    faq: Faq | None = None,
 ) -> None:
-    """Serve on the socket `bound` to `host` until the process is stopped; the page shows the lists of `compared`, too.
+    """Serve on the socket `bound` to `host` until the process is stopped; the page shows the lists of `compared`, too, and `faq` answers questions.
 
     Raises:
         RecsysError: other machines could reach the server, and there is no key.
     """
     local = is_local(host, store)
     log_to_stderr()
-    app = create_app(holder, store, compared=compared, limits=limits, local=local)
+    app = create_app(holder, store, compared=compared, limits=limits, local=local, faq=faq)
     server = Server(
         uvicorn.Config(app, http=HeaderLimits, log_level="warning", access_log=False, timeout_keep_alive=30),
         notice(host, bound.getsockname()[1], store),

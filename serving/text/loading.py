@@ -10,7 +10,7 @@ from typing import Protocol
 import polars as pl
 
 from recsys.text.bundle import TextModel, load_text_model
-from serving.text import classes
+from serving.text import answers, classes
 
 
 class TextReader(Protocol):
@@ -23,7 +23,10 @@ class TextReader(Protocol):
         ...
 
 
-READERS: dict[str, Callable[[TextModel], TextReader]] = {classes.KIND: classes.Classifier}
+READERS: dict[str, Callable[[TextModel], TextReader]] = {
+    classes.KIND: classes.Classifier,
+    answers.KIND: answers.Answerer,
+}
 """By the kind of the head."""
 
 

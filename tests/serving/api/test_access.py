@@ -46,6 +46,7 @@ SCOPES = {
     "POST /v1/rows": "read",
     "GET /v1/items/{item_id}/together": "read",
     "POST /v1/items/{item_id}/audience": "admin",
+    "POST /v1/answers": "read",
     "GET /metrics": "read",
 }
 """The scope that each route needs, as the documentation says."""

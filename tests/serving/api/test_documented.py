@@ -58,6 +58,7 @@ ROUTES = [
     "DELETE /v1/scenarios/{name}",
     "POST /v1/scenarios/{name}/switch",
     "POST /v1/scenarios/{name}/preview",
+    "POST /v1/answers",
     "GET /healthz",
     "GET /readyz",
     "GET /metrics",

@@ -37,6 +37,7 @@ OPERATIONS = [
     "delete_scenario",
     "switch_scenario",
     "preview_scenario",
+    "answers",
     "healthz",
     "readyz",
     "metrics",
