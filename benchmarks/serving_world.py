@@ -28,7 +28,8 @@ from serving.recommender import Recommender
 from serving.rerank import Reranker
 from serving.retrieval.retriever import Retriever
 from serving.retrieval.sources import SOURCES, CandidateSource, FitContext
-from serving.retrieval.sources.graphs import LexicalSource, RelatedSource, word_index
+from serving.retrieval.sources.graphs import LexicalSource, RelatedSource
+from serving.retrieval.sources.words import word_index
 from training.interest.trainer import build_model
 from training.ranker import fit_ranker
 from training.ranker.data import ranking_data

@@ -3,7 +3,6 @@
 Shapes: R requests, C candidates, N catalogue.
 """
 
-import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,12 +22,11 @@ from features.recent import REACH, RecentEvents
 from recsys.arrays import Bools, Floats, Ints, grow, spans
 from recsys.events import DAY_US
 from serving.retrieval.sources.base import Candidates, CandidateSource, Catalogue, FitContext, RequestBatch, Scores
+from serving.retrieval.sources.words import links_between, matching_items, word_index, words_of
 
 NEIGHBOURS = 200
 """Items kept per item."""
 TOTALS = "covisitation_totals.npy"
-
-logging.getLogger("bm25s").setLevel(logging.WARNING)
 
 
 class ItemGraphSource(CandidateSource):
@@ -261,10 +259,7 @@ class LexicalSource(ItemGraphSource):
     def of_items(cls, items: pl.DataFrame) -> Self:
         """Link every item to those that its title, brand, category and tags find."""
         words = word_index(items)
-        matches = matching_items(words, words_of(items), NEIGHBOURS + 1).tocoo()
-        other = matches.row != matches.col
-        links = (matches.row[other], matches.col[other])
-        return cls(sparse.csr_matrix((matches.data[other], links), shape=matches.shape), words)
+        return cls(links_between(words, words_of(items), NEIGHBOURS), words)
 
     def scores(self, batch: RequestBatch) -> sparse.csr_matrix:
         scores = batch.weights @ self.graph
@@ -300,38 +295,6 @@ class LexicalSource(ItemGraphSource):
     @classmethod
     def load(cls, folder: Path, catalogue: Catalogue) -> Self:
         return cls(mapped_graph(folder, cls.name), bm25s.BM25.load(folder / "words", show_progress=False, verbosity=0))
-
-
-WORDS = pl.concat_str("title", "brand", "category", pl.col("tags").list.join(" "), separator=" ", ignore_nulls=True)
-TOKENS = {"stopwords": "en", "show_progress": False}
-
-
-def word_index(items: pl.DataFrame) -> bm25s.BM25:
-    """Return the index of the words of all items, those of their descriptions' beginnings among them."""
-    described = pl.concat_str(WORDS, pl.col("description").str.slice(0, 500), separator=" ", ignore_nulls=True)
-    corpus = bm25s.tokenize(items.select(described).to_series().to_list(), **TOKENS)
-    words = bm25s.BM25()
-    words.index(corpus, show_progress=False)
-    return words
-
-
-def words_of(items: pl.DataFrame) -> list[str]:
-    """Return each item's title, brand, category and tags as one text."""
-    return items.select(WORDS).to_series().to_list()
-
-
-def matching_items(words: bm25s.BM25, texts: list[str], k: int) -> sparse.csr_matrix:
-    """Return the scores `[T, N]` of the k items that match each of T texts best, 1 for the best of a text."""
-    count = int(words.scores["num_docs"])
-    k = min(k, count)
-    queries = bm25s.tokenize(texts, return_ids=False, **TOKENS) if texts else []
-    if not queries:
-        return sparse.csr_matrix((0, count), dtype=np.float32)
-    items, scores = (np.asarray(array) for array in words.retrieve(queries, k=k, show_progress=False))  # [T, k]
-    relative = (scores / np.maximum(scores[:, :1], 1e-6)).ravel()
-    matched = scores.ravel() > 0
-    rows = np.repeat(np.arange(len(texts)), k)[matched]
-    return sparse.csr_matrix((relative[matched], (rows, items.ravel()[matched])), shape=(len(texts), count))
 
 
 class RelatedSource(ItemGraphSource):
