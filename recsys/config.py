@@ -219,6 +219,8 @@ class ComputeConfig(Section):
     """Ray Train workers, each with its share of the users."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """`auto` takes the GPU where there is one."""
+    retries: int = Field(3, ge=0)
+    """How often in a row training goes on from its last checkpoint after a worker died, for want of memory for example; an epoch that ends begins the count anew."""
 
 
 class TextConfig(Section):

@@ -35,6 +35,11 @@ def timed() -> Iterator[dict[str, float]]:
         _collecting.pop()
 
 
+def say(line: str) -> None:
+    """Print a line on stderr, above the bar where there is one."""
+    console.print(line, soft_wrap=True)
+
+
 @contextmanager
 def stage(title: str) -> Iterator[Update]:
     """Show `title` with a bar while the body runs; the body moves the bar by calling the function it receives."""
@@ -51,7 +56,7 @@ def stage(title: str) -> Iterator[Update]:
 
     def line(done: str) -> None:
         notes = "".join(f"{note}, " for note in (done, last_note) if note)
-        console.print(f"{title}: {notes}{time.monotonic() - start:.0f} s", soft_wrap=True)
+        say(f"{title}: {notes}{time.monotonic() - start:.0f} s")
 
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(title, total=1.0, note="")

@@ -3,7 +3,7 @@
 In: `InterestData`, the configuration and the folder of a stage. Out: `InterestFit`, with the checkpoint of the kept
 epoch. `choose_epochs` stops early and keeps the best epoch; `refit` runs as many epochs as were chosen.
 
-A stage that was killed goes on from its last checkpoint; a finished stage returns its saved result.
+A stage that was killed goes on from its last checkpoint, as does a fit whose worker died; a finished stage returns its saved result.
 Arrays travel to the workers in `data.npz` in the stage's folder.
 """
 
@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -26,13 +26,20 @@ from recsys.atomic import atomic_file
 from recsys.cluster import interruptible, start_ray
 from recsys.config import Config
 from recsys.errors import RecsysError
-from recsys.progress import Update
+from recsys.progress import Update, say
 from training.interest.data import InterestData
 from training.interest.trainer import InterestTrainer
+
+if TYPE_CHECKING:
+    from ray.train import Result
+    from ray.train.torch import TorchTrainer
 
 DATA, PROGRESS, RESULT, HISTORY = "data.npz", "progress.json", "result.json", "history.json"
 BEST = "best"
 """Folder of the best epoch with a frozen encoder, which fine-tuning starts from."""
+
+RUN = "ray"
+"""Folder of Ray Train's checkpoints."""
 
 NDCG, TUNED = "ndcg@10", "tuned"
 
@@ -173,27 +180,49 @@ def _fit(
 
 
 def _run(loop: Callable[[dict[str, _Job]], None], job: _Job, keep: str) -> InterestFit:
+    """Run `loop` in the workers; where one of them dies, all go on from the last checkpoint.
+
+    Ray Train's `FailureConfig` is not used: it repeats exceptions of `loop` as well, which would come again each time.
+    """
     start_ray()
+    retries = left = job.config.compute.retries
+    done = _epochs_done(job)
+    while True:
+        try:
+            return _fit_of(interruptible(_trainer(loop, job, keep).fit), keep)
+        except Exception as error:
+            death, before, done = _death(error), done, _epochs_done(job)
+            left = retries if done > before else left
+            if not (death and left):
+                last = (str(error).strip().splitlines() or [repr(error)])[-1]
+                reason = death or last.removeprefix("recsys.errors.RecsysError: ")
+                raise RecsysError(f"training failed in a worker: {reason} (log: {job.folder / RUN})") from error
+            left -= 1
+            say(f"a worker of the training died ({death}); training goes on from epoch {done + 1}")
+
+
+def _trainer(loop: Callable[[dict[str, _Job]], None], job: _Job, keep: str) -> "TorchTrainer":
+    """Return a trainer, which goes on from the last checkpoint in the job's folder where there is one."""
     from ray.train import CheckpointConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
     gpu, compute = use_gpu(job.config), job.config.compute
     resources = {"CPU": _threads(job.config)} | ({"GPU": 1} if gpu else {})
-    trainer = TorchTrainer(
+    return TorchTrainer(
         loop,
         train_loop_config={"job": job},
         scaling_config=ScalingConfig(num_workers=compute.workers, use_gpu=gpu, resources_per_worker=resources),
         run_config=RunConfig(
-            name="ray",
+            name=RUN,
             storage_path=str(job.folder),
             checkpoint_config=CheckpointConfig(num_to_keep=2, checkpoint_score_attribute=keep),
         ),
     )
-    try:
-        outcome = interruptible(trainer.fit)
-    except Exception as error:
-        reason = str(error).strip().splitlines()[-1] if str(error).strip() else repr(error)
-        raise RecsysError(f"training failed in a worker: {reason} (log: {job.folder / 'ray'})") from error
+
+
+def _fit_of(outcome: "Result", keep: str) -> InterestFit:
+    """Return the fit with the highest value of the metric `keep` among what the workers reported."""
+    assert outcome.metrics and outcome.best_checkpoints
     checkpoint, metrics = max(outcome.best_checkpoints, key=lambda pair: pair[1][keep])
     return InterestFit(
         epochs=int(metrics["epoch"]),
@@ -202,6 +231,36 @@ def _run(loop: Callable[[dict[str, _Job]], None], job: _Job, keep: str) -> Inter
         checkpoint=checkpoint.path,
         device=metrics["device"],
     )
+
+
+def _epochs_done(job: _Job) -> int:
+    """Return how many epochs the last checkpoint in the job's folder has behind it."""
+    from ray.train import Result
+
+    try:
+        metrics = Result.from_path(str(job.folder / RUN)).metrics
+    except RuntimeError:  # there is none yet
+        return 0
+    return len(metrics["history"]) if metrics else 0
+
+
+def _death(error: Exception) -> str:
+    """Return what a worker died of, in a few words; empty where `error` is an exception that one of them raised.
+
+    A worker whose peer died fails as well, in the exchange of gradients, and perhaps before that death is noticed.
+    """
+    from ray.exceptions import ActorUnschedulableError, RayActorError
+
+    failures = list(getattr(error, "worker_failures", {}).values())
+    causes = [getattr(failure, "health_check_failure", None) for failure in failures]
+    if isinstance(cause := getattr(error, "controller_failure", None), (ActorUnschedulableError, RayActorError)):
+        causes.append(cause)  # before the loop began
+    texts = [" ".join(str(cause).split()) for cause in causes if cause]
+    if texts:
+        detail = texts[0].rpartition("Worker exit detail: ")[2].partition(". ")[0]
+        return "killed or crashed, perhaps for want of memory" if "SYSTEM_ERROR" in texts[0] else detail
+    lost = any(isinstance(failure, torch.distributed.DistError) or "gloo" in str(failure) for failure in failures)
+    return "no longer reached by the others" if lost else ""
 
 
 def _tuning_epochs(config: Config) -> int:

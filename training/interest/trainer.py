@@ -19,6 +19,7 @@ from torch.nn.utils import clip_grad_norm_
 from recsys.arrays import Floats
 from recsys.atomic import atomic_file
 from recsys.config import Config
+from recsys.errors import RecsysError
 from recsys.metrics import ndcg, target_ranks
 from recsys.models.encoder import FrozenPrefix, load_encoder, resolve_precision
 from recsys.models.id_table import TorchRecIdTable
@@ -107,6 +108,9 @@ class InterestTrainer:
         Its random numbers depend on seed, epoch and rank alone.
 
         `on_step` is called after each step with the number of steps done and that of all.
+
+        Raises:
+            RecsysError: the loss is no number any more.
         """
         epoch_seed = self.seed * 1000 + epoch
         torch.manual_seed(epoch_seed + 7919 * self.rank)
@@ -123,6 +127,8 @@ class InterestTrainer:
             self.schedule.step()
             loss_sum += loss.detach()
             on_step(done, self.steps)
+        if not torch.isfinite(loss_sum):
+            raise RecsysError(f"the loss of epoch {epoch + 1} is {loss_sum.item()}; lower interest.learning_rate")
         if self.model.encoder.trainable:
             self.objective.refresh()
         return {

@@ -19,7 +19,7 @@ from recsys.models.encoder_int8 import int8_encoder
 from recsys.models.id_table import TorchRecIdTable
 from recsys.models.interest import HistoryBatch, InterestModel, UserTower, recency_buckets
 from recsys.models.text_vectors import text_vectors
-from tests.worlds import log_of, tiny_encoder, words
+from tests.worlds import log_of, words
 from training.interest.data import InterestData
 from training.interest.objective import Batch, InterestObjective
 from training.interest.ray_fit import InterestFit
@@ -29,12 +29,6 @@ from training.interest.trainer import InterestTrainer, load_trained, save_start
 
 ITEMS = 30
 CLICK = TYPE_CODE["click"]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Return the folder of a tiny encoder."""
-    return tiny_encoder(tmp_path_factory.mktemp("encoder"))
 
 
 def config_of(folder: str, trainable: int = 1, **interest: Any) -> Config:

@@ -7,72 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from features.histories import EARLY, LATE, EventLog
 from recsys.config import Config
-from recsys.events import DEFAULT_EVENT_WEIGHTS
-from recsys.models.encoder import Tokens, load_encoder, tokenize
+from recsys.models.encoder import load_encoder
 from recsys.models.text_vectors import text_vectors
-from tests.worlds import log_of, tiny_encoder, words
+from tests.training.interest.small import choose, config_of, data_of, no_update, tokens_of
 from training.interest import ray_fit
-from training.interest.data import InterestData
-from training.interest.ray_fit import NDCG, TUNED, InterestFit, choose_epochs, refit, since_best
-from training.interest.sequences import prepare
+from training.interest.ray_fit import NDCG, TUNED, InterestFit, refit, since_best
 from training.interest.text_vectors import catalogue_text_vectors
 from training.interest.trainer import InterestTrainer, load_trained
 
-ITEMS, USERS = 30, 24
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Return the folder of a tiny encoder."""
-    return tiny_encoder(tmp_path_factory.mktemp("encoder"))
-
-
-def config_of(folder: str, trainable: int = 0, workers: int = 1, **interest: Any) -> Config:
-    without_chance = {"dropout": 0.0, "id_dropout": 0.0, "learning_rate": 3e-3}
-    return Config.model_validate(
-        {
-            "encoder": {"name": folder, "trainable_layers": trainable, "precision": "fp32"},
-            "interest": without_chance | interest,
-            "compute": {"workers": workers, "device": "cpu"},
-        }
-    )
-
-
-def tokens_of(config: Config) -> Tokens:
-    _, tokenizer = load_encoder(config.encoder)
-    return tokenize(words(ITEMS), tokenizer, 16)
-
-
-def log_of_equal_users() -> EventLog:
-    """Return users with four events in train, of the same types in the same order, and one in valid."""
-    rows = [
-        (f"u{user:02}", f"i{(user + 2 * step) % ITEMS}", "purchase" if step == 2 else "click", 10 * step + user % 10)
-        for user in range(USERS)
-        for step in range(5)
-    ]
-    return log_of(rows, ITEMS, ["valid" if row % 5 == 4 else "train" for row in range(len(rows))])
-
-
-def data_of(config: Config) -> InterestData:
-    return prepare(
-        log_of_equal_users(),
-        (EARLY, LATE),
-        tokens_of(config),
-        weights=DEFAULT_EVENT_WEIGHTS,
-        has_clock=True,
-        config=config,
-    )
-
-
-def no_update(share: float, note: str = "") -> None:
-    pass
-
-
-def choose(config: Config, folder: Path) -> InterestFit:
-    return choose_epochs(data_of(config), config=config, seed=3, folder=folder, update=no_update)
 
 
 def restored(fit: InterestFit, config: Config) -> InterestTrainer:
