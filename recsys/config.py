@@ -77,11 +77,11 @@ class InterestConfig(Section):
     patience: int = Field(3, ge=1)
     """Epochs without a better validation ndcg@10 before the frozen passes stop; fine-tuning stops at the first one."""
     batch_users: int = Field(32, ge=1)
-    """User sequences per step and worker."""
+    """User sequences per step, which the workers share: their number decides how fast training is, not what it learns."""
     encoded_per_step: int = Field(64, ge=1)
-    """Maximum items per step that are encoded with gradients; the others come from the cache of vectors."""
+    """Maximum items per step and worker that are encoded with gradients; the others come from the cache of vectors."""
     catalogue_negatives: int = Field(4096, ge=0)
-    """Negatives per step drawn uniformly from the catalogue; at least N of them make the softmax full."""
+    """Negatives per step and worker drawn uniformly from the catalogue; at least N of them make the softmax full."""
     impression_weight: float = Field(0.5, ge=0)
     """Weight of the loss over impressions without a click, where the data have impressions."""
     purchase_weight: float = Field(0.5, ge=0)
@@ -216,7 +216,7 @@ class ComputeConfig(Section):
     """Where training runs."""
 
     workers: int = Field(1, ge=1)
-    """Ray Train workers, each with its share of the users."""
+    """Ray Train workers, each with its share of every step."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """`auto` takes the GPU where there is one."""
     retries: int = Field(3, ge=0)

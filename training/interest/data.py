@@ -83,7 +83,8 @@ class InterestData:
     def batches(self, epoch_seed: int, batch_users: int, rank: int = 0, world_size: int = 1) -> Iterator[Batch]:
         """Yield the batches of worker `rank` in one epoch; sequences of similar length come together.
 
-        A step's sequences are dealt out to the workers in turn; a step with fewer sequences than workers is left out.
+        A step has `batch_users` sequences, one per worker at least, which are dealt out to the workers in turn; a step with fewer
+        sequences than workers is left out.
         """
         rng = np.random.default_rng(epoch_seed)
         steps = self._steps(rng.permutation(len(self.items)), batch_users, world_size)
@@ -98,7 +99,7 @@ class InterestData:
 
     def _steps(self, order: Ints, batch_users: int, world_size: int) -> list[Ints]:
         """Return the sequences of each step of all workers together; `order` `[S]` is cut, sorted and cut again."""
-        size = batch_users * world_size
+        size = max(batch_users, world_size)
         lengths = (self.items >= 0).sum(1)
         pools = [pool[np.argsort(lengths[pool], kind="stable")] for pool in _chunks(order, SORTED_STEPS * size)]
         return [step for pool in pools for step in _chunks(pool, size)]

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch import distributed as dist
 from torch.nn import functional as F
 
 from recsys.config import InterestConfig
@@ -211,8 +212,21 @@ def softmax_loss(chosen: Tensor, others: Tensor) -> Tensor:
 
 
 def weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
-    """Return the mean of `values` `[P]`, 0 where all weights are."""
-    return (values * weights).sum() / weights.sum().clamp(min=1e-6)
+    """Return the mean of `values` `[P]`, 0 where all weights are.
+
+    Several workers each divide by the mean of their sums of weights, so that the mean of what they return, and with it that of
+    their gradients, is the mean over the values of all.
+    """
+    return (values * weights).sum() / mean_over_workers(weights.sum()).clamp(min=1e-6)
+
+
+def mean_over_workers(value: Tensor) -> Tensor:
+    """Return the mean of a scalar without gradient over the workers of the step; all of them have to call this."""
+    if not (dist.is_initialized() and dist.get_world_size() > 1):
+        return value
+    total = value.clone()
+    dist.all_reduce(total)
+    return total / dist.get_world_size()
 
 
 def _impression_loss(logits: Tensor, items: Tensor, targets: Targets) -> Tensor:

@@ -348,12 +348,19 @@ class _Worker:
 
     def choose_epoch(self) -> None:
         """Train and validate the next epoch, and keep a copy of the best one."""
-        figures, tuning, metric = self.fit_epoch(), float(self.trainer.tuning), self.trainer.evaluate()
+        figures, tuning = self.fit_epoch(), float(self.trainer.tuning)
+        metric = self.agreed(self.trainer.evaluate())
         if not tuning and not since_best([*(epoch[NDCG] for epoch in self.history), metric]):
             # Before the report: a worker that is killed in between trains and saves this epoch again.
             self.best.mkdir(parents=True, exist_ok=True)
             self.trainer.save(self.best)
         self.report(figures | {NDCG: metric, TUNED: tuning})
+
+    def agreed(self, metric: float) -> float:
+        """Return the first worker's `metric`: where one took another for the best epoch, the others would wait for it."""
+        from ray.train.collective import broadcast_from_rank_zero
+
+        return float(broadcast_from_rank_zero(metric))
 
     def tune_from_best(self) -> None:
         """Go back to the best epoch and fine-tune the text encoder from there."""

@@ -25,7 +25,7 @@ from recsys.models.encoder import FrozenPrefix, load_encoder, resolve_precision
 from recsys.models.id_table import TorchRecIdTable
 from recsys.models.interest import InterestModel
 from training.interest.data import InterestData
-from training.interest.objective import Batch, InterestObjective
+from training.interest.objective import Batch, InterestObjective, mean_over_workers
 from training.schedule import falling_rate
 
 SCALAR_LEARNING_RATE = 1e-2
@@ -127,6 +127,7 @@ class InterestTrainer:
             self.schedule.step()
             loss_sum += loss.detach()
             on_step(done, self.steps)
+        loss_sum = mean_over_workers(loss_sum)
         if not torch.isfinite(loss_sum):
             raise RecsysError(f"the loss of epoch {epoch + 1} is {loss_sum.item()}; lower interest.learning_rate")
         if self.model.encoder.trainable:

@@ -32,14 +32,12 @@ def scores_of(trainer: InterestTrainer) -> np.ndarray:
 
 @pytest.mark.slow
 def test_two_workers_learn_what_one_learns_from_the_same_batches(folder: str, tmp_path: Path) -> None:
-    """Gradients are averaged over workers, so halves of a batch teach what the whole teaches.
+    """Workers share the sequences of a step and average their gradients.
 
-    That is exact only where nothing depends on the worker: no dropout, a frozen encoder, the whole catalogue as
-    negatives, and sequences of one length and the same event types, so that the mean of the workers' means is
-    the mean over the batch. A worker that kept its gradients to itself would learn from half of the sequences;
-    its scores are far from those of both.
+    That is exact where chance decides nothing: no dropout, a frozen encoder, the whole catalogue as negatives. A worker that
+    kept its gradients to itself would learn from half of the sequences; its scores are far from those of both.
     """
-    one, two = config_of(folder, batch_users=8, epochs=2), config_of(folder, workers=2, batch_users=4, epochs=2)
+    one, two = config_of(folder, batch_users=8, epochs=2), config_of(folder, workers=2, batch_users=8, epochs=2)
     alone, together = choose(one, tmp_path / "one"), choose(two, tmp_path / "two")
     assert together.metric == pytest.approx(alone.metric, abs=1e-3)
     assert together.metric is not None and together.metric > 0
@@ -163,7 +161,7 @@ def test_the_best_epoch_of_both_stages_is_kept_and_the_fit_says_which_it_was(fol
 @pytest.mark.slow
 def test_a_refit_by_two_workers_runs_the_chosen_epochs_with_the_chosen_encoder(folder: str, tmp_path: Path) -> None:
     """It keeps the last epoch, looks at no metric, and a second call returns the result without training."""
-    config = config_of(folder, trainable=1, workers=2, batch_users=4, epochs=2, encoder_learning_rate=3e-3)
+    config = config_of(folder, trainable=1, workers=2, batch_users=8, epochs=2, encoder_learning_rate=3e-3)
     chosen = choose(config, tmp_path / "choose")
     options: dict[str, Any] = {"config": config, "seed": 3, "folder": tmp_path / "refit", "update": no_update}
     fit = refit(data_of(config), chosen, **options)
