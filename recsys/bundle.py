@@ -20,6 +20,12 @@ from recsys.errors import RecsysError
 FORMAT = 6
 MANIFEST = "manifest.json"
 CONFIG = "config.json"
+TEXT_HEAD = "head.json"
+"""What a text head says of itself; a recommender has no such file."""
+NOT_A_TEXT_HEAD = "a recommender, not a text head; train one with `recsys text train`"
+NOT_A_RECOMMENDER = (
+    "a text head, which reads texts (`recsys text read`), not a recommender; name a model of `recsys train`"
+)
 
 RawConfig = dict[str, dict[str, Any]]
 """`config.json` as it is in the file: section -> key -> value."""
@@ -56,15 +62,17 @@ def seal(folder: Path, config: Config, about: dict[str, Any]) -> None:
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
 
 
-def verify(folder: Path) -> dict[str, Any]:
-    """Check every file of the bundle against its manifest and return the manifest.
+def verify(folder: Path, text_head: bool = False) -> dict[str, Any]:
+    """Check every file of the bundle of a recommender, or of a `text_head`, against its manifest and return the manifest.
 
     Its files are those of the manifest and no others, each a plain file inside the folder.
 
     Raises:
-        RecsysError: there is no bundle, its format is not supported, or files are missing, altered or too many.
+        RecsysError: there is no bundle, it is of the other kind, its format is not supported, or files are missing, altered or too many.
     """
     manifest = _read_manifest(folder)
+    if (TEXT_HEAD in manifest["files"]) != text_head:
+        raise RecsysError(f"{folder}: {NOT_A_TEXT_HEAD if text_head else NOT_A_RECOMMENDER}")
     listed: dict[str, str] = manifest["files"]
     there = {
         path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()

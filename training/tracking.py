@@ -375,6 +375,19 @@ def register(run_id: str, bundle: Path, description: str = "", tags: dict[str, s
     return version
 
 
+def refuse_taken_name(name: str) -> None:
+    """Raise RecsysError where MLflow takes no such `name`, or it is that of recommenders, whose champion a text head would replace."""
+    if not name or set(name) & set("/:'\""):
+        raise RecsysError(f"--name {name!r}: a name of a model has letters, numbers, - and _, such as sentiment")
+    taken = name == names.model_name()
+    if not taken and has_store():
+        with mlflow_client() as client:
+            versions = client.search_model_versions(f"name = '{name}'", max_results=1)
+            taken = any(TEXT_TAG not in version.tags for version in versions)
+    if taken:
+        raise RecsysError(f"--name {name}: the name of other models than text heads; give another, such as {name}-text")
+
+
 def register_text(run_id: str, bundle: Path, name: str) -> str:
     """Log the bundle of a text head as a pyfunc model, register it as the champion of `name`, and return its version."""
     with mlflow_client() as client:

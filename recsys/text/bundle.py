@@ -11,12 +11,12 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from recsys.bundle import read_config, seal, verify
+from recsys.bundle import TEXT_HEAD, read_config, seal, verify
 from recsys.config import Config
 from recsys.errors import RecsysError
 from recsys.models.encoder import TextEncoder, load_encoder_folder
 
-HEAD, ABOUT, ENCODER = "head.safetensors", "head.json", "encoder"
+HEAD, ENCODER = "head.safetensors", "encoder"
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,9 @@ def save_text_model(folder: Path, model: TextModel, about: dict[str, Any]) -> No
     model.encoder.model.save_pretrained(folder / ENCODER)  # type: ignore[operator]
     model.tokenizer.save_pretrained(folder / ENCODER)
     save_file({name: value.detach().cpu().contiguous() for name, value in model.head.items()}, folder / HEAD)
-    (folder / ABOUT).write_text(json.dumps({"kind": model.kind} | model.about, indent=1, ensure_ascii=False), "utf-8")
+    (folder / TEXT_HEAD).write_text(
+        json.dumps({"kind": model.kind} | model.about, indent=1, ensure_ascii=False), "utf-8"
+    )
     seal(folder, model.config, about)
 
 
@@ -50,10 +52,8 @@ def load_text_model(folder: Path, kind: str | None = None) -> TextModel:
     Raises:
         RecsysError: the bundle is damaged, is no text head, or tells something else.
     """
-    manifest = verify(folder)
-    if not (folder / ABOUT).exists():
-        raise RecsysError(f"{folder}: a recommender, not a text head; train one with `recsys text train`")
-    about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+    manifest = verify(folder, text_head=True)
+    about = json.loads((folder / TEXT_HEAD).read_text(encoding="utf-8"))
     if kind and about["kind"] != kind:
         raise RecsysError(
             f"{folder}: this text head tells {about['kind']}, not {kind}; train one with `recsys text train {kind}`"

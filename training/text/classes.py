@@ -19,51 +19,107 @@ from features.texts.split import Parts
 from recsys.arrays import Bools, Floats, Ints
 from recsys.config import Config
 from recsys.metrics import calibration_error
-from recsys.models.encoder import resolve_precision, tokenize
+from recsys.models.encoder import FrozenPrefix, autocast, encode_all, resolve_precision, tokenize
 from recsys.models.text_heads import ClassHead
 from recsys.progress import Update
 from recsys.text.bundle import TextModel
 from serving.text.classes import KIND, Classifier, probabilities
 from training.text.fit import fit, load_trainable
+from training.text.linear import fit_linear
 from training.text.report import Counts, TextReport, resampled
 
+LOOSENESS = np.geomspace(0.1, 100, 7)
+"""Of the logistic regression, of which one is chosen."""
 TEMPERATURES = np.geomspace(0.25, 8, 61)
 THRESHOLDS = np.linspace(0.05, 0.95, 19)
 
 
+class TrainingTexts:
+    """N texts with targets, and the encoder, whose frozen layers have read them once."""
+
+    def __init__(self, data: LabelledTexts, config: Config) -> None:
+        """Load the encoder and let its frozen layers read the texts.
+
+        Raises:
+            RecsysError: the encoder cannot be loaded.
+        """
+        self.config, self.classes, self.multi, self.targets = config, data.classes, data.multi, one_hot(data)
+        self.encoder, self.tokenizer = load_trainable(config)
+        self.precision = resolve_precision(config.encoder.precision, torch.device("cpu"))
+        tokens = tokenize(data.texts, self.tokenizer, config.text.max_tokens)
+        self.prefix = FrozenPrefix(self.encoder, tokens, self.precision)
+
+    def pooled(self, rows: Ints) -> Tensor:
+        """Return the vectors `[B, H]` of some texts, through which gradients flow."""
+        with autocast(torch.device("cpu"), self.precision):
+            return self.encoder.upper(*self.prefix.rows(rows))
+
+    def vectors(self) -> Floats:
+        """Return the vectors `[N, H]` of all texts as the encoder reads them now."""
+        return encode_all(self.encoder, self.prefix).numpy()
+
+    def loss(self, logits: Tensor, rows: Ints) -> Tensor:
+        """Return the log loss of `logits` `[B, C]` of some texts."""
+        truth = torch.from_numpy(self.targets[rows])
+        return F.binary_cross_entropy_with_logits(logits, truth) if self.multi else F.cross_entropy(logits, truth)
+
+    def model(self, head: dict[str, Tensor]) -> TextModel:
+        """Return the text head of these weights, before calibration."""
+        count = len(self.classes)
+        about = {"classes": self.classes, "multi": self.multi, "temperature": 1.0, "thresholds": [0.5] * count}
+        return TextModel(KIND, self.encoder.eval(), self.tokenizer, head, about, self.config)
+
+
 def fit_classes(data: LabelledTexts, parts: Parts, config: Config, seed: int, update: Update) -> TextModel:
-    """Return a text head fitted on `train`; epochs, temperature and thresholds are chosen on `valid`.
+    """Return a text head fitted on `train`; its penalty, epoch, temperature and thresholds are chosen on `valid`.
+
+    A logistic regression on the vectors of the encoder as it came is what fine-tuning starts from (Kumar et al. 2022), and what remains where
+    no epoch is better.
 
     Raises:
         RecsysError: the encoder cannot be loaded.
     """
     torch.manual_seed(seed)
-    encoder, tokenizer = load_trainable(config)
-    classes, targets = data.classes, one_hot(data)
-    network = ClassHead(encoder, len(classes), config.text.dropout)
-    tokens = tokenize(data.texts, tokenizer, config.text.max_tokens)
-    labels = torch.from_numpy(targets)
+    texts = TrainingTexts(data, config)
+    network = ClassHead(texts.encoder, len(texts.classes), config.text.dropout)
+    head, before = _best_linear(texts, parts)
+    network.load_state_dict(head, strict=False)
 
     def loss_of(rows: Ints) -> Tensor:
-        logits, truth = network(*tokens.padded(parts.train[rows])), labels[parts.train[rows]]
-        if data.multi:
-            return F.binary_cross_entropy_with_logits(logits, truth)
-        return F.cross_entropy(logits, truth)
+        own = parts.train[rows]
+        return texts.loss(network.linear(network.dropout(texts.pooled(own))), own)
 
-    def model() -> TextModel:
-        head = {name: value for name, value in network.state_dict().items() if not name.startswith("encoder.")}
-        about = {"classes": classes, "multi": data.multi, "temperature": 1.0, "thresholds": [0.5] * len(classes)}
-        return TextModel(KIND, encoder, tokenizer, head, about, config)
-
+    @torch.no_grad()
     def valid_of() -> float:
-        classifier = Classifier(model())
-        valid = classifier.logits([data.texts[row] for row in parts.valid])
-        return -_log_loss(valid, targets[parts.valid], data.multi)
+        return -float(texts.loss(network.linear(texts.pooled(parts.valid)), parts.valid))
 
-    precision = resolve_precision(config.encoder.precision, torch.device("cpu"))
-    lengths = tokens.lengths[parts.train]
-    fit(network, loss_of, valid_of, lengths, config.text, seed=seed, precision=precision, update=update)
-    return _calibrated(model(), data, parts.valid)
+    lengths = texts.prefix.tokens.lengths[parts.train]
+    fit(
+        network,
+        loss_of,
+        valid_of,
+        lengths,
+        config.text,
+        seed=seed,
+        precision=texts.precision,
+        before=before,
+        update=update,
+    )
+    weights = {name: value for name, value in network.state_dict().items() if not name.startswith("encoder.")}
+    return _calibrated(texts.model(weights), data, parts.valid)
+
+
+def _best_linear(texts: TrainingTexts, parts: Parts) -> tuple[dict[str, Tensor], float]:
+    """Return the logistic regression on vectors as they are with the smallest log loss on `valid`, and the negative of that."""
+    vectors, best = texts.vectors(), None
+    for looseness in LOOSENESS:
+        head = fit_linear(vectors[parts.train], texts.targets[parts.train], texts.multi, looseness)
+        logits = torch.from_numpy(vectors[parts.valid]) @ head["linear.weight"].T + head["linear.bias"]
+        figure = -float(texts.loss(logits, parts.valid))
+        if best is None or figure > best[1]:
+            best = head, figure
+    assert best
+    return best
 
 
 def one_hot(data: LabelledTexts) -> Floats:

@@ -52,18 +52,20 @@ def fit(
     *,
     seed: int,
     precision: str,
+    before: float | None = None,
     update: Update = lambda share, note: None,
 ) -> list[Epoch]:
     """Train `network` in batches of rows of similar `lengths` `[N]`, until `valid_of` gains no more, and keep its best epoch.
 
-    `loss_of` gives the loss of some rows, `valid_of` a figure that is the better the higher.
+    `loss_of` gives the loss of some rows, `valid_of` a figure that is the better the higher. Weights that were good already have the figure
+    `before`, and are kept where no epoch has a better one.
     """
     rng, device = np.random.default_rng(seed), next(network.parameters()).device
     optimizer = _optimizer(network, config)
     steps = config.epochs * -(-len(lengths) // config.batch)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps))
     epochs: list[Epoch] = []
-    best: dict[str, Tensor] = {}
+    best = {name: value.detach().clone() for name, value in network.state_dict().items()}
     while len(epochs) < config.epochs and _since_best(epochs) < config.patience:
         network.train()
         losses = []
@@ -78,7 +80,7 @@ def fit(
             losses.append(loss.item())
         network.eval()
         epochs.append(Epoch(float(np.mean(losses)), valid_of()))
-        if _since_best(epochs) == 0:
+        if _since_best(epochs) == 0 and (before is None or epochs[-1].valid > before):
             best = {name: value.detach().clone() for name, value in network.state_dict().items()}
         update(len(epochs) / config.epochs, f"epoch {len(epochs)}, best {max(epoch.valid for epoch in epochs):.4f}")
     network.load_state_dict(best)

@@ -40,7 +40,11 @@ def train_head(
     """Fit a head, measure it on `test`, and register it as the newest version of `name`, its champion.
 
     `data` says what it was fitted on.
+
+    Raises:
+        RecsysError: recommenders have that name, or MLflow's store is unreachable.
     """
+    tracking.refuse_taken_name(name)
     about = {"mlflow.source.name": f"recsys text train {kind}"} | machine()
     params = {"kind": kind, "seed": seed, "encoder": config.encoder.name, **data}
     params |= {f"text.{key}": value for key, value in config.text}
@@ -55,8 +59,10 @@ def train_head(
         tracking.log_metrics(run_id, figures)
         tracking.log_text(run_id, report.text(), "report.tsv")
         with stage("registering the model"), tempfile.TemporaryDirectory() as folder:
-            save_text_model(Path(folder), model, {"run_id": run_id, "seed": seed, "metrics": report.metrics(), **data})
-            version = tracking.register_text(run_id, Path(folder), name)
+            bundle = Path(folder) / "bundle"
+            bundle.mkdir()
+            save_text_model(bundle, model, {"run_id": run_id, "seed": seed, "metrics": report.metrics(), **data})
+            version = tracking.register_text(run_id, bundle, name)
     except BaseException:
         tracking.end_run(run_id, finished=False)
         raise

@@ -1,0 +1,145 @@
+"""A text head from a file to MLflow and back: trained by the command, read by the command and by MLflow."""
+
+import json
+import sys
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+import polars as pl
+import pytest
+
+from recsys.cli import main
+from recsys.registry import bundle_folder, mlflow_client
+from tests.command_line import run
+from tests.worlds import write_dataset
+from training.tracking import text_versions
+
+pytestmark = pytest.mark.slow
+
+GOOD, BAD = ["a fine lamp", "good and fine", "good table"], ["a poor lamp", "bad and poor", "bad table"]
+OPTIONS = ("--set", "text.epochs=1")
+
+
+def labelled(count: int) -> pl.DataFrame:
+    """Return `count` texts of each of two classes."""
+    rows = [
+        (f"{text} {row}", label) for row in range(count) for text, label in ((GOOD[row % 3], "1"), (BAD[row % 3], "0"))
+    ]
+    return pl.DataFrame(rows, schema=["text", "label"], orient="row")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, encoder: str) -> Path:
+    """Return a working directory with a head of each kind of labels, trained by the command."""
+    folder = tmp_path_factory.mktemp("heads")
+    labelled(30).write_csv(folder / "one.csv")
+    several = labelled(30).with_columns(
+        labels=pl.when(pl.col("text").str.contains("lamp"))
+        .then(pl.concat_list("label", pl.lit("lamps")))
+        .otherwise(pl.concat_list("label"))
+    )
+    several.drop("label").write_ndjson(folder / "several.jsonl")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for file, name in (("one.csv", "sentiment"), ("several.jsonl", "topics")):
+            patch.setattr(
+                sys,
+                "argv",
+                [
+                    "recsys",
+                    "text",
+                    "train",
+                    "classes",
+                    file,
+                    "--name",
+                    name,
+                    "--set",
+                    f"encoder.name={encoder}",
+                    *OPTIONS,
+                ],
+            )
+            with pytest.raises(SystemExit) as ended:
+                main()
+            assert not ended.value.code
+    return folder
+
+
+@pytest.fixture
+def inside(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return that folder as the working directory."""
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def test_lines_are_read_by_the_registered_champion(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A text per line; empty lines are none."""
+    (inside / "lines.txt").write_text("good lamp\n\nbad lamp\n")
+    code, out, _ = run(capsys, "text", "read", "models:/sentiment@champion", "lines.txt", "--out", "read.csv")
+    assert code == 0 and "2 texts written" in out
+    read = pl.read_csv(inside / "read.csv")
+    assert read.columns == ["text", "label", "probability"]
+    assert read["label"].to_list() == [1, 0]
+    assert read["probability"].to_numpy().min() >= 0.5
+
+
+@pytest.mark.parametrize("out", ["read.jsonl", "read.parquet"])
+def test_several_classes_are_lists_and_other_columns_stay(
+    inside: Path, capsys: pytest.CaptureFixture[str], out: str
+) -> None:
+    """Each text keeps its row."""
+    pl.DataFrame({"id": [7, 8], "text": ["a fine lamp 3", "bad table 2"]}).write_parquet(inside / "in.parquet")
+    assert run(capsys, "text", "read", "models:/topics/1", "in.parquet", "--out", out)[0] == 0
+    read = pl.read_ndjson(inside / out) if out.endswith("jsonl") else pl.read_parquet(inside / out)
+    assert read["id"].to_list() == [7, 8]
+    assert [sorted(labels) for labels in read["labels"].to_list()] == [["1", "lamps"], ["0"]]
+    assert [len(values) for values in read["probabilities"].to_list()] == [2, 1]
+
+
+def test_the_models_are_listed_with_their_figures(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By name, with what they were fitted on."""
+    assert {name for name, *_ in text_versions()} == {"sentiment", "topics"}
+    code, out, _ = run(capsys, "text", "models")
+    assert code == 0 and "one.csv" in out and "several.jsonl" in out and "accuracy" in out
+
+
+def test_mlflow_loads_a_head_and_rows_out_are_rows_in(inside: Path) -> None:
+    """By the name under which it is registered."""
+    with mlflow_client():
+        model = mlflow.pyfunc.load_model("models:/sentiment@champion")
+    rows = pd.DataFrame({"text": ["bad lamp", "good lamp"]}, index=[5, 3])
+    read = model.predict(rows)
+    assert read.index.tolist() == [5, 3] and read["label"].tolist() == ["0", "1"]
+
+
+def test_recommenders_are_listed_without_text_heads(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Their experiment and their model are others."""
+    for command in ("models", "runs"):
+        code, out, _ = run(capsys, command, "list", "--json") if command == "runs" else run(capsys, command, "list")
+        assert code == 0 and "sentiment" not in out and "topics" not in out
+
+
+def test_a_head_of_another_kind_of_model_is_one_line(
+    inside: Path, tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Either way."""
+    (inside / "lines.txt").write_text("good lamp\n")
+    code, _, err = run(capsys, "text", "read", str(tiny), "lines.txt")
+    assert code == 1 and "a recommender, not a text head; train one" in err and err.count("\n") == 1
+    write_dataset(inside / "shop")
+    code, _, err = run(capsys, "recommend", "shop", "--model", "models:/sentiment@champion", "--out", "lists")
+    assert code == 1 and "a text head, which reads texts" in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["recsys", "a/b"])
+def test_a_head_takes_no_name_of_recommenders(inside: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    """Before anything is fitted: the champion that serves would be replaced."""
+    code, _, err = run(capsys, "text", "train", "classes", "one.csv", "--name", name)
+    assert code == 1 and f"--name {name}" in err.replace("'", "") and err.count("\n") == 1
+
+
+def test_the_bundle_says_what_it_was_fitted_on(inside: Path) -> None:
+    """Its manifest has the data, its seed and its figures."""
+    manifest = json.loads((bundle_folder("models:/sentiment/1") / "manifest.json").read_text())
+    assert manifest["data"] == "one.csv" and manifest["texts"] == 60 and manifest["seed"] == 0
+    assert "test_accuracy" in manifest["metrics"]
