@@ -29,39 +29,55 @@ def train() -> None:
 
 
 @train.command()
-@click.argument("data", type=File)
+@click.argument("data", type=File, required=False)
 @click.option("--name", default="sentiment", show_default=True, help="Name of the registered model.")
+@click.option(
+    "--zero-shot",
+    metavar="LABEL=WORDS,…",
+    help="Learn nothing from texts: a text has the class whose words are most similar to it.",
+)
 @CONFIG
 @SETS
 @SEED
 @mlflow_names
-def classes(data: Path, name: str, config: Path | None, sets: tuple[str, ...], seed: int) -> None:
+def classes(
+    data: Path | None, name: str, zero_shot: str | None, config: Path | None, sets: tuple[str, ...], seed: int
+) -> None:
     """Train a head that tells the classes of texts, such as the sentiment of reviews.
 
     DATA is a file with the columns text and label, or labels where a text can have several: .csv, .tsv, .jsonl or .parquet. Its texts are
-    shuffled and divided 6:2:2; epochs, calibration and thresholds are chosen on valid, and the figures are those of test.
+    shuffled and divided 6:2:2; epochs, calibration and thresholds are chosen on valid, and the figures are those of test. From few texts, up to
+    64 a class, a head is fitted in another way, which needs no valid. With --zero-shot, texts are needed for figures alone.
 
     \b
     Examples:
       recsys text train classes reviews.tsv
       recsys text train classes topics.jsonl --name topics --set text.epochs=5
+      recsys text train classes --zero-shot "negative=I hate it; it is terrible,positive=I love it; it is great"
     """
     from features.texts.classes import read_classes
-    from features.texts.split import shuffled_parts
     from recsys.config import load_config
-    from training.text.classes import fit_classes, measure_classes
+    from recsys.errors import UsageError
+    from training.text.classes import fit_head, measure_head
     from training.text.run import train_head
+    from training.text.zero import class_words
 
-    settings, labelled = load_config(config, sets), read_classes(data)
-    parts = shuffled_parts(len(labelled.texts))
+    if data is None and zero_shot is None:
+        raise UsageError("DATA is missing: a file of texts with labels; without any, name the classes by --zero-shot")
+    settings, words = load_config(config, sets), class_words(zero_shot) if zero_shot else None
+    labelled = read_classes(data) if data else None
     trained = train_head(
         "classes",
-        {"data": data.name, "texts": len(labelled.texts)},
+        {
+            "data": data.name if data else "none",
+            "texts": len(labelled.texts) if labelled else 0,
+            "zero_shot": zero_shot or "",
+        },
         settings,
         seed,
         name,
-        lambda update: fit_classes(labelled, parts, settings, seed, update),
-        lambda model: measure_classes(model, labelled, parts.test),
+        lambda update: fit_head(labelled, words, settings, seed, update),
+        (lambda model: measure_head(model, labelled)) if labelled else None,
     )
     show(trained, f"recsys text read models:/{name}@champion TEXTS")
 
@@ -140,7 +156,8 @@ def show(trained: "TrainedHead", then: str) -> None:
     """Print the figures of a head and what it is registered as; `then` is the next command."""
     from recsys.cli.runs import console
 
-    console().print(trained.report.table())
+    if trained.report:
+        console().print(trained.report.table())
     click.echo(f"run {trained.run_id}")
     click.echo(f"registered {trained.model}")
     click.echo(f"next: {then}")

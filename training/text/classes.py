@@ -7,6 +7,7 @@ Its probabilities are calibrated by a temperature, and its thresholds chosen, on
 Shapes: N texts, C classes.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -15,18 +16,21 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from features.texts.classes import LabelledTexts
-from features.texts.split import Parts
+from features.texts.split import Parts, shuffled_parts
 from recsys.arrays import Bools, Floats, Ints
 from recsys.config import Config
+from recsys.errors import RecsysError
 from recsys.metrics import calibration_error
-from recsys.models.encoder import FrozenPrefix, autocast, encode_all, resolve_precision, tokenize
 from recsys.models.text_heads import ClassHead
 from recsys.progress import Update
 from recsys.text.bundle import TextModel
-from serving.text.classes import KIND, Classifier, probabilities
-from training.text.fit import fit, load_trainable
+from serving.text.classes import Classifier, probabilities
+from training.text.few import are_few, fit_few, left_out_logits
+from training.text.fit import fit
 from training.text.linear import fit_linear
 from training.text.report import Counts, TextReport, resampled
+from training.text.texts import TrainingTexts, one_hot
+from training.text.zero import head_of_names
 
 LOOSENESS = np.geomspace(0.1, 100, 7)
 """Of the logistic regression, of which one is chosen."""
@@ -34,46 +38,55 @@ TEMPERATURES = np.geomspace(0.25, 8, 61)
 THRESHOLDS = np.linspace(0.05, 0.95, 19)
 
 
-class TrainingTexts:
-    """N texts with targets, and the encoder, whose frozen layers have read them once."""
+def fit_head(
+    data: LabelledTexts | None, words: Mapping[str, str] | None, config: Config, seed: int, update: Update
+) -> TextModel:
+    """Return a text head of `data`, or of what its classes are called, `words` by label; one of the two is given.
 
-    def __init__(self, data: LabelledTexts, config: Config) -> None:
-        """Load the encoder and let its frozen layers read the texts.
+    With both, nothing but the calibration is of the texts.
 
-        Raises:
-            RecsysError: the encoder cannot be loaded.
-        """
-        self.config, self.classes, self.multi, self.targets = config, data.classes, data.multi, one_hot(data)
-        self.encoder, self.tokenizer = load_trainable(config)
-        self.precision = resolve_precision(config.encoder.precision, torch.device("cpu"))
-        tokens = tokenize(data.texts, self.tokenizer, config.text.max_tokens)
-        self.prefix = FrozenPrefix(self.encoder, tokens, self.precision)
+    Raises:
+        RecsysError: the encoder cannot be loaded, or a text has a class that has no words.
+    """
+    parts = shuffled_parts(len(data.texts)) if data else None
+    if words is None:
+        assert data and parts
+        return fit_classes(data, parts, config, seed, update)
+    if data:
+        refuse_unnamed(data, list(words))
+    model = head_of_names(words, config)
+    if not (data and parts):
+        return model
+    return calibrated(
+        model,
+        Classifier(model).logits([data.texts[row] for row in parts.valid]),
+        one_hot(data, model.about["classes"])[parts.valid],
+    )
 
-    def pooled(self, rows: Ints) -> Tensor:
-        """Return the vectors `[B, H]` of some texts, through which gradients flow."""
-        with autocast(torch.device("cpu"), self.precision):
-            return self.encoder.upper(*self.prefix.rows(rows))
 
-    def vectors(self) -> Floats:
-        """Return the vectors `[N, H]` of all texts as the encoder reads them now."""
-        return encode_all(self.encoder, self.prefix).numpy()
+def refuse_unnamed(data: LabelledTexts, named: list[str]) -> None:
+    """Raise RecsysError where texts have classes that are not `named`, or several at once."""
+    unknown = [name for name in data.classes if name not in named]
+    if unknown:
+        raise RecsysError(
+            f"--zero-shot: {len(unknown)} of {len(data.classes)} labels of the texts are not named, for example {unknown[0]!r}; name "
+            f"{', '.join(data.classes)}"
+        )
+    if data.multi:
+        raise RecsysError(
+            "--zero-shot: texts with several labels need a threshold for each, which must be learned; train without it"
+        )
 
-    def loss(self, logits: Tensor, rows: Ints) -> Tensor:
-        """Return the log loss of `logits` `[B, C]` of some texts."""
-        truth = torch.from_numpy(self.targets[rows])
-        return F.binary_cross_entropy_with_logits(logits, truth) if self.multi else F.cross_entropy(logits, truth)
 
-    def model(self, head: dict[str, Tensor]) -> TextModel:
-        """Return the text head of these weights, before calibration."""
-        count = len(self.classes)
-        about = {"classes": self.classes, "multi": self.multi, "temperature": 1.0, "thresholds": [0.5] * count}
-        return TextModel(KIND, self.encoder.eval(), self.tokenizer, head, about, self.config)
+def measure_head(model: TextModel, data: LabelledTexts) -> TextReport:
+    """Return what the model gets right on `test`."""
+    return measure_classes(model, data, shuffled_parts(len(data.texts)).test)
 
 
 def fit_classes(data: LabelledTexts, parts: Parts, config: Config, seed: int, update: Update) -> TextModel:
     """Return a text head fitted on `train`; its penalty, epoch, temperature and thresholds are chosen on `valid`.
 
-    A logistic regression on the vectors of the encoder as it came is what fine-tuning starts from (Kumar et al. 2022), and what remains where
+    Where texts are few, both are fitted (see `training.text.few`). Else a logistic regression on the vectors of the encoder as it came is what fine-tuning starts from (Kumar et al. 2022), and what remains where
     no epoch is better.
 
     Raises:
@@ -81,6 +94,10 @@ def fit_classes(data: LabelledTexts, parts: Parts, config: Config, seed: int, up
     """
     torch.manual_seed(seed)
     texts = TrainingTexts(data, config)
+    seen = np.concatenate([parts.train, parts.valid])
+    if are_few(texts, seen):
+        logits = left_out_logits(texts, seen, seed, update)
+        return calibrated(texts.model(fit_few(texts, seen, seed, update)), logits, texts.targets[seen])
     network = ClassHead(texts.encoder, len(texts.classes), config.text.dropout)
     head, before = _best_linear(texts, parts)
     network.load_state_dict(head, strict=False)
@@ -91,7 +108,7 @@ def fit_classes(data: LabelledTexts, parts: Parts, config: Config, seed: int, up
 
     @torch.no_grad()
     def valid_of() -> float:
-        return -float(texts.loss(network.linear(texts.pooled(parts.valid)), parts.valid))
+        return _figure(texts, network.linear(texts.pooled(parts.valid)), parts.valid)
 
     lengths = texts.prefix.tokens.lengths[parts.train]
     fit(
@@ -106,29 +123,21 @@ def fit_classes(data: LabelledTexts, parts: Parts, config: Config, seed: int, up
         update=update,
     )
     weights = {name: value for name, value in network.state_dict().items() if not name.startswith("encoder.")}
-    return _calibrated(texts.model(weights), data, parts.valid)
+    valid = texts.vectors()[parts.valid] @ weights["linear.weight"].numpy().T + weights["linear.bias"].numpy()
+    return calibrated(texts.model(weights), valid, texts.targets[parts.valid])
 
 
 def _best_linear(texts: TrainingTexts, parts: Parts) -> tuple[dict[str, Tensor], float]:
-    """Return the logistic regression on vectors as they are with the smallest log loss on `valid`, and the negative of that."""
+    """Return the logistic regression on vectors as they are that is the best on `valid`, with its figure."""
     vectors, best = texts.vectors(), None
     for looseness in LOOSENESS:
         head = fit_linear(vectors[parts.train], texts.targets[parts.train], texts.multi, looseness)
         logits = torch.from_numpy(vectors[parts.valid]) @ head["linear.weight"].T + head["linear.bias"]
-        figure = -float(texts.loss(logits, parts.valid))
+        figure = _figure(texts, logits, parts.valid)
         if best is None or figure > best[1]:
             best = head, figure
     assert best
     return best
-
-
-def one_hot(data: LabelledTexts) -> Floats:
-    """Return 1 where a text has a class, `[N, C]`."""
-    columns = {name: index for index, name in enumerate(data.classes)}
-    targets = np.zeros((len(data.texts), len(columns)), np.float32)
-    for row, labels in enumerate(data.labels):
-        targets[row, [columns[name] for name in labels]] = 1
-    return targets
 
 
 def _log_loss(logits: Floats, targets: Floats, multi: bool) -> float:
@@ -137,12 +146,17 @@ def _log_loss(logits: Floats, targets: Floats, multi: bool) -> float:
     return float(loss)
 
 
-def _calibrated(model: TextModel, data: LabelledTexts, valid: Ints) -> TextModel:
-    """Return the model with the temperature and the thresholds that are the best on the rows `valid`."""
-    logits, targets = Classifier(model).logits([data.texts[row] for row in valid]), one_hot(data)[valid]
-    losses = [_log_loss((logits / value).astype(np.float32), targets, data.multi) for value in TEMPERATURES]
+def _figure(texts: TrainingTexts, logits: Tensor, rows: Ints) -> float:
+    """Return what fits are chosen by: the negative of the log loss of some texts at the temperature that makes it smallest."""
+    return -min(float(texts.loss(logits / temperature, rows)) for temperature in TEMPERATURES)
+
+
+def calibrated(model: TextModel, logits: Floats, targets: Floats) -> TextModel:
+    """Return the model with the temperature and the thresholds that are the best for some texts' `logits` and `targets` `[N, C]`."""
+    multi = model.about["multi"]
+    losses = [_log_loss((logits / value).astype(np.float32), targets, multi) for value in TEMPERATURES]
     temperature = float(TEMPERATURES[int(np.argmin(losses))])
-    values = probabilities((logits / temperature).astype(np.float32), data.multi)
+    values = probabilities((logits / temperature).astype(np.float32), multi)
     thresholds = [_threshold(values[:, column], targets[:, column] > 0) for column in range(targets.shape[1])]
     return replace(model, about=model.about | {"temperature": temperature, "thresholds": thresholds})
 

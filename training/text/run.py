@@ -25,7 +25,8 @@ class TrainedHead:
     run_id: str
     model: str
     """`models:/NAME/VERSION`"""
-    report: TextReport
+    report: TextReport | None
+    """None where nothing was measured."""
 
 
 def train_head(
@@ -35,7 +36,7 @@ def train_head(
     seed: int,
     name: str,
     fit: Callable[[Update], TextModel],
-    measure: Callable[[TextModel], TextReport],
+    measure: Callable[[TextModel], TextReport] | None,
 ) -> TrainedHead:
     """Fit a head, measure it on `test`, and register it as the newest version of `name`, its champion.
 
@@ -53,15 +54,19 @@ def train_head(
         with timed() as seconds:
             with stage(f"fitting the {kind} head") as update:
                 model = fit(update)
-            with stage("measuring it on test"):
-                report = measure(model)
-        figures = report.metrics() | {f"seconds/{title}": value for title, value in seconds.items()}
+            report = None
+            if measure:
+                with stage("measuring it on test"):
+                    report = measure(model)
+        metrics = report.metrics() if report else {}
+        figures = metrics | {f"seconds/{title}": value for title, value in seconds.items()}
         tracking.log_metrics(run_id, figures)
-        tracking.log_text(run_id, report.text(), "report.tsv")
+        if report:
+            tracking.log_text(run_id, report.text(), "report.tsv")
         with stage("registering the model"), tempfile.TemporaryDirectory() as folder:
             bundle = Path(folder) / "bundle"
             bundle.mkdir()
-            save_text_model(bundle, model, {"run_id": run_id, "seed": seed, "metrics": report.metrics(), **data})
+            save_text_model(bundle, model, {"run_id": run_id, "seed": seed, "metrics": metrics, **data})
             version = tracking.register_text(run_id, bundle, name)
     except BaseException:
         tracking.end_run(run_id, finished=False)

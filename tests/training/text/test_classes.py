@@ -33,8 +33,7 @@ def config_of(encoder: str, **text: float) -> Config:
 @pytest.mark.parametrize("multi", [False, True])
 def test_a_head_learns_what_words_tell(encoder: str, multi: bool) -> None:
     """Of texts that it was not fitted on, nearly all are right."""
-    data = texts_of(150, multi)
-    parts = shuffled_parts(150)
+    data, parts = texts_of(400, multi), shuffled_parts(400)
     model = fit_classes(data, parts, config_of(encoder), 0, lambda share, note: None)
     report = measure_classes(model, data, parts.test)
     assert report.figures["accuracy"].value > 0.9 and report.figures["macro_f1"].value > 0.9
@@ -45,7 +44,7 @@ def test_a_head_learns_what_words_tell(encoder: str, multi: bool) -> None:
 
 def test_where_fine_tuning_spoils_the_encoder_the_linear_head_stays(encoder: str) -> None:
     """Its weights are those of the encoder as it came."""
-    data, parts = texts_of(60), shuffled_parts(60)
+    data, parts = texts_of(200), shuffled_parts(200)
     spoiled = fit_classes(data, parts, config_of(encoder, learning_rate=3, head_learning_rate=30), 0, lambda s, n: None)
     frozen = fit_classes(
         data, parts, config_of(encoder, trainable_layers=0, head_learning_rate=30), 0, lambda s, n: None
@@ -56,15 +55,15 @@ def test_where_fine_tuning_spoils_the_encoder_the_linear_head_stays(encoder: str
 
 def test_one_seed_gives_one_head(encoder: str) -> None:
     """All random draws come from it."""
-    data, parts = texts_of(60), shuffled_parts(60)
+    data, parts = texts_of(200), shuffled_parts(200)
     one, other = (fit_classes(data, parts, config_of(encoder), 3, lambda s, n: None) for _ in range(2))
     assert all(torch.equal(one.head[name], other.head[name]) for name in one.head)
 
 
 def test_calibration_never_raises_the_log_loss_of_valid(encoder: str) -> None:
     """The temperature is chosen there; 1 is among those that are tried."""
-    data, parts = texts_of(90), shuffled_parts(90)
-    noisy = LabelledTexts(data.texts, [data.labels[row - row % 7] for row in range(90)], False)
+    data, parts = texts_of(200), shuffled_parts(200)
+    noisy = LabelledTexts(data.texts, [data.labels[row - row % 7] for row in range(200)], False)
     model = fit_classes(noisy, parts, config_of(encoder), 0, lambda s, n: None)
     logits = torch.from_numpy(Classifier(model).logits([noisy.texts[row] for row in parts.valid]))
     truth = torch.tensor([noisy.classes.index(noisy.labels[row][0]) for row in parts.valid])
@@ -97,7 +96,7 @@ def test_a_class_that_no_text_has_is_never_told(multi: bool) -> None:
 
 def test_parts_without_some_class_are_fitted_all_the_same(encoder: str) -> None:
     """Nothing breaks where `valid` has one class alone."""
-    data = texts_of(20)
-    parts = Parts(np.arange(12), np.array([12, 14, 16]), np.arange(17, 20))
+    data = texts_of(160)
+    parts = Parts(np.arange(150), np.array([150, 152, 154]), np.arange(157, 160))
     report = measure_classes(fit_classes(data, parts, config_of(encoder), 0, lambda s, n: None), data, parts.test)
     assert report.texts == 3
