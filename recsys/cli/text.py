@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from recsys.cli import opinion
 from recsys.cli.common import CONFIG, SETS, Commands, File, in_a_folder, mlflow_names
 
 if TYPE_CHECKING:
@@ -241,3 +242,6 @@ def models() -> None:
         ]
         table.add_row(name, version, params["kind"], params["data"], params["encoder"], ", ".join(figures))
     console().print(table)
+
+
+text.add_command(opinion.monitor)
