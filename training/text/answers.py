@@ -10,7 +10,7 @@ the base without their own answers.
 Shapes: Q questions, A answers, H width of the encoder.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -87,7 +87,7 @@ def fit_answers(threads: Threads, parts: Parts, config: Config, seed: int, updat
     with torch.no_grad():
         head[BASE] = network.project(units[0])
     about = {"base": {"questions": base.questions, "answers": base.answers, "threads": base.threads.tolist()}}
-    calibration, threshold = _calibrated(scores(valid, units[0]), valid, base)
+    calibration, threshold = calibrated(scores(valid, units[0]), own_of(valid, base), base.threads)
     return TextModel(
         KIND, encoder, tokenizer, head, about | {"calibration": calibration, "threshold": threshold}, config
     )
@@ -146,32 +146,39 @@ def without_own(scores: Floats, own: Bools) -> Floats:
     return np.where(own, -1.0, scores).astype(np.float32)
 
 
-def _calibrated(scores: Floats, asked: _Asked, base: AnswerBase) -> tuple[list[float], float]:
-    """Return bias and weights of `signs`, and the threshold of the probability below which there is no good answer."""
-    own = own_of(asked, base)
-    with_answer, without = signs(scores, base.threads), signs(without_own(scores, own), base.threads)
+def calibrated(scores: Floats, own: Bools, threads: Ints) -> tuple[list[float], float]:
+    """Return bias and weights of `signs`, and the threshold of the probability below which there is no good answer.
+
+    `scores` `[Q, A]` are of questions of which some answers are their `own` `[Q, A]`, and answers of `threads` `[A]`.
+    """
+    with_answer, without = signs(scores, threads), signs(without_own(scores, own), threads)
     labels = np.repeat([1, 0], [len(with_answer), len(without)])
     model = LogisticRegression(C=10.0).fit(np.concatenate([with_answer, without]), labels)
     calibration = [float(model.intercept_[0]), *map(float, model.coef_[0])]
-    threshold = np.quantile(found(scores, base.threads, calibration, 1).probability, FALSE_REFUSALS)
-    return calibration, float(threshold)
+    return calibration, float(np.quantile(found(scores, threads, calibration, 1).probability, FALSE_REFUSALS))
+
+
+def figures_of(scores: Floats, own: Bools, threads: Ints, about: tuple[Sequence[float], float]) -> dict[str, Floats]:
+    """Return the figures `[Q]` of `scores` `[Q, A]`; `about` are calibration and threshold.
+
+    `unanswerable_found` is 1 where a question is told that there is no good answer in a base without its own ones.
+    """
+    calibration, threshold = about
+
+    def refused(values: Floats) -> Floats:
+        return (found(values, threads, calibration, 1).probability < threshold).astype(np.float64)
+
+    refusals = {"false_refusals": refused(scores), "unanswerable_found": refused(without_own(scores, own))}
+    return by_question(scores, own) | refusals
 
 
 def measure_answers(model: TextModel, threads: Threads, rows: Ints) -> TextReport:
     """Return what the model finds for the questions of some threads among all answers; intervals are over threads."""
-    answerer, (questions, own_threads) = Answerer(model), threads.queries(rows)
-    asked = _Asked(torch.from_numpy(answerer.encode(questions)), own_threads)
-    scores = asked.vectors.numpy() @ answerer.vectors.T
-    own = own_of(asked, answerer.base)
-
-    def good(values: Floats) -> Floats:
-        """Return whether each question is told that it has a good answer `[Q]`."""
-        chances = found(values, answerer.base.threads, model.about["calibration"], 1).probability
-        return (chances >= answerer.threshold).astype(np.float64)
-
-    values = by_question(scores, own)
-    values |= {"false_refusals": 1 - good(scores), "unanswerable_found": 1 - good(without_own(scores, own))}
-    return TextReport(len(questions), [], np.empty((0, 4)), by_threads(values, own_threads))
+    answerer, (questions, asked) = Answerer(model), threads.queries(rows)
+    scores, base = answerer.encode(questions) @ answerer.vectors.T, answerer.base
+    own = base.threads[None] == asked[:, None]
+    values = figures_of(scores, own, base.threads, (model.about["calibration"], answerer.threshold))
+    return TextReport(len(questions), [], np.empty((0, 4)), by_threads(values, asked))
 
 
 def by_threads(values: Mapping[str, Floats], threads: Ints) -> dict[str, Interval]:

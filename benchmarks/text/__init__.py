@@ -1,0 +1,1 @@
+"""`make benchmark-text`: what text heads get right."""
