@@ -62,6 +62,8 @@ class InterestConfig(Section):
     """Attention heads of the user tower."""
     max_history: int = Field(30, ge=1)
     """Maximum events of a user that are read, the latest ones."""
+    max_sequences: int = Field(1_000_000, ge=1)
+    """Maximum sequences of up to `max_history` + 1 events that are trained on, the newest; a million take some 0.7 GiB."""
     dropout: float = Field(0.2, ge=0, lt=1)
     """Dropout in the user tower."""
     id_residual: bool = True

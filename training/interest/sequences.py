@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.histories import VALID, EventLog, Requests
-from recsys.arrays import Bools, Ints, offsets_of, spans
+from recsys.arrays import Ints, offsets_of, spans
 from recsys.config import Config
 from recsys.events import EVENT_TYPES
 from recsys.models.encoder import Tokens
+from recsys.progress import console
 from training.interest.data import InterestData
 
 MAX_VALID_REQUESTS = 10_000
@@ -35,14 +36,23 @@ def prepare(
     """Return the sequences of the events in `segments` and the validation requests.
 
     `weights` are those of the event types; `has_clock` says whether times are microseconds. With `since`, the sequences
-    are those that end later, and `update.older` times as many others.
+    are those that end later, and `update.older` times as many others. Of more than `interest.max_sequences`, the newest are
+    taken, or any where there is no clock; a line on the console says so.
     """
-    fitted = log.in_segments(*segments)
-    rows, known = _sequence_rows(fitted.offsets, config.interest.max_history + 1)
-    counts = np.bincount(fitted.items[rows[known]], minlength=len(tokens))
+    fitted, length = log.in_segments(*segments), config.interest.max_history + 1
+    starts, stops = _sequences(fitted.offsets, length)
+    counts = _event_counts(fitted, stops, len(tokens))
     if since is not None:
-        kept = later_and_some(fitted.times[rows[:, -1]], since, config.update.older)
-        rows, known = rows[kept], known[kept]
+        kept = later_and_some(fitted.times[stops - 1], since, config.update.older)
+        starts, stops = starts[kept], stops[kept]
+    if len(stops) > config.interest.max_sequences:
+        kept = newest(config.interest.max_sequences, fitted.times[stops - 1], has_clock)
+        which = "the newest" if has_clock else "drawn at random"
+        console.print(f"interest.max_sequences: training on {len(kept):,} of {len(stops):,} sequences, {which}")
+        starts, stops = starts[kept], stops[kept]
+    rows = stops[:, None] - np.arange(length, 0, -1)  # [S, length]
+    known = rows >= starts[:, None]
+    rows = np.where(known, rows, 0)
     requests = valid_requests(log, has_clock)
     valid = log.histories(requests.users, requests.times, config.interest.max_history)
     return InterestData(
@@ -85,19 +95,34 @@ def at_most(count: int, requests: Requests, has_clock: bool) -> Requests:
     return requests.select(order[max(0, len(requests) - count) :])
 
 
-def _sequence_rows(offsets: Ints, length: int) -> tuple[Ints, Bools]:
-    """Cut the events of users at `offsets` `[V + 1]` into sequences of `length` that overlap by one event.
+def newest(count: int, times: Ints, has_clock: bool) -> Ints:
+    """Return the rows of the `count` latest of `times`, or any `count` where those of different users do not compare; in order."""
+    rows = np.argsort(times, kind="stable") if has_clock else np.random.default_rng(0).permutation(len(times))
+    return np.sort(rows[max(0, len(times) - count) :])
 
-    Return the log's row of each position `[S, length]` and whether the position is an event or padding.
+
+def _sequences(offsets: Ints, length: int) -> tuple[Ints, Ints]:
+    """Cut the events of users at `offsets` `[V + 1]` into sequences of at most `length` that overlap by one event.
+
+    Return for each sequence `[S]` the log's row of its user's first event, and that behind its own last event; each
+    user's latest sequence comes first.
     """
     counts = np.diff(offsets)
     pieces = np.maximum(0, -(-(counts - 1) // (length - 1)))  # [V]
     user = np.repeat(np.arange(len(counts)), pieces)  # [S]
     piece = spans(np.zeros(len(counts), np.int64), pieces)  # [S], 0 is the user's latest
-    stops = offsets[user + 1] - piece * (length - 1)
-    rows = stops[:, None] - np.arange(length, 0, -1)  # [S, length]
-    known = rows >= offsets[user][:, None]
-    return np.where(known, rows, 0), known
+    return offsets[user], offsets[user + 1] - piece * (length - 1)
+
+
+def _event_counts(log: EventLog, stops: Ints, count: int) -> Ints:
+    """Return how many events each of `count` items has in sequences that end before `stops` `[S]`.
+
+    An event on which one sequence ends and the next begins counts twice.
+    """
+    lengths = np.diff(log.offsets)
+    counts = np.bincount(log.items[np.repeat(lengths > 1, lengths)], minlength=count)
+    shared = np.flatnonzero(~np.isin(stops, log.offsets[1:], kind="sort"))
+    return counts + np.bincount(log.items[stops[shared] - 1], minlength=count)
 
 
 def impression_table(log: EventLog) -> NDArray[np.int32]:
