@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 EXTRA ?= cpu
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo benchmark-suite benchmark-peers benchmark-ablations benchmark-rankers benchmark-heads benchmark-speed benchmark-serving benchmark-batch benchmark-ann benchmark-encode benchmark-chaos benchmark-leak benchmark-soak benchmark-off-policy benchmark-updates test test-fast check docs notebook audit format constraints clean
+.PHONY: help install demo benchmark-suite benchmark-peers benchmark-ablations benchmark-rankers benchmark-heads benchmark-speed benchmark-serving benchmark-batch benchmark-ann benchmark-encode benchmark-scale benchmark-chaos benchmark-leak benchmark-soak benchmark-off-policy benchmark-updates test test-fast check docs notebook audit format constraints clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -61,6 +61,10 @@ benchmark-batch: install ## lists of 100 for up to 100,000 users among 100,000 i
 
 benchmark-ann: install ## recall and speed of the index at 1,000,000 items (some 5 minutes)
 	$(BIN)/python -m benchmarks.ann_speed
+
+SCALE ?= --events 10000 100000 1000000 20000000 --items 1000 10000 100000 1000000
+benchmark-scale: install ## seconds and memory of a training's preparation by size; draws docs/scale.png (an hour, resumable; SCALE="--events 10000")
+	$(BIN)/python -m benchmarks.scale scale --picture docs/scale.png $(SCALE)
 
 benchmark-chaos: install ## ten minutes of load on two servers while everything around them goes wrong; draws docs/chaos.png
 	$(BIN)/python -m benchmarks.chaos

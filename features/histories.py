@@ -9,7 +9,7 @@ Shapes: V users of the log, E events, Q request ids, I impressions, R requests, 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import polars as pl
@@ -363,66 +363,84 @@ def _coded(events: pl.LazyFrame, item_ids: pl.Series, config: RankerConfig) -> t
 
     The columns are user_id, item, event_type, timestamp and key, and split where there is one; those of context by the
     names of their features, and session where the configuration asks for it. `key` joins user id and request id; it is
-    null where there is no request id.
+    null where there is no request id. User ids are an enumeration in ascending order, which takes 4 bytes an event.
     """
     names = events.collect_schema().names()
     sessions = pl.col(SESSION) if SESSION in names else pl.lit(None)
     items = pl.LazyFrame({"item_id": item_ids, "item": np.arange(len(item_ids), dtype=np.int32)})
-    key = pl.concat_str("user_id", "request_id", separator=KEY_SEPARATOR) if "request_id" in names else pl.lit(None)
+    has_requests = "request_id" in names
+    key = pl.concat_str("user_id", "request_id", separator=KEY_SEPARATOR) if has_requests else pl.lit(None, pl.Null)
     coded = (
         events.join(items, on="item_id", maintain_order="left")
         .select(
-            "user_id",
+            pl.col("user_id").cast(pl.Categorical(pl.Categories.random())),
             "item",
             pl.col("event_type").cast(pl.Enum(LOGGED_TYPES)),
             "timestamp",
             *(["split"] if "split" in names else []),
             *(pl.col(name).alias(OF_EVENT + name) for name in event_columns(config, names)),
             *([sessions.cast(pl.String).alias("session")] if SESSION in config.context else []),
-            key=key.cast(pl.String),
+            key=key,
         )
-        .collect()
+        .collect(engine="streaming")
     )
+    users = coded["user_id"].unique().cast(pl.String).drop_nulls().sort()
+    coded = coded.with_columns(pl.col("user_id").cast(pl.Enum(users)))
     rejection = pl.col("event_type").is_in(REJECTIONS)
-    return coded.filter(~rejection), coded.filter(rejection)
+    rejected = coded.filter(rejection)
+    return coded.filter(~rejection) if rejected.height else coded, rejected
 
 
 def _log_of(events: pl.LazyFrame, late: pl.Expr, rejections: pl.DataFrame) -> EventLog:
     """Lay out coded events with a column `split`; those of train for which `late` holds become `LATE`."""
     frame = events.with_columns(segment=_segment(late)).drop("split").collect()
     if rejections.height:
-        frame, rejections = _with_requests(frame, rejections)
+        frame, rejections = _with_requests(
+            *(part.with_columns(pl.col("key").cast(pl.String)) for part in (frame, rejections))
+        )
     impression = pl.col("event_type") == EVENT_TYPES[IMPRESSION]
-    user_ids = frame.filter(~impression).select(pl.col("user_id").unique().sort()).to_series()
-    keys = frame.select(pl.col("key").drop_nulls().unique().sort()).to_series()
-    users = pl.DataFrame({"user_id": user_ids, "user": np.arange(len(user_ids))})
-    requests = pl.DataFrame({"key": keys, "request": np.arange(len(keys))}, schema_overrides={"key": pl.String})
-    acted = (
-        frame.filter(~impression)
-        .join(users, on="user_id", maintain_order="left")
-        .join(requests, on="key", how="left", maintain_order="left")
-        .sort("user", "timestamp", maintain_order=True)
-    )
+    acted, impressions = frame.filter(~impression), frame.filter(impression)
+    user_ids, users = _users_of(acted)
+    keys = frame.select(pl.col("key").cast(pl.String).drop_nulls().unique().sort()).to_series()
+    del frame
+    acted = _with_rows(acted.with_columns(user=users), keys).sort("user", "timestamp", maintain_order=True)
     session_ids = acted["session"].drop_nulls().unique().sort() if "session" in acted.columns else None
-    impressions = (
-        frame.filter(impression).join(requests, on="key", maintain_order="left").sort("request", maintain_order=True)
-    )
+    impressions = _with_rows(impressions, keys).filter(pl.col("request") >= 0).sort("request", maintain_order=True)
     return EventLog(
-        user_ids=user_ids.to_list(),
+        user_ids=user_ids,
         offsets=offsets_of(np.bincount(acted["user"].to_numpy(), minlength=len(user_ids))),
         items=acted["item"].to_numpy(),
         types=acted["event_type"].to_physical().cast(pl.Int8).to_numpy(),
         times=acted["timestamp"].to_numpy(),
         segments=acted["segment"].to_numpy(),
-        request_index=acted["request"].fill_null(-1).to_numpy(),
+        request_index=acted["request"].to_numpy(),
         impressions=impressions["item"].to_numpy(),
         impression_offsets=offsets_of(np.bincount(impressions["request"].to_numpy(), minlength=len(keys))),
         request_ids=keys.str.split(KEY_SEPARATOR).list.last().to_list(),
         context={name: acted[name] for name in acted.columns if name.startswith(OF_EVENT)},
         sessions=None if session_ids is None else _rows_in(session_ids, acted["session"]),
         session_ids=[] if session_ids is None else session_ids.to_list(),
-        rejections=Rejections.of(rejections.join(requests, on="key", how="left", maintain_order="left"), acted),
+        rejections=Rejections.of(_with_rows(rejections, keys), acted),
     )
+
+
+def _users_of(acted: pl.DataFrame) -> tuple[list[str], pl.Series]:
+    """Return the ids of the users of events, ascending, and the row of each event's user among them."""
+    ids = cast(pl.Enum, acted["user_id"].dtype).categories
+    codes = acted["user_id"].to_physical().to_numpy()
+    known = np.zeros(len(ids), bool)
+    known[codes] = True
+    rows = np.cumsum(known, dtype=np.int32) - 1
+    return ids.filter(pl.Series(known)).to_list(), pl.Series(rows[codes])
+
+
+def _with_rows(events: pl.DataFrame, keys: pl.Series) -> pl.DataFrame:
+    """Return `events` with their row among the `keys` of requests in place of the key: `request`, -1 for none."""
+    if not len(keys):
+        return events.drop("key").with_columns(request=pl.lit(-1, pl.Int64))
+    requests = pl.DataFrame({"key": keys, "request": np.arange(len(keys))})
+    joined = events.join(requests, on="key", how="left", maintain_order="left").drop("key")
+    return joined.with_columns(pl.col("request").fill_null(-1))
 
 
 def _with_requests(frame: pl.DataFrame, rejections: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:

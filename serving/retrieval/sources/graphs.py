@@ -6,6 +6,7 @@ Shapes: R requests, C candidates, N catalogue.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Self
 
@@ -27,6 +28,10 @@ from serving.retrieval.sources.words import links_between, matching_items, word_
 NEIGHBOURS = 200
 """Items kept per item."""
 TOTALS = "covisitation_totals.npy"
+MOST_PAIRS = 24_000_000
+"""Pairs of events that are summed up at a time, some 32 bytes each; a longer log is gone through several times."""
+CHUNK = 2_000_000
+"""Events whose pairs are made at a time."""
 
 
 class ItemGraphSource(CandidateSource):
@@ -146,6 +151,33 @@ class RecentVisits:
         return RecentVisits(grown(self.graph, count), grow(self.scale, count, fill=1))
 
 
+class ItemPairs:
+    """Weighted pairs of items, to be summed up in a matrix."""
+
+    def __init__(self, shape: tuple[int, int]) -> None:
+        self.shape = shape
+        self.parts: list[tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float64]]] = []
+
+    def add(self, rows: NDArray[np.int32], columns: NDArray[np.int32], weights: NDArray[np.float64]) -> None:
+        """Take in pairs."""
+        self.parts.append((rows, columns, weights))
+
+    def summed(self) -> sparse.csr_matrix:
+        """Return the sums of the weights, and forget the pairs."""
+        rows, columns, data = (np.concatenate(part) for part in zip(*self.parts, strict=True))
+        self.parts.clear()
+        return sparse.csr_matrix((data, (rows, columns)), shape=self.shape)
+
+
+def blocks_of(sizes: Ints, most: int) -> list[tuple[int, int]]:
+    """Return the ranges of rows that have at most `most` together by their `sizes`; a row with more is one alone."""
+    ends, starts = np.cumsum(sizes), [0]
+    while starts[-1] < len(sizes):
+        before = ends[starts[-1] - 1] if starts[-1] else 0
+        starts.append(max(starts[-1] + 1, int(np.searchsorted(ends, before + most, side="right"))))
+    return list(pairwise(starts)) or [(0, 0)]
+
+
 class CovisitationSource(ItemGraphSource):
     """Where users went within the next few events after an item, the item itself among them.
 
@@ -167,28 +199,51 @@ class CovisitationSource(ItemGraphSource):
 
     @classmethod
     def fit(cls, context: FitContext) -> Self:
-        log = context.log
-        weight = context.weights[log.types].astype(np.float64)
-        if context.has_clock:
-            weight *= 0.5 ** ((log.times.max(initial=0) - log.times) / DAY_US / cls.half_life_days)
-        graph = cls._visits(log.user_rows, log.items, weight, context.items.height)
-        total = row_sums(graph) + context.weights.max(initial=1.0)
-        return cls(keep_strongest(sparse.diags(1 / total) @ graph), total)
+        """Count the visits of some items after the other, since all pairs of a long log together take much memory."""
+        log, count, least = context.log, context.items.height, float(context.weights.max(initial=1.0))
+        newest = log.times.max(initial=0)
+
+        def weight(span: slice) -> NDArray[np.float64]:
+            own = context.weights[log.types[span]].astype(np.float64)
+            return own * 0.5 ** ((newest - log.times[span]) / DAY_US / cls.half_life_days) if context.has_clock else own
+
+        graphs, totals = [], []
+        for first, stop in blocks_of(2 * REACH * np.bincount(log.items, minlength=count), MOST_PAIRS):
+            pairs = ItemPairs((stop - first, count))
+            for users in blocks_of(np.diff(log.offsets), CHUNK):
+                span = slice(log.offsets[users[0]], log.offsets[users[1]])
+                owners = np.repeat(np.arange(*users), np.diff(log.offsets[users[0] : users[1] + 1]))
+                for here, there, weights in cls._pairs(owners, log.items[span], weight(span)):
+                    own = (here >= first) & (here < stop) & (weights > 0)
+                    pairs.add(here[own] - first, there[own], weights[own])
+            graph = pairs.summed()
+            total = row_sums(graph) + least
+            graphs.append(keep_strongest(sparse.diags(1 / total) @ graph).astype(np.float32))
+            totals.append(total)
+        return cls(sparse.vstack(graphs, format="csr") if len(graphs) > 1 else graphs[0], np.concatenate(totals))
+
+    @classmethod
+    def _pairs(
+        cls, users: Ints, items: NDArray[np.int32], weight: NDArray[np.float64]
+    ) -> Iterator[tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float64]]]:
+        """Yield the pairs of events `[E]` by user and time: from which item to which, at the `weight` `[E]` of the later event."""
+        for distance in range(1, REACH + 1):
+            first = np.flatnonzero(users[:-distance] == users[distance:]) if len(users) > distance else np.empty(0, int)
+            later = first + distance
+            here, there, weights = items[first], items[later], weight[later] * 0.5 ** (distance - 1)
+            yield here, there, weights
+            yield there, here, weights * cls.backward
 
     @classmethod
     def _visits(
         cls, users: Ints, items: NDArray[np.int32], weight: NDArray[np.float64], count: int
     ) -> sparse.csr_matrix:
         """Return the visits `[N, N]` of events `[E]` by user and time, each pair at the `weight` `[E]` of its later event."""
-        pairs = []
-        for distance in range(1, REACH + 1):
-            first = np.flatnonzero(users[:-distance] == users[distance:]) if len(users) > distance else np.empty(0, int)
-            later = first + distance
-            here, there, weights = items[first], items[later], weight[later] * 0.5 ** (distance - 1)
-            pairs += [(here, there, weights), (there, here, weights * cls.backward)]
-        rows, columns, data = (np.concatenate(part) for part in zip(*pairs, strict=True))
-        kept = data > 0
-        return sparse.csr_matrix((data[kept], (rows[kept], columns[kept])), shape=(count, count))
+        pairs = ItemPairs((count, count))
+        for here, there, weights in cls._pairs(users, items, weight):
+            kept = weights > 0
+            pairs.add(here[kept], there[kept], weights[kept])
+        return pairs.summed()
 
     def with_recent(self, recent: RecentEvents, facts: ItemFacts, weights: Floats) -> Self:
         if self.total is None:

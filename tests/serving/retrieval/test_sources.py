@@ -22,6 +22,7 @@ from serving.retrieval.sources import (
     FitContext,
     RequestBatch,
     Sentences,
+    graphs,
 )
 from serving.retrieval.sources.base import products
 from serving.retrieval.sources.graphs import CovisitationSource, LexicalSource, RecentVisits
@@ -243,6 +244,29 @@ def test_covisitation_leads_to_where_users_went_next() -> None:
     assert near > far > 0
     forward, backward = scores.of(batch.candidates(np.array([[2, 0], [2, 0]])))[1]
     assert forward > backward > 0
+
+
+@pytest.mark.parametrize(("pairs", "events"), [(40, 7), (1, 1), (300, 10_000)])
+def test_visits_counted_in_blocks_are_those_of_all_events_at_once(
+    monkeypatch: pytest.MonkeyPatch, pairs: int, events: int
+) -> None:
+    """Whatever part of the items and of the users is counted at a time."""
+    rng = np.random.default_rng(0)
+    rows = [(f"u{rng.integers(9)}", f"i{rng.integers(10)}", "click", int(day)) for day in rng.integers(0, 90, 200)]
+    context = context_of(log_of(rows, COUNT))
+    whole = SOURCES["covisitation"].fit(context)
+    monkeypatch.setattr(graphs, "MOST_PAIRS", pairs)
+    monkeypatch.setattr(graphs, "CHUNK", events)
+    parts = SOURCES["covisitation"].fit(context)
+    assert isinstance(whole, CovisitationSource) and isinstance(parts, CovisitationSource)
+    np.testing.assert_allclose(parts.graph.toarray(), whole.graph.toarray(), rtol=1e-6)
+    assert whole.total is not None and parts.total is not None
+    np.testing.assert_allclose(parts.total, whole.total, rtol=1e-12)
+
+
+def test_blocks_hold_at_most_so_much_unless_a_row_alone_has_more() -> None:
+    assert graphs.blocks_of(np.array([3, 3, 9, 1, 1, 1, 5]), 6) == [(0, 2), (2, 3), (3, 6), (6, 7)]
+    assert graphs.blocks_of(np.zeros(0, np.int64), 6) == [(0, 0)]
 
 
 def test_lexical_finds_items_that_share_words() -> None:
