@@ -246,6 +246,10 @@ class TextConfig(Section):
     """Weight decay of matrices."""
     dropout: float = Field(0.1, ge=0, lt=1)
     """Dropout below the head."""
+    word_dropout: float = Field(0.1, ge=0, lt=1)
+    """Share of sub-words that are hidden while a head for entities is fitted, so that it looks at what is around them."""
+    entity_weight: float = Field(1.0, gt=0)
+    """Weight of the words of entities in the loss of a head for entities, beside 1 of all others."""
 
 
 class Config(Section):

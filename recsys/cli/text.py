@@ -153,6 +153,62 @@ def answer(model: str, questions: tuple[str, ...], base: Path | None, k: int) ->
             click.echo(f"  {score:.3f}  {' '.join(answerer.base.answers[index].split())[:ANSWER_WIDTH]}")
 
 
+@train.command()
+@click.argument("data", type=File)
+@click.option("--valid", type=File, help="File that choices are made on; needs --test. Else DATA is divided 6:2:2.")
+@click.option("--test", type=File, help="File that is measured; needs --valid.")
+@click.option("--name", default="entities", show_default=True, help="Name of the registered model.")
+@CONFIG
+@SETS
+@SEED
+@mlflow_names
+def tokens(
+    data: Path,
+    valid: Path | None,
+    test: Path | None,
+    name: str,
+    config: Path | None,
+    sets: tuple[str, ...],
+    seed: int,
+) -> None:
+    """Train a head that tells which words of a text are an entity, such as a name, a brand or a colour.
+
+    DATA is a file of CoNLL columns (a word and its BIO tag in each line, or the four columns of CoNLL-2003), or .jsonl with text and spans, or
+    with words and tags. Epochs are chosen on valid; the figures are those of test, by seqeval.
+
+    \b
+    Examples:
+      recsys text train tokens train.conll --valid dev.conll --test test.conll
+      recsys text train tokens labelled.jsonl --name attributes
+    """
+    from features.texts.split import shuffled_parts
+    from features.texts.tagged import read_tagged
+    from recsys.config import load_config
+    from training.text.run import train_head
+    from training.text.tokens import fit_tokens, measure_tokens
+
+    if (valid is None) != (test is None):
+        raise UsageError("--valid and --test go together; give both, or none to divide DATA 6:2:2")
+    settings, tagged = load_config(config, sets), read_tagged(data)
+    if valid and test:
+        fitted, chosen, measured = tagged, read_tagged(valid), read_tagged(test)
+    else:
+        parts = shuffled_parts(len(tagged))
+        fitted, chosen, measured = (tagged.of(rows) for rows in (parts.train, parts.valid, parts.test))
+        if not fitted.labels:
+            raise RecsysError(f"{data}: no entity is among the {len(fitted)} texts of train; label more texts")
+    trained = train_head(
+        "tokens",
+        {"data": data.name, "texts": len(fitted) + len(chosen) + len(measured)},
+        settings,
+        seed,
+        name,
+        lambda update: fit_tokens(fitted, chosen, settings, seed, update),
+        lambda model: measure_tokens(model, measured),
+    )
+    show(trained, f"recsys text read models:/{name}@champion TEXTS")
+
+
 def show(trained: "TrainedHead", then: str) -> None:
     """Print the figures of a head and what it is registered as; `then` is the next command."""
     from recsys.cli.runs import console

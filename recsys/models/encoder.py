@@ -108,6 +108,13 @@ class TextEncoder(nn.Module):
         """Return the last hidden states `[U, T, H]`, from ids and mask `[U, T]`."""
         return self._run(self.lower(ids, mask), mask, self.split, len(self.layers)).float()
 
+    def each_state(self, hidden: Tensor, mask: Tensor) -> list[Tensor]:
+        """Return `hidden` `[U, T, H]`, which is below the trainable layers, and what each of these makes of it."""
+        states = [hidden]
+        for start in range(self.split, len(self.layers)):
+            states.append(self._run(states[-1], mask, start, start + 1))
+        return states
+
     def upper(self, hidden: Tensor, mask: Tensor) -> Tensor:
         """Return the pooled vectors `[U, H]`, from hidden states `[U, T, H]` and mask `[U, T]`."""
         hidden = self._run(hidden, mask, self.split, len(self.layers))

@@ -1,8 +1,8 @@
 """Text heads: what is put upon the text encoder to tell classes of texts, or of words.
 
-In: token ids and mask. Out: logits.
+In: token ids and mask, or a batch of words. Out: logits.
 
-Shapes: B texts, T tokens, H hidden width of the encoder, C classes.
+Shapes: B texts, T tokens, W words, H hidden width of the encoder, C classes.
 """
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recsys.models.encoder import TextEncoder
+from recsys.text.words import SHAPES, WordBatch
 
 
 class TextHead(nn.Module):
@@ -31,11 +32,41 @@ class ClassHead(TextHead):
 
 
 class TokenHead(TextHead):
-    """Tells the class of each token from its hidden state."""
+    """Tells the class of each word from the hidden states of its sub-words, and from how it is written.
 
-    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Return logits `[B, T, C]`, from ids and mask `[B, T]`."""
-        return self.linear(self.dropout(self.encoder.states(ids, mask)))
+    The shapes of words enter where training begins, so that the trained layers read them in their context, and again at the top.
+    """
+
+    def __init__(self, encoder: TextEncoder, classes: int, dropout: float = 0.0) -> None:
+        super().__init__(encoder, classes, dropout)
+        self.below = nn.ModuleList(nn.Embedding(count, encoder.width) for count in SHAPES)
+        self.above = nn.ModuleList(nn.Embedding(count, encoder.width) for count in SHAPES)
+        self.mix = nn.Parameter(torch.zeros(len(encoder.layers) - encoder.split + 1))
+        for table in (*self.below, *self.above):
+            nn.init.zeros_(table.weight)  # type: ignore[arg-type]
+
+    def forward(self, words: WordBatch) -> Tensor:
+        """Return logits `[B, W, C]`."""
+        return self.linear(self.dropout(self._words(words)))
+
+    def _words(self, words: WordBatch) -> Tensor:
+        """Return a vector of each word `[B, W, H]`: the mean of its sub-words, a mix of the trained layers."""
+        encoder, owner = self.encoder, words.owner.unsqueeze(-1)  # [B, T, 1]
+        padded = F.pad(_sum(self.below, words.shapes), (0, 0, 0, 1))  # [B, W + 1, H]
+        spread = owner.expand(*words.owner.shape, encoder.width)
+        hidden = encoder.lower(words.ids, words.mask) + padded.gather(1, spread)  # [B, T, H]
+        layers = encoder.each_state(hidden, words.mask)
+        mixed = (torch.stack(layers) * self.mix.softmax(0).view(-1, 1, 1, 1)).sum(0).float()
+        count = torch.zeros(len(owner), words.shapes.shape[1] + 1, 1).scatter_add(
+            1, owner, words.mask.float().unsqueeze(-1)
+        )
+        total = torch.zeros(*count.shape[:2], encoder.width).scatter_add(1, spread, mixed)
+        return (total / count.clamp(min=1))[:, :-1] + _sum(self.above, words.shapes)
+
+
+def _sum(tables: nn.ModuleList, codes: Tensor) -> Tensor:
+    """Return the sum `[B, W, H]` of the vectors of `codes` `[B, W, S]`."""
+    return torch.stack([table(codes[..., index]) for index, table in enumerate(tables)]).sum(0)
 
 
 class AnswerHead(nn.Module):

@@ -10,7 +10,7 @@ from typing import Protocol
 import polars as pl
 
 from recsys.text.bundle import TextModel, load_text_model
-from serving.text import answers, classes
+from serving.text import answers, classes, tokens
 
 
 class TextReader(Protocol):
@@ -26,6 +26,7 @@ class TextReader(Protocol):
 READERS: dict[str, Callable[[TextModel], TextReader]] = {
     classes.KIND: classes.Classifier,
     answers.KIND: answers.Answerer,
+    tokens.KIND: tokens.Tagger,
 }
 """By the kind of the head."""
 

@@ -1,0 +1,143 @@
+"""What a text head says of the words of texts: which are an entity, of which type.
+
+In: a `TextModel` of kind `tokens`. Out: BIO tags, `Found` entities with confidence, a table.
+
+The tags of a text are its likeliest ones among those that BIO allows (Viterbi 1967), once `outside` is taken from the log-probability of `O`.
+
+Shapes: B texts, W words, C tags.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+import torch
+
+from features.texts.tagged import BEGINS, CONTINUES, OUTSIDE, entities
+from recsys.arrays import Floats, Ints
+from recsys.models.encoder import TextEncoder, autocast, resolve_precision
+from recsys.models.text_heads import TokenHead
+from recsys.text.bundle import TextModel
+from recsys.text.words import spelt, word_batch
+
+KIND = "tokens"
+IMPOSSIBLE = -1e4
+TEXTS_PER_BATCH = 32
+
+
+@dataclass(frozen=True)
+class Found:
+    """An entity in a text."""
+
+    label: str
+    """Its type."""
+    text: str
+    """As it stands in the text."""
+    start: int
+    """Offset of its first character."""
+    end: int
+    """Offset after its last character."""
+    confidence: float
+    """Mean probability of its type over its words."""
+
+
+class Tagger:
+    """Tells entities in texts."""
+
+    def __init__(self, model: TextModel) -> None:
+        self.model = model
+        self.tags: list[str] = model.about["tags"]
+        encoder = TextEncoder(model.encoder.model, model.about["trained_layers"])
+        self.network = TokenHead(encoder, len(self.tags)).eval()
+        self.network.load_state_dict(model.head, strict=False)
+        self.outside = np.where(np.array(self.tags) == OUTSIDE, model.about["outside"], 0).astype(np.float32)  # [C]
+        self.steps, self.first = allowed(self.tags)
+
+    @torch.no_grad()
+    def log_probabilities(self, texts: Sequence[Sequence[str]]) -> list[Floats]:
+        """Return the log-probability of each tag of each word, an array `[W, C]` for each of `texts`, which are words.
+
+        Words beyond `text.max_tokens` are outside of every entity.
+        """
+        device = next(self.network.parameters()).device
+        precision = resolve_precision(self.model.config.encoder.precision, device)
+        order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
+        found: list[Floats] = [np.empty((0, len(self.tags)), np.float32)] * len(texts)
+        for start in range(0, len(order), TEXTS_PER_BATCH):
+            rows = [row for row in order[start : start + TEXTS_PER_BATCH] if texts[row]]
+            if not rows:
+                continue
+            batch = word_batch(
+                [texts[row] for row in rows], self.model.tokenizer, self.model.config.text.max_tokens
+            ).to(device)
+            with autocast(device, precision):
+                logits = self.network(batch).float()
+            logits[~batch.present] = torch.from_numpy(np.where(np.array(self.tags) == OUTSIDE, 0, IMPOSSIBLE)).float()
+            values = logits.log_softmax(-1).cpu().numpy()
+            for row, own in zip(rows, values, strict=True):
+                found[row] = own[: len(texts[row])]
+        return found
+
+    def tagged(self, texts: Sequence[Sequence[str]]) -> list[list[str]]:
+        """Return the BIO tags of `texts`, which are words."""
+        return [self.best(values) for values in self.log_probabilities(texts)]
+
+    def best(self, values: Floats, outside: float | None = None) -> list[str]:
+        """Return the likeliest tags of a text by its log-probabilities `[W, C]`, with another `outside` if that is given."""
+        less = self.outside if outside is None else np.where(np.array(self.tags) == OUTSIDE, outside, 0)
+        return [self.tags[index] for index in best_path(values - less, self.steps, self.first)]
+
+    def found(self, texts: Sequence[str]) -> list[list[Found]]:
+        """Return the entities of `texts`, in order."""
+        cuts = [spelt(text) for text in texts]
+        rows = []
+        for text, cut, values in zip(texts, cuts, self.log_probabilities([cut.words for cut in cuts]), strict=True):
+            own = []
+            for label, start, stop in entities(self.best(values)):
+                columns = [index for index, tag in enumerate(self.tags) if tag[2:] == label]
+                # Without what favours entities, so that a rarely right one says so.
+                confidence = float(np.exp(values[start:stop, columns]).sum(1).mean())
+                first, last = cut.starts[start], cut.stops[stop - 1]
+                own.append(Found(label, text[first:last], first, last, min(1.0, confidence)))
+            rows.append(own)
+        return rows
+
+    def table(self, texts: Sequence[str]) -> pl.DataFrame:
+        """Return a row per text with lists of its entities: `entities` as they stand there, `labels`, offsets, `probabilities`."""
+        rows = self.found(texts)
+        kinds = {"text": pl.String, "label": pl.String, "start": pl.Int64, "end": pl.Int64, "confidence": pl.Float64}
+        names = ("entities", "labels", "starts", "ends", "probabilities")
+        columns = [
+            pl.Series(title, [[getattr(one, name) for one in row] for row in rows], pl.List(kind))
+            for title, (name, kind) in zip(names, kinds.items(), strict=True)
+        ]
+        return pl.DataFrame(columns)
+
+
+def allowed(tags: Sequence[str]) -> tuple[Floats, Floats]:
+    """Return what is added for a step from one tag to the next `[C, C]`, and for the first tag `[C]`: `I-TYPE` follows its own type alone."""
+    continues = np.array([tag.startswith(CONTINUES) for tag in tags])
+    first = np.where(continues, IMPOSSIBLE, 0).astype(np.float32)
+    same = np.array([[before != OUTSIDE and before[2:] == tag[2:] for tag in tags] for before in tags])
+    return np.where(continues & ~same, IMPOSSIBLE, 0).astype(np.float32), first
+
+
+def best_path(values: Floats, steps: Floats, first: Floats) -> Ints:
+    """Return the tags `[W]` of the highest sum of `values` `[W, C]`, of `steps` `[C, C]` between them and of the `first` one."""
+    if not len(values):
+        return np.empty(0, np.int64)
+    score, origins = values[0] + first, []
+    for row in values[1:]:
+        reached = score[:, None] + steps
+        origins.append(reached.argmax(0))
+        score = reached.max(0) + row
+    path = [int(score.argmax())]
+    for origin in reversed(origins):
+        path.append(int(origin[path[-1]]))
+    return np.array(path[::-1])
+
+
+def bio(labels: Sequence[str]) -> list[str]:
+    """Return the tags of entities of the types `labels`."""
+    return [OUTSIDE, *(begin + label for label in labels for begin in (BEGINS, CONTINUES))]
