@@ -21,7 +21,15 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from features.simulator.text import ALLOWED, ATTRIBUTES, BRANDS, CATEGORIES, CATEGORY_NAMES, write_texts
+from features.simulator.text import (
+    ALLOWED,
+    ATTRIBUTES,
+    BRANDS,
+    CATEGORIES,
+    CATEGORY_NAMES,
+    mentions,
+    write_texts,
+)
 from features.simulator.truth import (
     EXAMINED,
     LIST_LENGTH,
@@ -38,6 +46,8 @@ from features.simulator.truth import (
     policy,
     sigmoid,
 )
+from features.texts.items import entity_texts
+from features.texts.spans import Span, write_spans
 from recsys.atomic import atomic_folder
 from recsys.errors import RecsysError
 from recsys.events import DAY_US
@@ -94,6 +104,37 @@ def _write(folder: Path, users: int, items: int, seed: int) -> None:
         "timestamp": "utc",
     }
     (folder / "dataset.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+
+
+def label(folder: Path, count: int, seed: int = 0) -> tuple[Path, Path]:
+    """Write the texts of `count` items of a simulated dataset with the places that express their true attributes, and those of all other items.
+
+    Returns:
+        `labelled.jsonl` and `others.jsonl` in `folder`, as `features.texts.spans` reads them.
+
+    Raises:
+        RecsysError: the dataset is not simulated, or has fewer items.
+    """
+    truth = load_truth(folder)
+    if truth is None:
+        raise RecsysError(f"{folder}: no {TRUTH}; only a simulated dataset knows its attributes")
+    items = pl.read_parquet(folder / "items.parquet")
+    if not 0 < count < items.height:
+        raise RecsysError(f"{folder}: {count:,} items to label of {items.height:,}; label fewer than all")
+    texts = entity_texts(items)
+    spans = [
+        [Span(*place) for place in mentions(title, description, has)]
+        for (title, description), has in zip(
+            items.select("title", "description").iter_rows(), truth.item_attributes > 0, strict=True
+        )
+    ]
+    order = np.random.default_rng(seed).permutation(items.height)
+    written = []
+    for name, rows in (("labelled", order[:count]), ("others", order[count:])):
+        path = folder / f"{name}.jsonl"
+        write_spans(path, [texts[row] for row in rows], [spans[row] for row in rows])
+        written.append(path)
+    return written[0], written[1]
 
 
 def _draw_truth(rng: np.random.Generator, users: int, items: int) -> Truth:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from features.texts.items import JOINT
+
 WORDINGS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "waterproof": (
         ("waterproof", "rainproof", "splash-resistant"),
@@ -490,3 +492,15 @@ def _description(rng: np.random.Generator, noun: str, attributes: list[str]) -> 
 
 def _one(rng: np.random.Generator, choices: tuple[str, ...] | list[str]) -> str:
     return choices[int(rng.integers(len(choices)))]
+
+
+def mentions(title: str, description: str, has: NDArray[np.bool_]) -> list[tuple[int, int, str]]:
+    """Return where an item's title and description, joined by `JOINT`, express its attributes `has` `[A]`: start, end, attribute."""
+    found = []
+    for name in (ATTRIBUTES[index] for index in np.flatnonzero(has)):
+        for offset, text, wordings in zip((0, len(title + JOINT)), (title, description), WORDINGS[name], strict=True):
+            for words in wordings:
+                at = text.find(words)
+                if at >= 0:
+                    found.append((offset + at, offset + at + len(words), name))
+    return sorted(found)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from recsys.arrays import Ints
 from recsys.errors import RecsysError
 
@@ -47,6 +49,11 @@ class TaggedTexts:
         """Return some of the texts."""
         rows = list(rows)
         return TaggedTexts([self.words[row] for row in rows], [self.tags[row] for row in rows])
+
+    def parts(self, shares: Sequence[float], seed: int = 0) -> "list[TaggedTexts]":
+        """Return the texts shuffled by `seed` and divided: a part for each of `shares`, and the rest."""
+        rows = np.random.default_rng(seed).permutation(len(self))
+        return [self.of(part) for part in np.split(rows, np.cumsum([round(share * len(self)) for share in shares]))]
 
 
 def entities(tags: Sequence[str]) -> list[Entity]:

@@ -98,20 +98,30 @@ def import_(
 @click.option("--users", default=2000, show_default=True, type=click.IntRange(2), help="Number of users.")
 @click.option("--items", default=1500, show_default=True, type=click.IntRange(50), help="Number of items.")
 @click.option("--seed", default=7, show_default=True, help="The same seed gives the same shop.")
-def simulate(out: Path, users: int, items: int, seed: int) -> None:
+@click.option(
+    "--labelled",
+    type=click.IntRange(5),
+    help="Write labelled.jsonl as well: the texts of so many items with what in them says their attributes; others.jsonl has those of all others.",
+)
+def simulate(out: Path, users: int, items: int, seed: int, labelled: int | None) -> None:
     """Write the dataset of a simulated shop.
 
     The true tastes of its users are known, so that the best possible ranking is, too.
 
     \b
-    Example:
+    Examples:
       recsys data simulate --out shop --users 2000 --items 1500 --seed 7
+      recsys data simulate --out shop --labelled 300
     """
+    from features.simulator.shop import label
     from features.simulator.shop import simulate as write
     from recsys.progress import stage
 
     with stage("simulating a shop"):
         write(out, users=users, items=items, seed=seed)
+    if labelled:
+        for path in label(out, labelled):
+            click.echo(f"labelled: {path}")
     click.echo(f"next: recsys train {out}")
 
 

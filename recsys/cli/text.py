@@ -7,6 +7,7 @@ import click
 
 from recsys.cli import opinion
 from recsys.cli.common import CONFIG, SETS, Commands, File, in_a_folder, mlflow_names
+from recsys.errors import RecsysError, UsageError
 
 if TYPE_CHECKING:
     import polars as pl
@@ -155,8 +156,8 @@ def answer(model: str, questions: tuple[str, ...], base: Path | None, k: int) ->
 
 @train.command()
 @click.argument("data", type=File)
-@click.option("--valid", type=File, help="File that choices are made on; needs --test. Else DATA is divided 6:2:2.")
-@click.option("--test", type=File, help="File that is measured; needs --valid.")
+@click.option("--valid", type=File, help="File that choices are made on, with --test; else a part of DATA.")
+@click.option("--test", type=File, help="File that is measured; else a part of DATA.")
 @click.option("--name", default="entities", show_default=True, help="Name of the registered model.")
 @CONFIG
 @SETS
@@ -174,29 +175,33 @@ def tokens(
     """Train a head that tells which words of a text are an entity, such as a name, a brand or a colour.
 
     DATA is a file of CoNLL columns (a word and its BIO tag in each line, or the four columns of CoNLL-2003), or .jsonl with text and spans, or
-    with words and tags. Epochs are chosen on valid; the figures are those of test, by seqeval.
+    with words and tags. Epochs are chosen on valid; the figures are those of test, by seqeval. DATA is shuffled and divided 6:2:2, or, where
+    --test names another file, 8:2.
 
     \b
     Examples:
       recsys text train tokens train.conll --valid dev.conll --test test.conll
-      recsys text train tokens labelled.jsonl --name attributes
+      recsys text train tokens labelled.jsonl --test others.jsonl --name attributes
     """
-    from features.texts.split import shuffled_parts
+    from features.texts.split import SHARES
     from features.texts.tagged import read_tagged
     from recsys.config import load_config
     from training.text.run import train_head
     from training.text.tokens import fit_tokens, measure_tokens
 
-    if (valid is None) != (test is None):
-        raise UsageError("--valid and --test go together; give both, or none to divide DATA 6:2:2")
+    if valid and not test:
+        raise UsageError(
+            "--valid goes with --test; name the file that is measured, or leave out both to divide DATA 6:2:2"
+        )
     settings, tagged = load_config(config, sets), read_tagged(data)
     if valid and test:
         fitted, chosen, measured = tagged, read_tagged(valid), read_tagged(test)
+    elif test:
+        (fitted, chosen), measured = tagged.parts((0.8,)), read_tagged(test)
     else:
-        parts = shuffled_parts(len(tagged))
-        fitted, chosen, measured = (tagged.of(rows) for rows in (parts.train, parts.valid, parts.test))
-        if not fitted.labels:
-            raise RecsysError(f"{data}: no entity is among the {len(fitted)} texts of train; label more texts")
+        fitted, chosen, measured = tagged.parts(SHARES)
+    if not fitted.labels:
+        raise RecsysError(f"{data}: no entity is among the {len(fitted)} texts that are fitted; label more texts")
     trained = train_head(
         "tokens",
         {"data": data.name, "texts": len(fitted) + len(chosen) + len(measured)},

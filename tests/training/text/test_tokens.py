@@ -1,0 +1,138 @@
+"""A head that tells entities: how it is fitted, what it finds, and the command."""
+
+import json
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from seqeval.metrics import f1_score
+
+from features.texts.tagged import TaggedTexts, begun, entities
+from recsys.config import Config, load_config
+from recsys.text.bundle import load_text_model, save_text_model
+from serving.text.tokens import Tagger, allowed, best_path, bio
+from tests.command_line import run
+from tests.worlds import tiny_encoder
+from training.text.tokens import changed, counted, fit_tokens, report_of
+
+COLOURS = ["red", "blue", "green", "dark green"]
+THINGS = ["shoe", "hat", "lamp", "desk", "ball"]
+TAGS = ["O", "B-x", "I-x", "B-y", "I-y"]
+
+
+def texts() -> list[dict[str, object]]:
+    """Return texts that say a colour and a thing."""
+    return [
+        {"text": f"a {colour} {thing}", "spans": [{"start": 2, "end": 2 + len(colour), "label": "colour"}]}
+        for colour, thing in product(COLOURS, THINGS)
+    ]
+
+
+def config(tmp_path: Path) -> Config:
+    """Return the configuration of a head that is fitted in a second or two."""
+    name = tiny_encoder(tmp_path / "encoder")
+    rates = (
+        "text.learning_rate=0.003",
+        "text.head_learning_rate=0.02",
+        "text.epochs=25",
+        "text.patience=25",
+        "text.batch=4",
+    )
+    return load_config(None, (f"encoder.name={name}", *rates))
+
+
+def tagged() -> TaggedTexts:
+    """Return the same texts as words."""
+    words = [str(row["text"]).split() for row in texts()]
+    tags = [["O", "B-colour", *["I-colour"] * (len(own) - 3), "O"] for own in words]
+    return TaggedTexts(words, tags)
+
+
+def test_a_head_finds_what_it_was_fitted_on_and_is_the_same_from_its_bundle(tmp_path: Path) -> None:
+    """Entities come with their place and confidence."""
+    data, settings = tagged(), config(tmp_path)
+    model = fit_tokens(data, data, settings, 0, lambda share, note: None)
+    before = Tagger(model).found(["a dark green lamp", "", "a red hat"])
+    assert [(one.label, one.text, one.start, one.end) for one in before[0]] == [("colour", "dark green", 2, 12)]
+    assert before[1] == []
+    assert 0.3 < before[2][0].confidence <= 1
+    (tmp_path / "bundle").mkdir()
+    save_text_model(tmp_path / "bundle", model, {})
+    again = Tagger(load_text_model(tmp_path / "bundle", "tokens")).found(["a dark green lamp", "", "a red hat"])
+    assert [[one.text for one in row] for row in again] == [[one.text for one in row] for row in before]
+    assert again[0][0].confidence == pytest.approx(before[0][0].confidence, abs=1e-4)
+
+
+def test_words_beyond_the_longest_text_are_outside(tmp_path: Path) -> None:
+    """The encoder does not see them."""
+    data, settings = tagged(), config(tmp_path)
+    settings = settings.model_copy(update={"text": settings.text.model_copy(update={"epochs": 1, "max_tokens": 8})})
+    tagger = Tagger(fit_tokens(data, data, settings, 0, lambda share, note: None))
+    assert set(tagger.tagged([["red"] * 30])[0][6:]) == {"O"}
+
+
+@given(st.lists(st.lists(st.floats(-5, 0), min_size=5, max_size=5), min_size=1, max_size=4))
+def test_the_best_path_is_the_best_of_all(rows: list[list[float]]) -> None:
+    """Compared with every sequence of tags that BIO allows."""
+    values = np.array(rows, np.float64)
+    path = best_path(values, *allowed(TAGS))
+    tags = [TAGS[index] for index in path]
+    assert begun(tags) == tags
+    every = [
+        sum(values[word, index] for word, index in enumerate(own))
+        for own in product(range(5), repeat=len(rows))
+        if begun([TAGS[index] for index in own]) == [TAGS[index] for index in own]
+    ]
+    assert sum(values[word, index] for word, index in enumerate(path)) == pytest.approx(max(every), abs=1e-5)
+
+
+@given(st.lists(st.tuples(*[st.lists(st.sampled_from(TAGS), min_size=5, max_size=5)] * 2), min_size=1, max_size=6))
+def test_counts_are_those_of_seqeval(rows: list[tuple[list[str], list[str]]]) -> None:
+    """F1 over all types at once."""
+    found, truth = [begun(own) for own, _ in rows], [begun(own) for _, own in rows]
+    counts = counted(found, TaggedTexts([["w"] * 5 for _ in rows], truth))
+    assert counts.micro() == pytest.approx(f1_score(truth, found, zero_division=0))
+
+
+def test_a_report_has_figures_by_type_and_by_length() -> None:
+    """Of texts, and of entities."""
+    truth = [["B-x", "I-x", "O"], ["B-y", "O", "O"]] * 5
+    found = [["B-x", "I-x", "O"], ["B-x", "O", "O"]] * 5
+    report = report_of(found, TaggedTexts([["w"] * 3] * 10, truth))
+    assert report.classes == ["x", "y"]
+    assert report.scores[0].tolist() == [0.5, 1, pytest.approx(2 / 3), 5]
+    assert report.figures["micro_f1"].value == pytest.approx(0.5)
+    assert report.figures["micro_f1/entities of 2 words"].value == 1
+    assert report.figures["micro_f1/texts of 1 to 9 words"].value == pytest.approx(0.5)
+
+
+@given(st.integers(0, 1000))
+def test_a_changed_text_keeps_its_types(seed: int) -> None:
+    """Entities change places with others of their type alone."""
+    words, tags = ["Anna", "Lee", "met", "IBM"], ["B-p", "I-p", "O", "B-c"]
+    made, own = changed(words, tags, {"p": [["Bo"]], "c": [["A", "B", "C"]]}, np.random.default_rng(seed))
+    assert len(made) == len(own)
+    assert [entity.label for entity in entities(own)] == ["p", "c"]
+
+
+@pytest.mark.slow
+def test_the_command_trains_registers_and_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From a file of spans to what the head says of lines."""
+    monkeypatch.chdir(tmp_path)
+    name = tiny_encoder(tmp_path / "encoder")
+    Path("labelled.jsonl").write_text("".join(json.dumps(row) + "\n" for row in texts()))
+    Path("lines.txt").write_text("a red lamp\n")
+    sets = ("--set", f"encoder.name={name}", "--set", "text.epochs=1")
+    code, out, err = run(capsys, "text", "train", "tokens", "labelled.jsonl", "--name", "colours", *sets)
+    assert code == 0, err
+    assert "micro_f1" in out
+    code, out, err = run(capsys, "text", "read", "models:/colours@champion", "lines.txt", "--out", "read.csv")
+    assert code == 0, err
+    assert Path("read.csv").read_text().startswith("text,entities,labels,starts,ends,probabilities")
+    assert run(capsys, "text", "train", "tokens", "labelled.jsonl", "--valid", "labelled.jsonl")[0] == 2
+    assert bio(["a"]) == ["O", "B-a", "I-a"]
