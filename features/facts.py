@@ -165,6 +165,14 @@ class ItemFacts:
         return np.float32(np.median(self.price)) if len(self.price) else np.float32(0)
 
     @cached_property
+    def attribute_vectors(self) -> Floats:
+        """`[N + 1, A]` the attributes of every possible history entry as unit vectors, each in deviations from its mean; 0 for a typed sentence."""
+        centred = self.attributes - self.attributes.mean(0)
+        scaled = centred / np.maximum(self.attributes.std(0), 1e-6)
+        unit = scaled / np.maximum(np.linalg.norm(scaled, axis=1, keepdims=True), 1e-6)
+        return np.append(unit, np.zeros((1, unit.shape[1]), np.float32), axis=0).astype(np.float32)
+
+    @cached_property
     def of_past(self) -> tuple[Floats, Ints, Ints]:
         """Price, brand and category `[N + 1]` of every possible history entry: all items, and last a typed sentence."""
         return np.append(self.price, self.median_price), np.append(self.brand, 0), np.append(self.category, 0)

@@ -4,7 +4,7 @@ In: histories, candidates and their source scores. Out: `dense` `[R, C, F]` and 
 `[R, C, G]`. Everything is as of the request: the history holds earlier events only, and counts of
 items look at events before the request's time.
 
-A new feature is one entry of `ITEM`, `USER`, `PAIR`, `CLOCK`, `SESSION` or `CATEGORICAL`: its name and the function that
+A new feature is one entry of `ITEM`, `USER`, `PAIR`, `ATTRIBUTES`, `CLOCK`, `SESSION` or `CATEGORICAL`: its name and the function that
 computes its column from `FeatureInputs`. Columns of context and attributes that the configuration names come after them.
 
 Shapes: R requests, C candidates (-1 padded), L history positions, N catalogue, S sources, E events.
@@ -58,6 +58,12 @@ class FeatureInputs:
     """`[R, C, L]` the same of their taste vectors."""
     same_category: Bools
     """`[R, C, L]` whether candidate and event have one known category."""
+
+    @cached_property
+    def attribute_similarity(self) -> Floats:
+        """`[R, C, L]` cosine of the attributes of each candidate and each event of the history."""
+        vectors = self.facts.attribute_vectors
+        return vectors[self.items] @ vectors[self.histories.items].transpose(0, 2, 1)
 
     @property
     def now(self) -> Ints:
@@ -224,6 +230,21 @@ def _taste_best(inputs: FeatureInputs) -> Column:
     return np.where(np.isfinite(best), best.round(SIMILARITY_DECIMALS), 0)
 
 
+def _attribute_mean(inputs: FeatureInputs) -> Column:
+    return (inputs.attribute_similarity @ inputs.recency[:, :, None])[..., 0]
+
+
+def _attribute_category(inputs: FeatureInputs) -> Column:
+    """The cosines of attributes with the history's events of the candidate's category, the latest counting most."""
+    return (np.where(inputs.same_category, inputs.attribute_similarity, 0) @ inputs.recency[:, :, None])[..., 0]
+
+
+def _attribute_best(inputs: FeatureInputs) -> Column:
+    """The nearest attributes of an event of the candidate's category; 0 without one."""
+    best = np.where(inputs.same_category, inputs.attribute_similarity, -np.inf).max(2)
+    return np.where(np.isfinite(best), best.round(SIMILARITY_DECIMALS), 0)
+
+
 def _events_within(days: int) -> Feature:
     return lambda inputs: np.log1p(inputs.popularity - inputs.events_before(days))
 
@@ -275,6 +296,12 @@ PAIR: dict[str, Feature] = {
     "brand_last": lambda inputs: inputs.brand[1],
     "category_last": lambda inputs: inputs.category[1],
 }
+ATTRIBUTES: dict[str, Feature] = {
+    "attribute_mean": _attribute_mean,
+    "attribute_category": _attribute_category,
+    "attribute_best": _attribute_best,
+}
+"""Features of several attributes at once, where `ranker.attributes` names them."""
 CLOCK: dict[str, Feature] = {
     "popularity_1d": _events_within(1),
     "popularity_7d": _events_within(7),
@@ -346,7 +373,8 @@ class RankingFeatures:
         columns |= ITEM
         for index, name in enumerate(self.attributes):
             columns[name] = lambda inputs, index=index: inputs.facts.attributes[inputs.items, index]  # type: ignore[misc]
-        columns = columns | USER | PAIR | (CLOCK if self.has_clock else {})
+        several = ATTRIBUTES if len(self.attributes) > 1 else {}
+        columns = columns | USER | PAIR | several | (CLOCK if self.has_clock else {})
         if self.context.sessions:
             columns |= SESSION | (SESSION_CLOCK if self.has_clock else {})
         return columns | {name: _number(column) for name, column in self.context.numbers.items()}

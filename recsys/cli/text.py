@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from recsys.cli import opinion
-from recsys.cli.common import CONFIG, SETS, Commands, File, in_a_folder, mlflow_names
+from recsys.cli.common import CONFIG, SETS, Commands, File, Folder, in_a_folder, mlflow_names
 from recsys.errors import RecsysError, UsageError
 
 if TYPE_CHECKING:
@@ -257,6 +257,36 @@ def read(model: str, texts: Path, out: Path | None) -> None:
         click.echo(f"{found.height:,} texts written to {out}")
     else:
         print_table(found)
+
+
+@text.command()
+@click.argument("model")
+@click.argument("dataset", type=Folder)
+@click.option("--out", type=Folder, required=True, help="Dataset folder to write; new or empty.")
+@mlflow_names
+def extract(model: str, dataset: Path, out: Path) -> None:
+    """Write DATASET again with the attributes that MODEL, a head for entities, finds in titles and descriptions.
+
+    For each type of entity the items get a column with what their text says, for filters, and one with its confidence, for the ranker.
+
+    \b
+    Example:
+      recsys text extract models:/attributes@champion shop --out shop2
+    """
+    from recsys.progress import stage
+    from recsys.registry import bundle_folder
+    from recsys.text.bundle import load_text_model
+    from serving.text.attributes import CONFIDENCE
+    from serving.text.attributes import extract as write
+    from serving.text.tokens import KIND, Tagger
+
+    tagger = Tagger(load_text_model(bundle_folder(model, "MODEL"), KIND))
+    with stage("reading the items' texts"):
+        counts = write(tagger, dataset, out)
+    for label, count in sorted(counts.items(), key=lambda pair: -pair[1]):
+        click.echo(f"{label}: {count:,} items")
+    names = ", ".join(f'"{label}{CONFIDENCE}"' for label in counts)
+    click.echo(f"next: recsys train {out} --set 'ranker.attributes=[{names}]'")
 
 
 def print_table(table: "pl.DataFrame") -> None:

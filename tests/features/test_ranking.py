@@ -1,6 +1,7 @@
 """Ranking features: values computed by hand, and none that knows the future."""
 
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 from features.facts import extend_facts, fit_facts
 from features.histories import VALID, EventLog, Histories, Requests
 from features.leakage import leaking, refuse_leakage
-from features.ranking import RankingFeatures, occurrences
+from features.ranking import ATTRIBUTES, RankingFeatures, occurrences
 from recsys.arrays import Floats
 from recsys.errors import RecsysError
 from tests.worlds import DAY, START, catalogue, log_of
@@ -57,6 +58,24 @@ def test_a_planted_leak_is_caught_and_named() -> None:
         return dense
 
     assert leaking(planted, FEATURES.names, LOG, LOG.requests(VALID)) == ["purchases"]
+
+
+def test_attributes_of_an_item_are_compared_with_those_of_the_history() -> None:
+    """The same attributes have the cosine 1; a single attribute is a feature by itself alone."""
+    items = ITEMS.with_columns(
+        quiet=pl.Series([1.0, 1.0, 0.0, 0.0, 0.0, 0.0]), small=pl.Series([0.0, 0.0, 1.0, 1.0, 0.0, 0.0])
+    )
+    log = log_of([("a", "i0", "click", 0)], 6)
+    built = RankingFeatures(fit_facts(items, log, ("quiet", "small")), True, (), ("quiet", "small"))
+    histories, candidates = log.histories(np.array([0]), np.array([START + DAY]), 2), np.array([[1, 2, 4]])
+    similarity = same_items(candidates, histories)
+    dense = built.dense(built.inputs(histories, candidates, {}, similarity, similarity, similarity >= 0))
+    columns = dict(zip(built.names, dense[0].T, strict=True))
+    assert columns["attribute_mean"][0] == pytest.approx(1)
+    assert columns["attribute_best"][1] < 0
+    np.testing.assert_allclose(columns["attribute_category"], columns["attribute_mean"], rtol=1e-5)
+    alone = RankingFeatures(fit_facts(items, log, ("quiet",)), True, (), ("quiet",))
+    assert not set(alone.names) & set(ATTRIBUTES)
 
 
 def test_facts_of_events_after_the_request_stop_training() -> None:

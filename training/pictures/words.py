@@ -4,7 +4,7 @@ In: the names of `features.ranking`. Out: a few words each.
 """
 
 from features.context import OF_EVENT, OF_USER
-from features.ranking import CATEGORICAL, CLOCK, ITEM, PAIR, SESSION, SESSION_CLOCK, USER
+from features.ranking import ATTRIBUTES, CATEGORICAL, CLOCK, ITEM, PAIR, SESSION, SESSION_CLOCK, USER
 from training.evaluation.details import SOURCE
 
 HOUR = "time of the day"
@@ -23,6 +23,9 @@ WORDS = {
     "similarity_mean": "similarity to the whole history",
     "similarity_best": "similarity to the nearest event",
     "taste_mean": "words that suit the whole history",
+    "attribute_mean": "attributes like the history's",
+    "attribute_category": "attributes like its category's events",
+    "attribute_best": "attributes of the nearest event of its category",
     "taste_category": "words that suit its category's events",
     "taste_best": "words that suit one event",
     "brand_share": "brand's share of the history",
@@ -58,7 +61,7 @@ SOURCES = {
     "new": "new, and near the user",
 }
 """What the scores of sources mean."""
-NAMED = ITEM | USER | PAIR | CLOCK | SESSION | SESSION_CLOCK | CATEGORICAL
+NAMED = ITEM | USER | PAIR | ATTRIBUTES | CLOCK | SESSION | SESSION_CLOCK | CATEGORICAL
 """What `WORDS` has to name."""
 
 

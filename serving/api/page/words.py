@@ -31,6 +31,7 @@ FEATURES = {
     "interest": "fits the interests",
     "purchase": "fits what leads to purchases",
     "taste": "described in a way that the user likes",
+    "attribute": "has attributes of what is in the history",
     "lexical": "shares words with the history or the sentence",
     "covisitation": "often met together with what is in the history",
     "related": "well known in a brand or category of the history",

@@ -77,7 +77,7 @@ def test_words_beyond_the_longest_text_are_outside(tmp_path: Path) -> None:
 @given(st.lists(st.lists(st.floats(-5, 0), min_size=5, max_size=5), min_size=1, max_size=4))
 def test_the_best_path_is_the_best_of_all(rows: list[list[float]]) -> None:
     """Compared with every sequence of tags that BIO allows."""
-    values = np.array(rows, np.float64)
+    values = np.array(rows, np.float32)
     path = best_path(values, *allowed(TAGS))
     tags = [TAGS[index] for index in path]
     assert begun(tags) == tags
