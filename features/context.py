@@ -203,6 +203,10 @@ def refuse_unknown_columns(config: RankerConfig, events: pl.Schema, users: pl.Sc
         if name not in events:
             raise RecsysError(f"ranker.context: the events have no column {name!r}{suggest(name, usable)}")
         _refuse_other_kinds("ranker.context", name, events[name])
+    if config.opinion and (config.opinion in EVENT_COLUMNS or config.opinion not in events):
+        raise RecsysError(
+            f"ranker.opinion: the events have no column {config.opinion!r}{suggest(config.opinion, usable)}; `recsys text score` writes one"
+        )
     if config.user_attributes and users is None:
         raise RecsysError("ranker.user_attributes: the dataset has no table of users; add users.csv, or name none")
     of_users = pl.Schema() if users is None else users

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from features.histories import EventLog
 from features.keys import SortedRuns
+from features.opinions import ItemOpinions, fit_opinions
 from features.recent import RecentEvents
 from recsys.arrays import Floats, Ints, grow, offsets_of
 from recsys.errors import RecsysError, suggest
@@ -108,19 +109,23 @@ class ItemFacts:
     """Those since the fit, where they are followed (see `with_recent`)."""
     recent_purchases: Ints | None = None
     """`[N]` the purchases among them."""
+    opinions: ItemOpinions | None = None
+    """What texts of the fitted events say, where the configuration names their column; those since the fit are not followed."""
 
     def save(self, path: Path) -> None:
         """Write all arrays to `path` (`.npz`)."""
         arrays = {name: getattr(self, name) for name in ARRAYS}
         events = {"event_times": self.events.times, "event_offsets": self.events.offsets}
-        np.savez(path, allow_pickle=False, **arrays, **events)
+        opinions = self.opinions.arrays() if self.opinions else {}
+        np.savez(path, allow_pickle=False, **arrays, **events, **opinions)
 
     @classmethod
     def load(cls, path: Path) -> "ItemFacts":
         """Read what `save` wrote."""
         with np.load(path, allow_pickle=False) as saved:
             arrays = {name: saved[name] for name in ARRAYS}
-            return cls(**arrays, events=ItemEvents.of(saved["event_times"], saved["event_offsets"]))
+            events = ItemEvents.of(saved["event_times"], saved["event_offsets"])
+            return cls(**arrays, events=events, opinions=ItemOpinions.of_arrays(saved))
 
     def with_recent(self, recent: RecentEvents) -> "ItemFacts":
         """Return the facts of the fit and of the events since."""
@@ -197,6 +202,7 @@ def fit_facts(items: pl.DataFrame, log: EventLog | None, attributes: tuple[str, 
         attributes=_attributes(items, attributes),
         purchases=np.log1p(bought).astype(np.float32),
         events=events,
+        opinions=fit_opinions(log, items.height) if log else None,
     )
 
 
@@ -224,6 +230,7 @@ def extend_facts(
         events=facts.events.grown(total),
         recent=facts.recent.grown(total) if facts.recent else None,
         recent_purchases=None if bought is None else grow(bought, total, fill=0),
+        opinions=facts.opinions.grown(total) if facts.opinions else None,
     )
 
 

@@ -39,6 +39,8 @@ EARLY, LATE, VALID, TEST = range(4)
 """Segments of the log in time; `EARLY` and `LATE` are the two parts of the split `train`."""
 
 KEY_SEPARATOR = "\x1f"
+OPINION = "opinion"
+"""The column of coded events with what their texts say."""
 """Stands between user id and request id, since two users may have the same request id."""
 
 
@@ -194,6 +196,8 @@ class EventLog:
     session_ids: list[str] = field(default_factory=list)
     rejections: Rejections = field(default_factory=Rejections)
     """What users do not want, also those without events."""
+    opinions: NDArray[np.float64] | None = None
+    """`[E]` opinion of the text of each event, from 0 to 1, NaN without one; None where the configuration names no column of them."""
 
     def __len__(self) -> int:
         return len(self.items)
@@ -225,6 +229,7 @@ class EventLog:
             request_index=self.request_index[keep],
             context={name: values.filter(keep) for name, values in self.context.items()},
             sessions=_part(self.sessions, keep),
+            opinions=_part(self.opinions, keep),
         )
 
     def in_segments(self, *segments: int) -> "EventLog":
@@ -380,6 +385,7 @@ def _coded(events: pl.LazyFrame, item_ids: pl.Series, config: RankerConfig) -> t
             *(["split"] if "split" in names else []),
             *(pl.col(name).alias(OF_EVENT + name) for name in event_columns(config, names)),
             *([sessions.cast(pl.String).alias("session")] if SESSION in config.context else []),
+            *([opinion_of(config.opinion if config.opinion in names else None)] if config.opinion else []),
             key=key,
         )
         .collect(engine="streaming")
@@ -389,6 +395,12 @@ def _coded(events: pl.LazyFrame, item_ids: pl.Series, config: RankerConfig) -> t
     rejection = pl.col("event_type").is_in(REJECTIONS)
     rejected = coded.filter(rejection)
     return coded.filter(~rejection) if rejected.height else coded, rejected
+
+
+def opinion_of(name: str | None) -> pl.Expr:
+    """Return the opinions in the column `name` as numbers, null where there is none, or no such column."""
+    column = pl.lit(None) if name is None else pl.col(name)
+    return column.cast(pl.Float64, strict=False).fill_nan(None).alias(OPINION)
 
 
 def _log_of(events: pl.LazyFrame, late: pl.Expr, rejections: pl.DataFrame) -> EventLog:
@@ -420,6 +432,7 @@ def _log_of(events: pl.LazyFrame, late: pl.Expr, rejections: pl.DataFrame) -> Ev
         context={name: acted[name] for name in acted.columns if name.startswith(OF_EVENT)},
         sessions=None if session_ids is None else _rows_in(session_ids, acted["session"]),
         session_ids=[] if session_ids is None else session_ids.to_list(),
+        opinions=acted[OPINION].to_numpy(writable=True) if OPINION in acted.columns else None,
         rejections=Rejections.of(_with_rows(rejections, keys), acted),
     )
 

@@ -4,7 +4,7 @@ In: histories, candidates and their source scores. Out: `dense` `[R, C, F]` and 
 `[R, C, G]`. Everything is as of the request: the history holds earlier events only, and counts of
 items look at events before the request's time.
 
-A new feature is one entry of `ITEM`, `USER`, `PAIR`, `ATTRIBUTES`, `CLOCK`, `SESSION` or `CATEGORICAL`: its name and the function that
+A new feature is one entry of `ITEM`, `USER`, `PAIR`, `ATTRIBUTES`, `CLOCK`, `OPINION`, `SESSION` or `CATEGORICAL`: its name and the function that
 computes its column from `FeatureInputs`. Columns of context and attributes that the configuration names come after them.
 
 Shapes: R requests, C candidates (-1 padded), L history positions, N catalogue, S sources, E events.
@@ -22,6 +22,7 @@ from features.context import ContextColumn, ContextColumns
 from features.facts import ItemFacts
 from features.histories import Histories
 from features.keys import composite_keys
+from features.opinions import ItemOpinions
 from recsys.arrays import Bools, Floats, Ints
 from recsys.errors import RecsysError
 from recsys.events import DAY_US
@@ -31,6 +32,8 @@ Column = NDArray[Any]
 
 ABSENT_AGE_DAYS = 365.0
 MINUTE_US = 60_000_000
+TREND_DAYS = 30
+"""Of which the opinion is set against that of all days before."""
 
 SIMILARITY_DECIMALS = 5
 """An item's similarity to itself is 1 but for digits that depend on the batch; trees would split between them."""
@@ -64,6 +67,12 @@ class FeatureInputs:
         """`[R, C, L]` cosine of the attributes of each candidate and each event of the history."""
         vectors = self.facts.attribute_vectors
         return vectors[self.items] @ vectors[self.histories.items].transpose(0, 2, 1)
+
+    @property
+    def opinions(self) -> ItemOpinions:
+        """What texts say of the items, where there is any."""
+        assert self.facts.opinions
+        return self.facts.opinions
 
     @property
     def now(self) -> Ints:
@@ -314,6 +323,15 @@ CLOCK: dict[str, Feature] = {
     "weekend": lambda inputs: (inputs.now // DAY_US + 3) % 7 >= 5,  # 1970-01-01 was a Thursday
 }
 """Features that need a clock's times."""
+OPINION: dict[str, Feature] = {
+    "opinion": lambda inputs: inputs.opinions.mean_before(inputs.items, inputs.now),
+    "opinion_count": lambda inputs: np.log1p(inputs.opinions.before(inputs.items, inputs.now)[0]),
+}
+"""Features of what texts of events say of items, where `ranker.opinion` names their column."""
+OPINION_CLOCK: dict[str, Feature] = {
+    "opinion_trend": lambda inputs: inputs.opinions.trend(inputs.items, inputs.now, TREND_DAYS * DAY_US)
+}
+"""Those of them that need a clock's times."""
 SESSION: dict[str, Feature] = {
     "session_events": lambda inputs: np.log1p(inputs.in_session.sum(1, keepdims=True)),
     "session_brand_share": lambda inputs: inputs.session_share(inputs.facts.of_past[1], inputs.facts.brand),
@@ -375,6 +393,8 @@ class RankingFeatures:
             columns[name] = lambda inputs, index=index: inputs.facts.attributes[inputs.items, index]  # type: ignore[misc]
         several = ATTRIBUTES if len(self.attributes) > 1 else {}
         columns = columns | USER | PAIR | several | (CLOCK if self.has_clock else {})
+        if self.facts.opinions:
+            columns |= OPINION | (OPINION_CLOCK if self.has_clock else {})
         if self.context.sessions:
             columns |= SESSION | (SESSION_CLOCK if self.has_clock else {})
         return columns | {name: _number(column) for name, column in self.context.numbers.items()}

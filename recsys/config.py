@@ -184,6 +184,8 @@ class RankerConfig(Section):
     """Numeric item attributes of the dataset to use as further features, by column name."""
     context: tuple[str, ...] = ()
     """Columns of the events that describe the circumstances of a request, as `["device", "country"]`: texts and numbers that are known before the click. `session_id` stands for features of the session."""
+    opinion: str = ""
+    """Column of the events with the opinion of their texts, from 0 (bad) to 1 (good), null without a text: its mean, count and trend by item become features. `recsys text score` writes it."""
     user_attributes: tuple[str, ...] = ()
     """Columns of the table of users to use as further features: texts and numbers."""
 
@@ -246,6 +248,10 @@ class TextConfig(Section):
     """Weight decay of matrices."""
     dropout: float = Field(0.1, ge=0, lt=1)
     """Dropout below the head."""
+    class_layers: int = Field(3, ge=0)
+    """`trainable_layers` of a head for classes of texts: half of them was as good as all, at half the time."""
+    class_epochs: int = Field(5, ge=1)
+    """`epochs` of a head for classes of texts."""
     word_dropout: float = Field(0.1, ge=0, lt=1)
     """Share of sub-words that are hidden while a head for entities is fitted, so that it looks at what is around them."""
     entity_weight: float = Field(1.0, gt=0)

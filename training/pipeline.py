@@ -31,6 +31,7 @@ from features.data.validate import judge_texts
 from features.facts import fit_facts, refuse_no_numbers
 from features.histories import TEST, VALID, EventLog, Requests, fit_context, read_log, split_rule, type_weights
 from features.leakage import refuse_leakage
+from features.opinions import refuse_bad_opinions
 from features.ranking import RankingFeatures
 from features.tokens import item_tokens
 from recsys import names
@@ -242,6 +243,8 @@ def prepare_dataset(dataset: Dataset, config: Config, seed: int) -> Prepared:
     refuse_no_numbers(dataset.items, config.ranker.attributes)
     users = dataset.users.schema if dataset.users is not None else None
     refuse_unknown_columns(config.ranker, dataset.events.collect_schema(), users)
+    if config.ranker.opinion:
+        refuse_bad_opinions(dataset.events, config.ranker.opinion)
     log = read_log(dataset, config)
     _, tokenizer = load_encoder(config.encoder)
     for warning in judge_texts(dataset.items, config.encoder.name, dataset.paths["items"].name)[1]:

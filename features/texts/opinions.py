@@ -91,22 +91,22 @@ def negative_of(table: pl.DataFrame, label: str | None) -> pl.Series:
         )
         return truth.to_series().fill_null(False)
     labels = table["label"].cast(pl.String)
-    return (labels == negative_label(labels.unique().drop_nulls().to_list(), label)).fill_null(False)
+    return (labels == named_label(labels.unique().drop_nulls().to_list(), label)).fill_null(False)
 
 
-NEGATIVE = ("negative", "0")
-"""Labels that are the negative one where none is named."""
+NEGATIVE, POSITIVE = ("negative", "0"), ("positive", "1")
+"""Labels that are the negative or positive one where none is named."""
 
 
-def negative_label(labels: list[str], label: str | None) -> str:
-    """Return which of `labels` is the negative one: `label`, or one that is usual.
+def named_label(labels: list[str], label: str | None, usual: tuple[str, ...] = NEGATIVE) -> str:
+    """Return which of `labels` is the negative one, or the positive one: `label`, or one that is `usual`.
 
     Raises:
         RecsysError: it is none of them.
     """
-    found = next((name for name in ([label] if label else NEGATIVE) if name in labels), None)
+    found = next((name for name in ([label] if label else usual) if name in labels), None)
     if found is None:
         raise RecsysError(
-            f"--negative {label or 'was not given'}: the labels are {', '.join(sorted(labels)[:10])}; name the one of negative texts"
+            f"--{usual[0]} {label or 'was not given'}: the labels are {', '.join(sorted(labels)[:10])}; name the one of {usual[0]} texts"
         )
     return found

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from recsys.cli.common import File, in_a_folder, mlflow_names
+from recsys.cli.common import File, Folder, in_a_folder
 
 if TYPE_CHECKING:
     import polars as pl
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 )
 @click.option("--picture", type=File, callback=in_a_folder, help="Draw the most alarming series to this PNG.")
 @click.option("--metrics", type=File, callback=in_a_folder, help="Write the figures in Prometheus' text format.")
-@mlflow_names
 def monitor(
     *,
     table: Path,
@@ -86,6 +85,38 @@ def monitor(
     lines = alarm_lines(watched, days)
     if lines:
         raise RecsysError("; ".join(lines))
+
+
+@click.command()
+@click.argument("model")
+@click.argument("dataset", type=Folder)
+@click.option("--out", type=Folder, required=True, help="Dataset folder to write; new or empty.")
+@click.option("--column", default="text", show_default=True, help="Column of the events with their texts.")
+@click.option("--positive", metavar="LABEL", help="Label of positive texts.  [default: positive or 1]")
+def score(model: str, dataset: Path, out: Path, column: str, positive: str | None) -> None:
+    """Write DATASET with the opinion of each event's text, by the text head MODEL, to --out.
+
+    The column opinion holds the probability that the text is positive, null without a text. `recsys train --set ranker.opinion=opinion` makes its mean, count and
+    trend by item features of the ranker, each as of the request.
+
+    \b
+    Example:
+      recsys text score models:/sentiment@champion shop --column comment --out shop-scored
+    """
+    from recsys.cli.common import require_dataset
+    from recsys.progress import stage
+    from recsys.registry import bundle_folder
+    from serving.text.classes import Classifier
+    from serving.text.loading import load_reader
+    from serving.text.score import score_events
+
+    require_dataset(dataset)
+    reader = load_reader(bundle_folder(model, "MODEL"), "classes")
+    assert isinstance(reader, Classifier)
+    with stage(f"reading the texts of {dataset}") as update:
+        scored, total = score_events(reader, dataset, out, column, positive, update)
+    click.echo(f"{out}: {scored:,} of {total:,} events have an opinion")
+    click.echo(f"next: recsys train {out} --set ranker.opinion=opinion")
 
 
 def _read(model: str, texts: list[str]) -> "pl.Series":

@@ -54,7 +54,7 @@ def classes(
     \b
     Examples:
       recsys text train classes reviews.tsv
-      recsys text train classes topics.jsonl --name topics --set text.epochs=5
+      recsys text train classes topics.jsonl --name topics --set text.class_epochs=10
       recsys text train classes --zero-shot "negative=I hate it; it is terrible,positive=I love it; it is great"
     """
     from features.texts.classes import read_classes
@@ -336,3 +336,4 @@ def models() -> None:
 
 
 text.add_command(opinion.monitor)
+text.add_command(opinion.score)

@@ -2,7 +2,18 @@
 
 import re
 
-from features.ranking import ATTRIBUTES, CATEGORICAL, CLOCK, ITEM, PAIR, SESSION, SESSION_CLOCK, USER
+from features.ranking import (
+    ATTRIBUTES,
+    CATEGORICAL,
+    CLOCK,
+    ITEM,
+    OPINION,
+    OPINION_CLOCK,
+    PAIR,
+    SESSION,
+    SESSION_CLOCK,
+    USER,
+)
 from recsys.config import SourcesConfig
 from serving.loading import feature_sources
 from tests.docs.pages import ROOT
@@ -21,5 +32,17 @@ def test_every_feature_is_explained() -> None:
         f"{kind}_{name}" for name in feature_sources(SourcesConfig().model_dump()) for kind in ("relative", "rank")
     ]
     assert sorted(explained) == sorted(
-        [*of_sources, *ITEM, *USER, *PAIR, *ATTRIBUTES, *CLOCK, *SESSION, *SESSION_CLOCK, *CATEGORICAL]
+        [
+            *of_sources,
+            *ITEM,
+            *USER,
+            *PAIR,
+            *ATTRIBUTES,
+            *CLOCK,
+            *OPINION,
+            *OPINION_CLOCK,
+            *SESSION,
+            *SESSION_CLOCK,
+            *CATEGORICAL,
+        ]
     )

@@ -4,7 +4,18 @@ In: the names of `features.ranking`. Out: a few words each.
 """
 
 from features.context import OF_EVENT, OF_USER
-from features.ranking import ATTRIBUTES, CATEGORICAL, CLOCK, ITEM, PAIR, SESSION, SESSION_CLOCK, USER
+from features.ranking import (
+    ATTRIBUTES,
+    CATEGORICAL,
+    CLOCK,
+    ITEM,
+    OPINION,
+    OPINION_CLOCK,
+    PAIR,
+    SESSION,
+    SESSION_CLOCK,
+    USER,
+)
 from training.evaluation.details import SOURCE
 
 HOUR = "time of the day"
@@ -41,6 +52,9 @@ WORDS = {
     "hour_sin": HOUR,
     "hour_cos": HOUR,
     "weekend": "weekend or not",
+    "opinion": "what texts say of the item",
+    "opinion_count": "texts that say something of the item",
+    "opinion_trend": "what texts say lately against before",
     "brand": "which brand",
     "category": "which category",
     "last_type": "kind of the latest event",
@@ -61,7 +75,7 @@ SOURCES = {
     "new": "new, and near the user",
 }
 """What the scores of sources mean."""
-NAMED = ITEM | USER | PAIR | ATTRIBUTES | CLOCK | SESSION | SESSION_CLOCK | CATEGORICAL
+NAMED = ITEM | USER | PAIR | ATTRIBUTES | CLOCK | OPINION | OPINION_CLOCK | SESSION | SESSION_CLOCK | CATEGORICAL
 """What `WORDS` has to name."""
 
 

@@ -116,7 +116,7 @@ def fit_classes(data: LabelledTexts, parts: Parts, config: Config, seed: int, up
         loss_of,
         valid_of,
         lengths,
-        config.text,
+        texts.config.text,
         seed=seed,
         precision=texts.precision,
         before=before,

@@ -30,6 +30,8 @@ class TrainingTexts:
         Raises:
             RecsysError: the encoder cannot be loaded.
         """
+        own = {"trainable_layers": config.text.class_layers, "epochs": config.text.class_epochs}
+        config = config.model_copy(update={"text": config.text.model_copy(update=own)})
         self.config, self.classes, self.multi, self.targets = config, data.classes, data.multi, one_hot(data)
         self.encoder, self.tokenizer = load_trainable(config)
         self.precision = resolve_precision(config.encoder.precision, torch.device("cpu"))

@@ -27,7 +27,9 @@ def texts_of(count: int, multi: bool = False) -> LabelledTexts:
 
 def config_of(encoder: str, **text: float) -> Config:
     """Return a configuration of a tiny encoder."""
-    return Config.model_validate({"encoder": {"name": encoder, "precision": "fp32"}, "text": {"epochs": 2, **text}})
+    return Config.model_validate(
+        {"encoder": {"name": encoder, "precision": "fp32"}, "text": {"class_epochs": 2, **text}}
+    )
 
 
 @pytest.mark.parametrize("multi", [False, True])
@@ -46,9 +48,7 @@ def test_where_fine_tuning_spoils_the_encoder_the_linear_head_stays(encoder: str
     """Its weights are those of the encoder as it came."""
     data, parts = texts_of(200), shuffled_parts(200)
     spoiled = fit_classes(data, parts, config_of(encoder, learning_rate=3, head_learning_rate=30), 0, lambda s, n: None)
-    frozen = fit_classes(
-        data, parts, config_of(encoder, trainable_layers=0, head_learning_rate=30), 0, lambda s, n: None
-    )
+    frozen = fit_classes(data, parts, config_of(encoder, class_layers=0, head_learning_rate=30), 0, lambda s, n: None)
     some = ["good lamp 3", "bad table 4"]
     np.testing.assert_allclose(Classifier(spoiled).logits(some), Classifier(frozen).logits(some), atol=1e-5)
 

@@ -18,7 +18,7 @@ from training.tracking import text_versions
 pytestmark = pytest.mark.slow
 
 GOOD, BAD = ["a fine lamp", "good and fine", "good table"], ["a poor lamp", "bad and poor", "bad table"]
-OPTIONS = ("--set", "text.epochs=1")
+OPTIONS = ("--set", "text.class_epochs=1")
 
 
 def labelled(count: int) -> pl.DataFrame:
@@ -129,6 +129,26 @@ def test_a_head_of_another_kind_of_model_is_one_line(
     write_dataset(inside / "shop")
     code, _, err = run(capsys, "recommend", "shop", "--model", "models:/sentiment@champion", "--out", "lists")
     assert code == 1 and "a text head, which reads texts" in err and err.count("\n") == 1
+
+
+def test_events_get_the_opinion_of_their_texts(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Null without a text; the other tables are as they were, and a wrong column is one line."""
+    folder = write_dataset(inside / "reviews")
+    events = next(folder.glob("events.*"))
+    table = pl.read_parquet(events) if events.suffix == ".parquet" else pl.read_csv(events, infer_schema=False)
+    texts = (["good and fine 2", "bad and poor 2", None] * table.height)[: table.height]
+    events.unlink()
+    table.with_columns(pl.Series("comment", texts)).write_csv(folder / "events.csv")
+    options = ("text", "score", "models:/sentiment@champion", "reviews", "--out", "scored")
+    code, _, err = run(capsys, *options)
+    assert code == 1 and "no column 'text'" in err
+    code, out, _ = run(capsys, *options, "--column", "comment")
+    assert code == 0 and "ranker.opinion=opinion" in out
+    scored = pl.read_parquet("scored/events.parquet")
+    opinions = scored["opinion"].to_list()
+    assert opinions[0] > 0.5 > opinions[1] and opinions[2] is None
+    assert scored.drop("opinion").height == table.height
+    assert {path.stem for path in Path("scored").iterdir()} == {path.stem for path in folder.iterdir()}
 
 
 def test_names_alone_make_a_head(inside: Path, encoder: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,128 @@
+"""What texts of events say of items: mean, count and trend, as of any moment."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from features.facts import ItemFacts, extend_facts, fit_facts
+from features.histories import VALID, EventLog, build_log
+from features.leakage import leaking, refuse_leakage
+from features.opinions import fit_opinions, refuse_bad_opinions
+from features.ranking import RankingFeatures
+from recsys.config import RankerConfig
+from recsys.errors import RecsysError
+from tests.worlds import DAY, START, catalogue
+
+ITEMS = catalogue(["lamp", "table", "chair"])
+CONFIG = RankerConfig(opinion="said")
+
+
+def log_of(rows: list[tuple[str, str, float | None, int]]) -> EventLog:
+    """Return the log of events: user, item, opinion and day."""
+    names = {"user_id": 0, "item_id": 1, "said": 2}
+    frame = pl.DataFrame(
+        {name: [row[at] for row in rows] for name, at in names.items()}, schema_overrides={"said": pl.Float64}
+    )
+    frame = frame.with_columns(
+        event_type=pl.lit("click"), timestamp=pl.Series([START + DAY * row[3] for row in rows]), split=pl.lit("train")
+    )
+    return build_log(frame.lazy(), ITEMS["item_id"], 0.2, CONFIG)
+
+
+LOG = log_of(
+    [
+        ("a", "i0", 1.0, 0),
+        ("b", "i0", 0.0, 40),
+        ("c", "i0", None, 41),
+        ("a", "i1", 0.25, 5),
+        ("b", "i1", None, 50),
+        ("b", "i0", 0.0, 60),
+    ]
+)
+
+
+def columns_at(log: EventLog, day: int) -> dict[str, np.ndarray]:
+    """Return the features of all items by name, `[3]` each, for a request on a day."""
+    features = RankingFeatures(fit_facts(ITEMS, log, ()), True, (), ())
+    histories = log.histories(np.array([0]), np.array([START + DAY * day]), 4)
+    nothing = np.zeros((1, 3, 4), np.float32)
+    dense = features.dense(features.inputs(histories, np.array([[0, 1, 2]]), {}, nothing, nothing, nothing > 0))
+    return dict(zip(features.names, dense[0].T, strict=True))
+
+
+def test_mean_count_and_trend_are_those_before_the_request() -> None:
+    """By hand: three texts of 0.5 are counted beforehand; what comes on the day itself or later, not at all."""
+    columns = columns_at(LOG, 60)
+    np.testing.assert_allclose(columns["opinion"], [(1 + 0 + 1.5) / 5, (0.25 + 1.5) / 4, 0.5], rtol=1e-6)
+    np.testing.assert_allclose(columns["opinion_count"], np.log1p([2, 1, 0]), rtol=1e-6)
+    np.testing.assert_allclose(columns["opinion_trend"], [(0 + 3 * 0.5) / 4 - 0.5, 0, 0], atol=1e-6)
+    assert columns_at(LOG, 61)["opinion_count"][0] == pytest.approx(np.log1p(3))
+
+
+def test_the_future_changes_no_opinion() -> None:
+    """The pipeline's own check finds nothing where all events are known, and finds a mean that knows the future."""
+    late = log_of([("a", "i0", 1.0, 0), ("a", "i1", 0.0, 30), ("b", "i0", 0.0, 40), ("a", "i2", 0.9, 50)])
+    log = replace(late, segments=np.where(late.times >= START + DAY * 30, VALID, late.segments).astype(np.int8))
+    requests = log.requests(VALID)
+
+    def compute(known: EventLog, request: object) -> np.ndarray:
+        opinions = fit_opinions(known, 3)
+        assert opinions
+        moment = request.times[:, None]  # type: ignore[attr-defined]
+        whole = opinions.before(np.array([[0]]), np.full_like(moment, START + DAY * 99))[0]
+        honest = opinions.mean_before(np.array([[0]]), moment)
+        return np.stack([honest, whole], axis=2).astype(np.float32)
+
+    assert leaking(compute, ["honest", "whole"], log, requests) == ["whole"]
+    features = RankingFeatures(fit_facts(ITEMS, log, ()), True, (), ())
+    with pytest.raises(RecsysError, match="leakage") as error:  # purchases, first event: not the opinions
+        refuse_leakage(replace(features, fitted=("purchases", "opinion", "age")), ITEMS, log, log, requests)
+    assert "opinion" not in str(error.value)
+
+
+def test_a_log_without_the_column_has_no_such_feature() -> None:
+    """As in all models before."""
+    plain = replace(LOG, opinions=None)
+    assert "opinion" not in RankingFeatures(fit_facts(ITEMS, plain, ()), True, (), ()).names
+    events = pl.DataFrame(
+        {"user_id": ["a"], "item_id": ["i0"], "event_type": ["click"], "timestamp": [START], "split": ["train"]}
+    )
+    unnamed = build_log(events.lazy(), ITEMS["item_id"], 0.2, CONFIG)
+    assert (
+        "opinion" in RankingFeatures(fit_facts(ITEMS, unnamed, ()), True, (), ()).names
+    )  # a model with it reads other data, too
+    names = RankingFeatures(fit_facts(ITEMS, LOG, ()), False, (), ()).names
+    assert "opinion" in names and "opinion_trend" not in names
+
+
+def test_facts_keep_opinions_when_saved_and_when_items_are_added(tmp_path: Path) -> None:
+    """New items have none."""
+    facts = fit_facts(ITEMS, LOG, ())
+    facts.save(tmp_path / "facts.npz")
+    loaded = ItemFacts.load(tmp_path / "facts.npz")
+    more = ITEMS.vstack(catalogue(["new"]).with_columns(item_id=pl.lit("n1")))
+    grown = extend_facts(loaded, ITEMS, more, np.array([3]), ())
+    moment = np.array([[START + DAY * 99]])
+    assert facts.opinions and grown.opinions
+    np.testing.assert_array_equal(
+        grown.opinions.mean_before(np.array([[0, 1, 2]]), moment),
+        facts.opinions.mean_before(np.array([[0, 1, 2]]), moment),
+    )
+    assert grown.opinions.before(np.array([[3]]), moment)[0].item() == 0
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        (["0.5", "good", None], "1 of 2 values of 'said' are no numbers from 0 to 1, for example 'good'"),
+        (["5"], "1 of 1 values"),
+        ([None], "0 of 0"),
+    ],
+)
+def test_what_is_no_opinion_is_refused(values: list[str | None], problem: str) -> None:
+    """With one of the values."""
+    with pytest.raises(RecsysError, match=problem):
+        refuse_bad_opinions(pl.LazyFrame({"said": values}, schema={"said": pl.String}), "said")
