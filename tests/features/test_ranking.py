@@ -67,7 +67,7 @@ def test_attributes_of_an_item_are_compared_with_those_of_the_history() -> None:
     )
     log = log_of([("a", "i0", "click", 0)], 6)
     built = RankingFeatures(fit_facts(items, log, ("quiet", "small")), True, (), ("quiet", "small"))
-    histories, candidates = log.histories(np.array([0]), np.array([START + DAY]), 2), np.array([[1, 2, 4]])
+    histories, candidates = log.histories(np.array([0]), np.array([START + DAY]), 1), np.array([[1, 2, 4]])
     similarity = same_items(candidates, histories)
     dense = built.dense(built.inputs(histories, candidates, {}, similarity, similarity, similarity >= 0))
     columns = dict(zip(built.names, dense[0].T, strict=True))
