@@ -99,6 +99,8 @@ def read_tagged(path: Path) -> TaggedTexts:
     from features.texts.conll import read_conll
     from features.texts.spans import read_spans
 
+    if path.is_dir():
+        raise RecsysError(f"{path}: a folder; of a dataset, name the columns to learn from: --weak brand,colour")
     if not path.is_file():
         raise RecsysError(f"{path}: no such file; give one of CoNLL columns, or .jsonl with text and spans")
     texts = read_spans(path) if path.suffix == ".jsonl" else read_conll(path)

@@ -155,7 +155,12 @@ def answer(model: str, questions: tuple[str, ...], base: Path | None, k: int) ->
 
 
 @train.command()
-@click.argument("data", type=File)
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option(
+    "--weak",
+    metavar="COLUMN,…",
+    help="DATA is a dataset: learn from what these columns of its items say, where it stands in the item's text.",
+)
 @click.option("--valid", type=File, help="File that choices are made on, with --test; else a part of DATA.")
 @click.option("--test", type=File, help="File that is measured; else a part of DATA.")
 @click.option("--name", default="entities", show_default=True, help="Name of the registered model.")
@@ -165,6 +170,7 @@ def answer(model: str, questions: tuple[str, ...], base: Path | None, k: int) ->
 @mlflow_names
 def tokens(
     data: Path,
+    weak: str | None,
     valid: Path | None,
     test: Path | None,
     name: str,
@@ -182,9 +188,12 @@ def tokens(
     Examples:
       recsys text train tokens train.conll --valid dev.conll --test test.conll
       recsys text train tokens labelled.jsonl --test others.jsonl --name attributes
+      recsys text train tokens shop --weak brand,colour --name attributes
     """
+    from features.data.dataset import load_dataset
     from features.texts.split import SHARES
     from features.texts.tagged import read_tagged
+    from features.texts.weak import weakly_tagged
     from recsys.config import load_config
     from training.text.run import train_head
     from training.text.tokens import fit_tokens, measure_tokens
@@ -193,7 +202,8 @@ def tokens(
         raise UsageError(
             "--valid goes with --test; name the file that is measured, or leave out both to divide DATA 6:2:2"
         )
-    settings, tagged = load_config(config, sets), read_tagged(data)
+    settings = load_config(config, sets)
+    tagged = weakly_tagged(load_dataset(data).items, tuple(weak.split(",")), "--weak") if weak else read_tagged(data)
     if valid and test:
         fitted, chosen, measured = tagged, read_tagged(valid), read_tagged(test)
     elif test:

@@ -10,12 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from seqeval.metrics import f1_score
 
+from features.data.dataset import load_dataset
 from features.texts.tagged import TaggedTexts, begun, entities
 from recsys.config import Config, load_config
 from recsys.text.bundle import load_text_model, save_text_model
 from serving.text.tokens import Tagger, allowed, best_path, bio
 from tests.command_line import run
-from tests.worlds import tiny_encoder
+from tests.worlds import tiny_encoder, write_dataset
 from training.text.tokens import changed, counted, fit_tokens, report_of
 
 COLOURS = ["red", "blue", "green", "dark green"]
@@ -134,5 +135,10 @@ def test_the_command_trains_registers_and_reads(
     code, out, err = run(capsys, "text", "read", "models:/colours@champion", "lines.txt", "--out", "read.csv")
     assert code == 0, err
     assert Path("read.csv").read_text().startswith("text,entities,labels,starts,ends,probabilities")
+    write_dataset(Path("shop"))
+    code, out, err = run(capsys, "text", "extract", "models:/colours@champion", "shop", "--out", "shop2")
+    assert code == 0, err
+    assert "colour" in load_dataset(Path("shop2")).items.columns or "colour: 0 items" in out
+    assert "--weak brand,colour" in run(capsys, "text", "train", "tokens", "shop")[2]
     assert run(capsys, "text", "train", "tokens", "labelled.jsonl", "--valid", "labelled.jsonl")[0] == 2
     assert bio(["a"]) == ["O", "B-a", "I-a"]
