@@ -102,8 +102,8 @@ def _parameters(model: TextModel) -> int:
 
 def table(data: Path, seeds: int) -> list[str]:
     """Return the lines of both tables."""
-    parts = [read_tagged(data / f"wnut17-{name}.conll") for name in ("train", "dev", "test")]
-    return measured("WNUT-17", *parts, Config(), seeds) + shop_table(seeds)
+    train, dev, test = (read_tagged(data / f"wnut17-{name}.conll") for name in ("train", "dev", "test"))
+    return measured("WNUT-17", train, dev, test, Config(), seeds) + shop_table(seeds)
 
 
 def shop_table(seeds: int) -> list[str]:
