@@ -14,7 +14,11 @@ from features.opinions import fit_opinions, refuse_bad_opinions
 from features.ranking import RankingFeatures
 from recsys.config import RankerConfig
 from recsys.errors import RecsysError
-from tests.worlds import DAY, START, catalogue
+from serving.loading import load_bundle
+from serving.lookup import Lookup
+from serving.recommender import RecommendOptions
+from tests.worlds import DAY, START, catalogue, tiny_bundle
+from tests.worlds import log_of as worlds_log
 
 ITEMS = catalogue(["lamp", "table", "chair"])
 CONFIG = RankerConfig(opinion="said")
@@ -126,3 +130,20 @@ def test_what_is_no_opinion_is_refused(values: list[str | None], problem: str) -
     """With one of the values."""
     with pytest.raises(RecsysError, match=problem):
         refuse_bad_opinions(pl.LazyFrame({"said": values}, schema={"said": pl.String}), "said")
+
+
+def test_a_bundle_with_opinions_gives_lists_by_them(tmp_path: Path) -> None:
+    """Its ranker gets the very columns that it was fitted on."""
+    events = [
+        (f"u{user}", f"i{(3 * user + step * step) % 35}", "click", 5 * step + user % 5)
+        for user in range(12)
+        for step in range(5)
+    ]
+    log = worlds_log(events, 40)
+    opinions = np.where(np.arange(len(log)) % 3 > 0, np.arange(len(log)) % 2, np.nan)
+    lookup = Lookup(load_bundle(tiny_bundle(tmp_path, replace(log, opinions=opinions))))
+    features = lookup.retriever.features
+    assert {"opinion", "opinion_count", "opinion_trend"} <= set(features.names)
+    assert features.facts.opinions and features.facts.opinions.offsets[-1] == np.isfinite(opinions).sum()
+    ranking = lookup.recommender.recommend(lookup.histories([("u0", None)]), RecommendOptions(5))
+    assert ranking.items.shape == (1, 5)
