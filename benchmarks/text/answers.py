@@ -29,6 +29,9 @@ from recsys.text.bundle import TextModel
 from serving.text.answers import BASE, Answerer
 from training.text.answers import by_threads, calibrated, figures_of, fit_answers
 
+ABOUT = """A query is a rephrased question of a thread of `test` (threads 6:2:2, seed 0), candidates are all answers, and relevant are those of its own thread
+(Karan, Šnajder 2018). A base has answers alone, or each with the question that it is kept with. `unanswerable_found`: questions asked of a base without their own answers that are told there is none, at a threshold that
+refuses one in twenty of `valid`; each method has its own. Intervals are over threads."""
 ABSENT = "*"
 FIGURES = ("p@1", "mrr@10", "map", "false_refusals", "unanswerable_found")
 Scores = Callable[[list[str], list[str]], Floats]

@@ -41,6 +41,12 @@ FEW, DRAWS = (8, 16, 64), 5
 WORDS = {"0": "I hate it; it is terrible", "1": "I love it; it is great"}
 PENALTIES = np.geomspace(0.01, 100, 13)
 
+ABOUT = """Accuracy on each source of the Sentiment Labelled Sentences (Kotzias et al. 2015), by itself and on the others, against TF-IDF of words and pairs with a logistic
+regression."""
+ABOUT_FEW = """So many texts a class, drawn from train; mean of five draws, the same for both."""
+ABOUT_ZERO = """No label is read: a text has the class whose words are most similar to it."""
+ABOUT_SURGES = """Simulated streams of texts with planted surges, at one false alarm a month."""
+
 
 @dataclass(frozen=True)
 class Source:

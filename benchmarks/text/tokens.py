@@ -30,6 +30,10 @@ SHOP = {"epochs": 14, "patience": 14, "batch": 8}
 LONGEST = 6
 """Words of an entity that the dictionary looks for."""
 
+ABOUT = """Entity-level F1 (micro, seqeval) on the given test split, choices on dev. Best of the shared task .419 (Derczynski et al. 2017); BERTweet-base, 135 M parameters made for
+tweets, .565 (Nguyen et al. 2020)."""
+ABOUT_SHOP = """Attributes found in titles and descriptions of the demonstration's shop: 300 labelled items, the figures of all others."""
+
 
 def from_dictionary(train: TaggedTexts, texts: TaggedTexts) -> list[list[str]]:
     """Return the tags of `texts` where every entity of `train`, in any letters, is found again; longer ones come first."""
@@ -100,10 +104,10 @@ def _parameters(model: TextModel) -> int:
     )
 
 
-def table(data: Path, seeds: int) -> list[str]:
-    """Return the lines of both tables."""
+def wnut_table(data: Path, seeds: int) -> list[str]:
+    """Return the lines of the table of WNUT-17."""
     train, dev, test = (read_tagged(data / f"wnut17-{name}.conll") for name in ("train", "dev", "test"))
-    return measured("WNUT-17", train, dev, test, Config(), seeds) + shop_table(seeds)
+    return measured("WNUT-17", train, dev, test, Config(), seeds)
 
 
 def shop_table(seeds: int) -> list[str]:
@@ -123,7 +127,8 @@ def shop_table(seeds: int) -> list[str]:
 @click.option("--shop-only", is_flag=True, help="Leave WNUT-17 out.")
 def main(data: Path, seeds: int, shop_only: bool) -> None:
     """Print the tables."""
-    print("\n".join(shop_table(seeds) if shop_only else table(data, seeds)))
+    lines = shop_table(seeds)
+    print("\n".join(lines if shop_only else wnut_table(data, seeds) + lines))
 
 
 if __name__ == "__main__":
