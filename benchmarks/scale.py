@@ -289,13 +289,20 @@ def load_log(folder: Path) -> EventLog:
 
 def table_of(results: list[Measured]) -> Table:
     """Return the results as a table; the slope is that from the size before, 1 where time is proportional to the size."""
-    table = Table("step", "size", "seconds", "core seconds", "slope", "peak GiB", "load", "day")
+    table = Table("step", "size", "wall s", "core s", "slope", "GiB", "load", title="by events, and by items")
     before: Measured | None = None
     for one in results:
         same = before is not None and (before.axis, before.step) == (one.axis, one.step)
         slope = f"{slope_of(before, one):.2f}" if same and before else ""
-        table.add_row(one.step, f"{one.size:,} {one.axis}", f"{one.seconds:.1f}", f"{one.core_seconds:.1f}", slope,
-                      f"{one.peak_gib:.2f}", f"{one.load:.1f}", one.day)  # fmt: skip
+        figures = (one.seconds, one.core_seconds)
+        table.add_row(
+            one.step,
+            f"{one.size:,}",
+            *(f"{figure:.1f}" for figure in figures),
+            slope,
+            f"{one.peak_gib:.2f}",
+            f"{one.load:.0f}",
+        )
         before = one
     return table
 

@@ -357,7 +357,7 @@ def build_log(
 def fit_context(log: EventLog, config: RankerConfig) -> ContextColumns:
     """Return the named columns of the configuration, fitted on the events of `log` that are for training."""
     fitted = np.isin(log.segments, (EARLY, LATE))
-    of_users = log.attributes.of([log.user_ids[user] for user in np.unique(log.user_rows[fitted])])
+    of_users = log.attributes.of([log.user_ids[user] for user in np.flatnonzero(np.bincount(log.user_rows[fitted]))])
     kinds = log.attributes.table.schema
     users = {name: pl.Series(name, values.tolist(), kinds[name]) for name, values in of_users.items()}
     return fit_columns(config, {name: values.filter(fitted) for name, values in log.context.items()}, users)

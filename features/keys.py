@@ -34,8 +34,14 @@ class SortedRuns:
     @classmethod
     def of(cls, runs: Ints, values: Ints) -> "SortedRuns":
         """Index entries of `runs` `[E]` and `values` `[E]`, which are sorted already."""
-        distinct = np.unique(values)
-        return cls(distinct, composite_keys(runs, np.searchsorted(distinct, values), len(distinct) + 1))
+        order = np.argsort(values)  # np.unique and searchsorted take ten times as long where most values are distinct
+        ordered = np.asarray(values)[order]
+        is_new = np.ones(len(order), bool)
+        np.not_equal(ordered[1:], ordered[:-1], out=is_new[1:])
+        ranks = np.empty(len(order), np.int64)
+        ranks[order] = np.cumsum(is_new) - 1
+        distinct = ordered[is_new]
+        return cls(distinct, composite_keys(runs, ranks, len(distinct) + 1))
 
     def first_not_below(self, runs: Ints, values: Ints) -> Ints:
         """Return for each search `[S]` the row of the first entry of its run that is not below its value.

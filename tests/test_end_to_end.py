@@ -83,6 +83,7 @@ def test_what_training_reported_is_what_evaluation_measures(inside: Shop) -> Non
     figures = {"valid_ndcg_at_10", "learning_rate", "gradient_norm", "sequences_per_s"}
     assert losses | {f"choose/{name}" for name in figures} <= set(logged.metrics)
     assert logged.metrics["seconds/fitting_the_ranker"] > 0 and logged.metrics["memory/peak_gib"] > 0.1
+    assert logged.metrics["size/events"] > logged.metrics["size/items"] > 0
     assert logged.metrics["seconds/all_stages"] > logged.metrics["seconds/choosing_the_interest_model"]
     assert "system/cpu_utilization_percentage" in logged.metrics
     assert "test_coverage_at_10_low" not in logged.metrics  # nothing was drawn, so there is no interval

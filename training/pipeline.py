@@ -49,7 +49,7 @@ from serving.recommender import Recommender
 from serving.rerank import Reranker
 from serving.retrieval.retriever import Retriever
 from serving.retrieval.sources import SOURCES, FitContext
-from training import tracking
+from training import costs, tracking
 from training.evaluation.baselines import fit_baselines
 from training.evaluation.evaluate import evaluate
 from training.evaluation.report import Report
@@ -58,7 +58,7 @@ from training.interest.ray_fit import Epochs, InterestFit, OnEpochs, choose_epoc
 from training.interest.sequences import at_most, prepare, valid_requests
 from training.interest.text_vectors import catalogue_text_vectors
 from training.interest.trainer import STATE, load_text_vectors, load_trained
-from training.machine import machine, peak_memory_gib
+from training.machine import machine
 from training.pictures.charts import pictures
 from training.pictures.page import as_files, report_page
 from training.plan import PLANS, UPDATES, FitOn, FitPlan, Segments, item_counts
@@ -73,6 +73,9 @@ from training.update import Start, Verdict
 
 START = "start"
 """Folder of the weights that an update starts from, beside those of the stages."""
+
+EARLIER_RUNS = 200
+"""Latest runs among which one is sought that tells how long a training takes."""
 
 REPEAT_SHARE = 0.01
 """If at least this share of the targets had been seen before, seen items stay in lists (`exclude_seen=auto`)."""
@@ -100,6 +103,11 @@ class Prepared:
         if segments not in self._cuts:
             self._cuts[segments] = self.log.in_segments(*segments)
         return self._cuts[segments]
+
+    @property
+    def sizes(self) -> costs.Sizes:
+        """How large the dataset is."""
+        return costs.Sizes(len(self.log), self.dataset.items.height)
 
     @property
     def weights(self) -> dict[str, float]:
@@ -175,6 +183,9 @@ def train(
             start.refuse_other_data(dataset, prepared.log, split_rule(dataset, config))
     run_id = _open_run(prepared, name, fit_on, resume)
     console.print(f"MLflow run {run_id}; resume it with --resume {run_id}", soft_wrap=True)
+    if resume is None:
+        expected = costs.estimate(prepared.sizes, config, start is not None, tracking.runs(limit=EARLIER_RUNS))
+        console.print(f"time: {expected}", soft_wrap=True, markup=False)
     log_epochs = tracking.EpochLog(run_id)
 
     def log_meanwhile(title: str, epochs: Epochs) -> None:
@@ -190,7 +201,8 @@ def train(
             report = _report(recommender, prepared, fit_on)
             _log_pictures(run_id, report, {title: result.history for title, result in fits.items()})
             version = _register(run_id, up_to_date(prepared, recommender), prepared, fit_on, report)
-        tracking.log_metrics(run_id, _costs(seconds))
+        tracking.log_metrics(run_id, costs.metrics_of(seconds, prepared.sizes))
+        console.print(costs.summary(seconds, prepared.sizes), soft_wrap=True, markup=False)
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt):
             options = f"--from {start.model} " if start else ""
@@ -596,12 +608,6 @@ def _register(run_id: str, recommender: Recommender, prepared: Prepared, fit_on:
         folder.mkdir(parents=True)
         save_bundle(folder, recommender, prepared.tokenizer, prepared.segments(PLANS["all"].refit), about)
         return tracking.register(run_id, folder, *_of_version(prepared, fit_on, report))
-
-
-def _costs(seconds: dict[str, float]) -> dict[str, float]:
-    """Return what a training took: seconds by stage, and the most memory of this process."""
-    stages = {f"seconds/{title.replace(' ', '_')}": taken for title, taken in seconds.items()}
-    return stages | {"seconds/all_stages": sum(seconds.values()), "memory/peak_gib": peak_memory_gib()}
 
 
 def _of_version(prepared: Prepared, fit_on: FitOn, report: Report | None) -> tuple[str, dict[str, str]]:

@@ -1,7 +1,7 @@
 """A training as MLflow knows it; this module does without MLflow, whose import takes longer than listing hundreds of runs."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 UPDATED_FROM = "updated_from"
@@ -28,6 +28,8 @@ class RunInfo:
     """Of these versions."""
     updated_from: tuple[str, ...] = ()
     """The models that it comes from by updates, the nearest first; none for a fit from nothing."""
+    machine: Mapping[str, str] = field(default_factory=dict)
+    """What it ran on, as `training.machine.machine` says it."""
 
     @property
     def label(self) -> str:
@@ -60,6 +62,7 @@ class RunInfo:
             versions=tuple(versions),
             aliases=tuple(alias for alias, version in aliases.items() if version in versions),
             updated_from=_chain(tags),
+            machine={name: value for name, value in tags.items() if name.startswith("machine.")},
         )
 
 
