@@ -34,7 +34,7 @@ from serving.loading import load_bundle, save_bundle
 from training.evaluation.evaluate import evaluate
 from training.interest import ray_fit
 from training.interest.data import InterestData
-from training.interest.ray_fit import BEST, DATA, NDCG, Epochs, InterestFit
+from training.interest.ray_fit import DATA, NDCG, Epochs, InterestFit
 from training.interest.trainer import InterestTrainer
 from training.pipeline import fit, judge_update, prepare_dataset, up_to_date
 from training.plan import PLANS, FitOn
@@ -53,7 +53,6 @@ class Worker(ray_fit._Worker):
 
     def __init__(self, job: ray_fit._Job) -> None:
         self.job, self.history, self.passes, self.rank = job, Epochs(), 0, 0
-        self.best = job.folder / BEST / "0"
         self.trainer = InterestTrainer(
             InterestData.load(job.folder / DATA),
             job.config,
@@ -62,6 +61,16 @@ class Worker(ray_fit._Worker):
             encoder_from=job.encoder_from,
             start=job.start,
         )
+
+    def agreed(self, metric: float) -> float:
+        """Return the only worker's metric."""
+        return metric
+
+    def restore_best(self) -> int:
+        """Take the weights of the best epoch; return after how many passes it was."""
+        best = max(range(len(self.history)), key=lambda epoch: self.history[epoch][NDCG])
+        self.trainer.restore(self.job.folder / f"epoch-{best + 1}")
+        return int(self.history[best]["epoch"])
 
     def report(self, metrics: dict[str, float]) -> None:
         """Save a checkpoint and the history beside it."""

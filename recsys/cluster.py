@@ -1,14 +1,20 @@
-"""Start Ray: join the cluster of `RAY_ADDRESS` if there is one, else start a quiet one on this machine."""
+"""Start Ray: join the cluster of `RAY_ADDRESS` if there is one, else start a quiet one on this machine.
+
+Files reach the other machines of a cluster through Ray's object store (`send`): no folder has to be shared.
+"""
 
 import logging
 import os
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 from filelock import FileLock
 
 from recsys.errors import RecsysError, first_line
@@ -39,7 +45,8 @@ def start_ray() -> None:
     own_packages = {"worker_process_setup_hook": "recsys.packages.import_own"}
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "runtime_env": own_packages}
     if "RAY_ADDRESS" not in os.environ:
-        quiet |= {"include_dashboard": False, "object_store_memory": 200 << 20}
+        # "local": `ray start` leaves an address behind that Ray would join otherwise.
+        quiet |= {"address": "local", "include_dashboard": False, "object_store_memory": 200 << 20}
     try:
         with FileLock(Path(tempfile.gettempdir()) / f"recsys-ray-{os.getuid()}.lock", timeout=START_S):
             ray.init(**quiet)
@@ -75,3 +82,63 @@ def interruptible(work: Callable[[], T]) -> T:
     except KeyboardInterrupt:
         ray.shutdown()
         raise
+
+
+def machine_cores() -> list[int]:
+    """Return the cores of each machine of the cluster that was joined."""
+    import ray
+
+    return [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
+
+
+def cores_each(workers: int, machines: list[int]) -> int:
+    """Return how many cores each of so many `workers` can have, all the same, on `machines` with so many cores.
+
+    Raises:
+        RecsysError: there are fewer cores than workers.
+    """
+    for cores in range(max(machines), 0, -1):
+        if sum(each // cores for each in machines) >= workers:
+            return cores
+    raise RecsysError(f"compute.workers={workers}: each needs a core, and there are {sum(machines)}; set fewer")
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A file or folder of one machine that all machines of the cluster can read."""
+
+    path: Path
+    node: str
+    """Ray's id of its machine."""
+    files: dict[str, Any]
+    """References to the bytes of each file, by its path in the folder; none where there is one machine."""
+
+    @contextmanager
+    def here(self) -> Iterator[Path]:
+        """Give the body its path on this machine: the original, or a copy that lives as long as the body."""
+        import ray
+
+        if ray.get_runtime_context().get_node_id() == self.node:
+            yield self.path
+            return
+        with tempfile.TemporaryDirectory(prefix="recsys-") as folder:
+            copy = Path(folder) / self.path.name
+            for name, content in self.files.items():
+                (copy / name).parent.mkdir(parents=True, exist_ok=True)
+                ray.get(content).tofile(copy / name)
+            yield copy
+
+
+def send(path: Path, only: Collection[str] = ()) -> Sent:
+    """Put a file or folder of this machine into the object store, as long as what is returned lives.
+
+    Of a folder, `only` names the files that are needed, where not all are.
+    """
+    import ray
+
+    path = path.resolve()
+    inside = [path / name for name in only] or sorted(path.rglob("*"))
+    files = [path] if path.is_file() else [file for file in inside if file.is_file()]
+    others = len(machine_cores()) > 1
+    content = {str(file.relative_to(path)): ray.put(np.fromfile(file, np.uint8)) for file in files if others}
+    return Sent(path, ray.get_runtime_context().get_node_id(), content)

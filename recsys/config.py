@@ -225,6 +225,8 @@ class ComputeConfig(Section):
     """`auto` takes the GPU where there is one."""
     retries: int = Field(3, ge=0)
     """How often in a row training goes on from its last checkpoint after a worker died, for want of memory for example; an epoch that ends begins the count anew."""
+    storage: str = ""
+    """Where checkpoints are until a fit ends: `s3://bucket/folder`, `gs://…`, or a folder that all machines of the cluster (`RAY_ADDRESS`) share. Empty stands for the run's folder, which is enough for one machine."""
 
 
 class TextConfig(Section):

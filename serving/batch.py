@@ -6,13 +6,14 @@ folder next to it, for `--resume`. Few users are served in this process, many in
 where `RAY_ADDRESS` names a cluster.
 """
 
+import io
 import json
 import os
 import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,11 +32,11 @@ from features.rejections import Rejected
 from recsys.arrays import Ints
 from recsys.atomic import atomic_file
 from recsys.bundle import read_config, verify
-from recsys.cluster import start_ray
+from recsys.cluster import Sent, send, start_ray
 from recsys.errors import RecsysError, first_line
 from recsys.progress import Update, stage
 from recsys.registry import bundle_folder, resolve
-from serving.list_maker import JOB, NEW_ITEMS, RECENT, Job, ListMaker, allowed_items, part_file
+from serving.list_maker import CATALOGUE, JOB, NEW_ITEMS, RECENT, Job, ListMaker, allowed_items, part_file
 from serving.lists import REASONS, SCHEMA, FileOptions, meanings, write_files
 from serving.loading import (
     catalogue_ids,
@@ -216,7 +217,7 @@ def _prepare(
     shutil.rmtree(work, ignore_errors=True)
     for name in ("histories", "parts"):
         (work / name).mkdir(parents=True)
-    catalogue.write_parquet(work / "catalogue.parquet")
+    catalogue.write_parquet(work / CATALOGUE)
     encode_differing_items(Path(job.bundle), catalogue).save(work / NEW_ITEMS)
     RecentEvents.of_log(log, newest_event(Path(job.bundle))).save(work / RECENT)
     known = {user: row for row, user in enumerate(log.user_ids)}
@@ -284,22 +285,47 @@ def _made_alone(job: Job, work: Path, todo: list[int]) -> Iterator[dict[str, Any
 
 
 def _made_on_ray(job: Job, work: Path, todo: list[int]) -> Iterator[dict[str, Any]]:
+    """Make the parts `todo` on the machines of the cluster, which need not reach the folder `work` or the bundle."""
     start_ray()
     import ray
 
     ray.data.DataContext.get_current().enable_progress_bars = False
     size = min(len(todo), max(1, int(ray.cluster_resources().get("CPU", 1))))
-    parts = ray.data.from_items([{"part": part} for part in todo], override_num_blocks=len(todo))
-    made = parts.map(
-        ListMaker,
-        fn_constructor_kwargs={"job": job, "work": work},
+    rows = [{"part": part, "histories": part_file(work / "histories", part).read_bytes()} for part in todo]
+    sent = {"bundle": send(Path(job.bundle)), "work": send(work, (CATALOGUE, NEW_ITEMS, RECENT))}
+    made = ray.data.from_items(rows, override_num_blocks=len(todo)).map(
+        _ListMakerAnywhere,
+        fn_constructor_kwargs={"job": job, **sent},
         compute=ray.data.ActorPoolStrategy(size=size),
         num_cpus=1,
     )
     try:
-        yield from made.iter_rows()
+        for row in made.iter_rows():
+            if not row["failure"]:
+                with atomic_file(part_file(work / "parts", row["part"])) as temporary:
+                    temporary.write_bytes(row["lists"])
+            yield row
     except ray.exceptions.RayError as error:
         yield {"part": "of an actor", "failure": str(error).strip().splitlines()[-1]}
+
+
+class _ListMakerAnywhere:
+    """Makes parts on a machine of a cluster: histories come with a row of Ray Data, lists go back with one."""
+
+    def __init__(self, job: Job, bundle: Sent, work: Sent) -> None:
+        with ExitStack() as stack:
+            folder, prepared = stack.enter_context(bundle.here()), stack.enter_context(work.here())
+            self.maker = ListMaker(replace(job, bundle=str(folder)), prepared)
+            self.files = stack.pop_all()  # what was loaded maps some of them
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Make the lists of a part; a failure is returned instead of raised, so that the other parts continue."""
+        lists, failure = io.BytesIO(), ""
+        try:
+            self.maker.lists(pl.read_parquet(row["histories"])).write_parquet(lists)
+        except Exception as error:
+            failure = first_line(error)
+        return {"part": row["part"], "lists": lists.getvalue(), "failure": failure}
 
 
 def _write(job: Job, catalogue: pl.DataFrame, parts: list[Path], folder: Path, files: FileOptions) -> None:

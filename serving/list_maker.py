@@ -31,6 +31,7 @@ from serving.scenarios.applied import Offer, options_of, rules_of
 from serving.scenarios.definition import Scenario, parse
 
 JOB = "job.json"
+CATALOGUE = "catalogue.parquet"
 HISTORY_COLUMNS = ("user_id", "items", "types", "times", "earlier", "rejected", "disliked")
 """Of the files of histories; the others are attributes of users."""
 RECENT = "recent.npz"
@@ -97,7 +98,7 @@ class ListMaker:
 
     def __init__(self, job: Job, work: Path) -> None:
         self.job, self.work = job, work
-        catalogue = pl.read_parquet(work / "catalogue.parquet")
+        catalogue = pl.read_parquet(work / CATALOGUE)
         bundle = load_bundle(Path(job.bundle), catalogue, EncodedItems.load(work / NEW_ITEMS))
         recent, retriever = RecentEvents.load(work / RECENT), bundle.recommender.retriever
         if recent.new.any():
@@ -122,15 +123,19 @@ class ListMaker:
 
     def make(self, part: int) -> None:
         """Write the lists of a part."""
-        stored = pl.read_parquet(part_file(self.work / "histories", part))
+        lists = self.lists(pl.read_parquet(part_file(self.work / "histories", part)))
+        with atomic_file(part_file(self.work / "parts", part)) as temporary:
+            lists.write_parquet(temporary)
+
+    def lists(self, stored: pl.DataFrame) -> pl.DataFrame:
+        """Return the lists of the users whose histories are `stored`."""
         length = self.recommender.retriever.config.interest.max_history
         histories = stored_histories(stored, length, self.job.now)
         ranking = self.recommender.recommend(histories, self.options)
         lists = lists_table(stored["user_id"].to_list(), ranking, self.ids)
         if self.job.explain:
             lists = lists.hstack(reasons_table(self.recommender.retriever, histories, ranking, self.ids))
-        with atomic_file(part_file(self.work / "parts", part)) as temporary:
-            lists.write_parquet(temporary)
+        return lists
 
 
 def allowed_items(catalogue: pl.DataFrame, where: Sequence[str]) -> Bools:

@@ -11,7 +11,7 @@ from recsys.config import Config, load_config
 from tests.docs.pages import PAGES, ROOT, Page, words
 
 PROGRAMS = {"curl", "export", "pip", "cd", "git", "mlflow", "source", "run", "uv", "openapi-python-client"}
-PROGRAMS |= {"docker", "printf", "useradd", "cp", "systemctl", "journalctl"}
+PROGRAMS |= {"docker", "printf", "useradd", "cp", "systemctl", "journalctl", "ray"}
 """What else stands in shell blocks."""
 
 

@@ -4,17 +4,17 @@ In: `InterestData`, the configuration and the folder of a stage. Out: `InterestF
 epoch. `choose_epochs` stops early and keeps the best epoch; `refit` runs as many epochs as were chosen.
 
 A stage that was killed goes on from its last checkpoint, as does a fit whose worker died; a finished stage returns its saved result.
-Arrays travel to the workers in `data.npz` in the stage's folder.
+Arrays travel to the workers in `data.npz` in the stage's folder; on several machines, that and all else that they read goes
+through Ray's object store, progress comes back through an actor, and checkpoints are in `compute.storage` until the fit ends.
 """
 
 import json
-import os
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,9 +23,9 @@ import torch
 from torch import nn
 
 from recsys.atomic import atomic_file
-from recsys.cluster import interruptible, start_ray
+from recsys.cluster import Sent, cores_each, interruptible, machine_cores, send, start_ray
 from recsys.config import Config
-from recsys.errors import RecsysError
+from recsys.errors import RecsysError, first_line
 from recsys.progress import Update, say
 from training.interest.data import InterestData
 from training.interest.trainer import InterestTrainer
@@ -35,8 +35,10 @@ if TYPE_CHECKING:
     from ray.train.torch import TorchTrainer
 
 DATA, PROGRESS, RESULT, HISTORY = "data.npz", "progress.json", "result.json", "history.json"
-BEST = "best"
-"""Folder of the best epoch with a frozen encoder, which fine-tuning starts from."""
+KEPT = "kept"
+"""Folder of the kept weights where checkpoints are in `compute.storage`."""
+ENCODER, ENCODER_FROM, START = "encoder", "encoder_from", "start"
+"""What is sent to the workers beside the data."""
 
 RUN = "ray"
 """Folder of Ray Train's checkpoints."""
@@ -88,6 +90,14 @@ class _Job:
     """Checkpoint whose text encoder, and vectors of the catalogue, a fit starts with."""
     start: Path | None = None
     """Checkpoint that an update starts from."""
+    threads: int = 1
+    """CPU cores of each worker."""
+    sent: dict[str, Sent] = field(default_factory=dict)
+    """What the workers read: the data, checkpoints, and the text encoder if it is a folder."""
+    storage: tuple[str, Any] = ("", None)
+    """Folder of the checkpoints, and the file system of pyarrow that it is in; None for this machine's."""
+    notes: Any = None
+    """Actor on the driver's machine that writes the progress; None where there is one machine."""
 
 
 def choose_epochs(
@@ -185,11 +195,12 @@ def _run(loop: Callable[[dict[str, _Job]], None], job: _Job, keep: str) -> Inter
     Ray Train's `FailureConfig` is not used: it repeats exceptions of `loop` as well, which would come again each time.
     """
     start_ray()
+    job = _equipped(job)
     retries = left = job.config.compute.retries
     done = _epochs_done(job)
     while True:
         try:
-            return _fit_of(interruptible(_trainer(loop, job, keep).fit), keep)
+            return _fit_of(interruptible(_trainer(loop, job, keep).fit), job, keep)
         except Exception as error:
             death, before, done = _death(error), done, _epochs_done(job)
             left = retries if done > before else left
@@ -201,29 +212,80 @@ def _run(loop: Callable[[dict[str, _Job]], None], job: _Job, keep: str) -> Inter
             say(f"a worker of the training died ({death}); training goes on from epoch {done + 1}")
 
 
+def _equipped(job: _Job) -> _Job:
+    """Return the job with what depends on the machines of the cluster.
+
+    Raises:
+        RecsysError: there are several, and no storage is named that all of them reach, or it is none.
+    """
+    import ray
+
+    compute, machines = job.config.compute, machine_cores()
+    if len(machines) > 1 and not compute.storage:
+        raise RecsysError(
+            f"the cluster of RAY_ADDRESS has {len(machines)} machines; name what all of them reach, such as "
+            "--set compute.storage=s3://bucket/folder, or a folder that they share"
+        )
+    folders = {DATA: job.folder / DATA, ENCODER_FROM: job.encoder_from, START: job.start}
+    if (encoder := Path(job.config.encoder.name)).is_dir():
+        folders[ENCODER] = encoder
+    notes = None
+    if len(machines) > 1:
+        here = {ray._raylet.RAY_NODE_ID_KEY: ray.get_runtime_context().get_node_id()}
+        notes = ray.remote(num_cpus=0, label_selector=here)(_Notes).remote(job.folder / PROGRESS)
+    return replace(
+        job,
+        threads=cores_each(compute.workers, machines),
+        sent={name: send(path) for name, path in folders.items() if path},
+        storage=_storage(job),
+        notes=notes,
+    )
+
+
+def _storage(job: _Job) -> tuple[str, Any]:
+    """Return the folder of the job's checkpoints, and the file system that it is in where one is named."""
+    named = job.config.compute.storage
+    if not named:
+        return str(job.folder), None
+    from pyarrow.fs import FileSystem
+
+    try:
+        system, folder = FileSystem.from_uri(named if "://" in named else str(Path(named).resolve()))
+    except (ValueError, OSError) as error:  # pyarrow's errors are of these
+        raise RecsysError(f"compute.storage={named}: {first_line(error)}; name s3://…, gs://… or a folder") from error
+    return "/".join([folder.rstrip("/"), *job.folder.parts[-3:]]), system
+
+
 def _trainer(loop: Callable[[dict[str, _Job]], None], job: _Job, keep: str) -> "TorchTrainer":
     """Return a trainer, which goes on from the last checkpoint in the job's folder where there is one."""
     from ray.train import CheckpointConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
     gpu, compute = use_gpu(job.config), job.config.compute
-    resources = {"CPU": _threads(job.config)} | ({"GPU": 1} if gpu else {})
+    resources = {"CPU": job.threads} | ({"GPU": 1} if gpu else {})
     return TorchTrainer(
         loop,
         train_loop_config={"job": job},
         scaling_config=ScalingConfig(num_workers=compute.workers, use_gpu=gpu, resources_per_worker=resources),
         run_config=RunConfig(
             name=RUN,
-            storage_path=str(job.folder),
+            storage_path=job.storage[0],
+            storage_filesystem=job.storage[1],
             checkpoint_config=CheckpointConfig(num_to_keep=2, checkpoint_score_attribute=keep),
         ),
     )
 
 
-def _fit_of(outcome: "Result", keep: str) -> InterestFit:
-    """Return the fit with the highest value of the metric `keep` among what the workers reported."""
+def _fit_of(outcome: "Result", job: _Job, keep: str) -> InterestFit:
+    """Return the fit with the highest value of the metric `keep` among what the workers reported, its weights on this machine."""
+    from ray.train import Checkpoint
+
     assert outcome.metrics and outcome.best_checkpoints
     checkpoint, metrics = max(outcome.best_checkpoints, key=lambda pair: pair[1][keep])
+    folder, system = job.storage
+    if system:
+        checkpoint = Checkpoint(checkpoint.to_directory(str(job.folder / KEPT)))
+        system.delete_dir(folder)
     return InterestFit(
         epochs=int(metrics["epoch"]),
         metric=metrics.get(NDCG),
@@ -238,7 +300,8 @@ def _epochs_done(job: _Job) -> int:
     from ray.train import Result
 
     try:
-        metrics = Result.from_path(str(job.folder / RUN)).metrics
+        folder, system = job.storage
+        metrics = Result.from_path(f"{folder}/{RUN}", storage_filesystem=system).metrics
     except RuntimeError:  # there is none yet
         return 0
     return len(metrics["history"]) if metrics else 0
@@ -266,11 +329,6 @@ def _death(error: Exception) -> str:
 def _tuning_epochs(config: Config) -> int:
     """Return the most epochs that fine-tune the text encoder; 0 where it has no layers to train."""
     return config.interest.tuning_epochs if config.encoder.trainable_layers else 0
-
-
-def _threads(config: Config) -> int:
-    """Return the CPU cores of each worker."""
-    return max(1, (os.cpu_count() or 1) // config.compute.workers)
 
 
 def _choosing_loop(settings: dict[str, _Job]) -> None:
@@ -311,25 +369,25 @@ class _Worker:
         import ray.train
         from ray.train.torch import get_device, prepare_model
 
-        torch.set_num_threads(_threads(job.config))
+        torch.set_num_threads(job.threads)
         context = ray.train.get_context()
         self.job, self.history = job, Epochs()
         self.passes = 0  # over the sequences that the present weights have seen
         self.rank, world_size = context.get_world_rank(), context.get_world_size()
-        self.best = job.folder / BEST / str(self.rank)
         # Workers draw and encode different items, so that their buffers may differ until the epoch ends.
         parallel = partial(prepare_model, parallel_strategy_kwargs={"broadcast_buffers": False})
-        self.trainer = InterestTrainer(
-            InterestData.load(job.folder / DATA),
-            job.config,
-            device=get_device(),
-            seed=job.seed,
-            rank=self.rank,
-            world_size=world_size,
-            wrap=parallel if world_size > 1 else _unwrapped,
-            encoder_from=job.encoder_from,
-            start=job.start,
-        )
+        with _received(job) as paths:
+            self.trainer = InterestTrainer(
+                InterestData.load(paths[DATA]),
+                _with_encoder(job.config, paths.get(ENCODER)),
+                device=get_device(),
+                seed=job.seed,
+                rank=self.rank,
+                world_size=world_size,
+                wrap=parallel if world_size > 1 else _unwrapped,
+                encoder_from=paths.get(ENCODER_FROM),
+                start=paths.get(START),
+            )
         if checkpoint := ray.train.get_checkpoint():
             with checkpoint.as_directory() as folder:
                 self.trainer.restore(Path(folder))
@@ -347,14 +405,9 @@ class _Worker:
         return sum(bool(epoch.get(TUNED)) for epoch in self.history)
 
     def choose_epoch(self) -> None:
-        """Train and validate the next epoch, and keep a copy of the best one."""
+        """Train and validate the next epoch."""
         figures, tuning = self.fit_epoch(), float(self.trainer.tuning)
-        metric = self.agreed(self.trainer.evaluate())
-        if not tuning and not since_best([*(epoch[NDCG] for epoch in self.history), metric]):
-            # Before the report: a worker that is killed in between trains and saves this epoch again.
-            self.best.mkdir(parents=True, exist_ok=True)
-            self.trainer.save(self.best)
-        self.report(figures | {NDCG: metric, TUNED: tuning})
+        self.report(figures | {NDCG: self.agreed(self.trainer.evaluate()), TUNED: tuning})
 
     def agreed(self, metric: float) -> float:
         """Return the first worker's `metric`: where one took another for the best epoch, the others would wait for it."""
@@ -364,9 +417,17 @@ class _Worker:
 
     def tune_from_best(self) -> None:
         """Go back to the best epoch and fine-tune the text encoder from there."""
-        self.trainer.restore(self.best)
-        self.passes = 1 + max(range(len(self.history)), key=lambda epoch: self.history[epoch][NDCG])
+        self.passes = self.restore_best()
         self.trainer.start_tuning()
+
+    def restore_best(self) -> int:
+        """Take the weights of the best epoch, whose checkpoint is always kept; return after how many passes it was."""
+        import ray.train
+
+        best = max(ray.train.get_all_reported_checkpoints(), key=lambda reported: reported.metrics[NDCG])
+        with best.checkpoint.as_directory() as folder:
+            self.trainer.restore(Path(folder))
+        return int(best.metrics["epoch"])
 
     def fit_epoch(self) -> dict[str, float]:
         """Train the next epoch and return its figures: those of the trainer, and how fast it went."""
@@ -393,9 +454,37 @@ class _Worker:
         epoch, total = len(self.history), self.job.epochs
         best = max((past[NDCG] for past in self.history if NDCG in past), default=None)
         note = f"epoch {epoch + 1} of at most {total}" + (f", best ndcg@10 {best:.4f}" if best is not None else "")
-        with atomic_file(self.job.folder / PROGRESS) as temporary:
-            progress = {"share": (epoch + done / of) / total, "note": note, "history": self.history}
+        progress = {"share": (epoch + done / of) / total, "note": note, "history": self.history}
+        if self.job.notes:
+            self.job.notes.write.remote(progress)
+        else:
+            _Notes(self.job.folder / PROGRESS).write(progress)
+
+
+class _Notes:
+    """Writes the progress where the driver looks for it; an actor on its machine where workers may be on others."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def write(self, progress: dict[str, Any]) -> None:
+        """Replace what is there."""
+        with atomic_file(self.path) as temporary:
             temporary.write_text(json.dumps(progress), encoding="utf-8")
+
+
+@contextmanager
+def _received(job: _Job) -> Iterator[dict[str, Path]]:
+    """Give the body the paths, on this machine, of what was sent to the workers."""
+    with ExitStack() as stack:
+        yield {name: stack.enter_context(sent.here()) for name, sent in job.sent.items()}
+
+
+def _with_encoder(config: Config, folder: Path | None) -> Config:
+    """Return the configuration with the text encoder in `folder`, if one was sent."""
+    if folder is None:
+        return config
+    return config.model_copy(update={"encoder": config.encoder.model_copy(update={"name": str(folder)})})
 
 
 def _unwrapped(module: nn.Module) -> nn.Module:

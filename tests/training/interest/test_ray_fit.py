@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from recsys.config import Config
+from recsys.errors import RecsysError
 from recsys.models.encoder import load_encoder
 from recsys.models.text_vectors import text_vectors
 from tests.training.interest.small import choose, config_of, data_of, no_update, tokens_of
@@ -177,3 +178,18 @@ def test_a_refit_by_two_workers_runs_the_chosen_epochs_with_the_chosen_encoder(f
     np.testing.assert_array_equal(catalogue_text_vectors(fit, second.encoder, tokens, "fp32"), vectors)
     np.testing.assert_allclose(vectors, text_vectors(first.encoder, tokens, "fp32"), atol=1e-5)
     assert np.abs(vectors - text_vectors(untrained, tokens, "fp32").numpy()).max() > 1e-3
+
+
+@pytest.mark.parametrize("named", ["ftp://host/fits", "s4://bucket"])
+def test_storage_that_is_none_is_refused_by_its_name(named: str) -> None:
+    """In one line, before anything is fitted."""
+    config = Config.model_validate({"compute": {"storage": named}})
+    with pytest.raises(RecsysError, match=rf"^compute.storage={named}: .*; name s3://…, gs://… or a folder$"):
+        ray_fit._storage(ray_fit._Job(Path("run/choose"), config, seed=3, epochs=1))
+
+
+def test_fits_have_folders_of_their_own_in_storage(tmp_path: Path) -> None:
+    """Named after the run and the stage."""
+    config = Config.model_validate({"compute": {"storage": str(tmp_path)}})
+    jobs = [ray_fit._Job(Path(f"/work/runs/{run}/choose"), config, seed=3, epochs=1) for run in "ab"]
+    assert [ray_fit._storage(job)[0] for job in jobs] == [f"{tmp_path}/runs/{run}/choose" for run in "ab"]

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, distributed, multiprocessing
+from torch import Tensor, distributed
+from torch.multiprocessing.spawn import spawn
 from torch.nn.parallel import DistributedDataParallel
 
 from recsys.config import Config
@@ -70,7 +71,7 @@ def test_the_gradients_of_two_workers_are_those_of_one_with_the_same_sequences(f
     """
     config = config_of(folder, batch_users=5, encoded_per_step=2000)
     alone = gradients(config)
-    multiprocessing.spawn(work, (config, tmp_path), nprocs=2)  # type: ignore[attr-defined, no-untyped-call]
+    spawn(work, (config, tmp_path), nprocs=2)
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
     assert {name.partition(".")[0] for name in alone[0]} >= {"encoder", "user_tower", "id_table"}
     for step in range(STEPS):
