@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from features.simulator.shop import simulate
 from recsys.config import Config, load_config
@@ -19,6 +20,9 @@ SETTINGS = (
     "interest.batch_users=16",
     "interest.encoded_per_step=48",
 )
+
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")  # a busy machine is no failure
 
 POSTGRES = os.environ.get("RECSYS_TEST_POSTGRES", "")
 

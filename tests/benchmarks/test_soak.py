@@ -39,7 +39,7 @@ def judged(noted: list[tuple[float, float]], warm_up: float = 8) -> Growth:
     return growth(after(minima(noted, 30), warm_up))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 2**32), persistence=st.floats(0, 0.9))
 def test_a_flat_noisy_series_is_never_called_a_leak_of_the_limit(seed: int, persistence: float) -> None:
     """Neither noise that lasts nor models that are loaded look like a leak."""
@@ -51,14 +51,14 @@ def test_a_flat_noisy_series_passes() -> None:
     assert judged(samples(20, 0, seed=0)).verdict(LIMIT) is Verdict.NO_LEAK
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 2**32), slope=st.floats(70, 10_000))
 def test_a_planted_slope_fails(seed: int, slope: float) -> None:
     """What grows by a KiB a request at 20 requests a second is found."""
     assert judged(samples(20, slope, seed)).verdict(LIMIT) is Verdict.LEAK
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(minutes=st.floats(1, 9.4), slope=st.floats(-1000, 1000))
 def test_a_short_series_is_inconclusive(minutes: float, slope: float) -> None:
     """Less than four windows after the warm-up say nothing, however clear their line."""

@@ -25,7 +25,7 @@ EVENT = st.tuples(
 )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(EVENT, min_size=5, max_size=60))
 def test_time_split_keeps_order_and_loses_nothing(rows: list[tuple[str, str, str, int]]) -> None:
     """No event of a later split comes before one of an earlier split."""
@@ -37,7 +37,7 @@ def test_time_split_keeps_order_and_loses_nothing(rows: list[tuple[str, str, str
     assert all(newest[a] < oldest[b] for a, b in pairwise(order))  # type: ignore[operator]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(EVENT, min_size=3, max_size=40))
 def test_leave_last_gives_each_user_one_test_event(rows: list[tuple[str, str, str, int]]) -> None:
     """Every user has exactly one event in test, and it is the last."""
@@ -48,7 +48,7 @@ def test_leave_last_gives_each_user_one_test_event(rows: list[tuple[str, str, st
         assert test["timestamp"][0] == user["timestamp"].max()
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(EVENT, min_size=1, max_size=40), st.integers(0, 31), st.integers(1, 5))
 def test_histories_equal_a_plain_loop(rows: list[tuple[str, str, str, int]], day: int, length: int) -> None:
     """A history is the last events strictly before the moment, oldest first, padded on the left."""

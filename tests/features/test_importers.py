@@ -287,7 +287,7 @@ TEXT = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), mi
 )
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(TEXT, min_size=2, max_size=6))
 def test_files_reads_csv_jsonl_and_parquet_alike(tmp_path: Path, titles: list[str]) -> None:
     """Any text survives, whatever the format."""

@@ -11,7 +11,7 @@ from features.keys import SortedRuns, composite_keys
 ENTRY = st.tuples(st.integers(0, 4), st.integers(-3, 10**15))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(ENTRY, max_size=30), st.lists(ENTRY, min_size=1, max_size=10))
 def test_one_search_in_all_runs_equals_a_search_in_each(
     entries: list[tuple[int, int]], searches: list[tuple[int, int]]

@@ -32,7 +32,7 @@ def at_times(kinds: list[tuple[str, str, str]]) -> Rows:
     ]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(KINDS, max_size=30), st.integers(0, 31))
 def test_what_is_rejected_at_a_moment_is_what_a_plain_loop_finds(kinds: list[tuple[str, str, str]], day: int) -> None:
     """Of what happened strictly before, also after requests were taken apart and put together."""

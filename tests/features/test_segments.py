@@ -50,7 +50,7 @@ def clauses(description: str, tags: list[str] | None = None) -> list[str]:
 
 
 @given(st.lists(ITEM, min_size=1, max_size=6))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_every_pair_belongs_to_one_item_and_every_text_is_used_and_there_once(rows: list[tuple[Any, ...]]) -> None:
     """The whole text of item i is row M + i, behind the M distinct ones."""
     segments = segments_of(rows)
@@ -67,7 +67,7 @@ def test_every_pair_belongs_to_one_item_and_every_text_is_used_and_there_once(ro
 
 
 @given(st.lists(ITEM, min_size=1, max_size=6))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_no_segment_is_longer_and_no_item_has_more_of_them_than_is_allowed(rows: list[tuple[Any, ...]]) -> None:
     """So the cost of a catalogue is bounded by its number of items."""
     segments = segments_of(rows)

@@ -12,7 +12,7 @@ from recsys import metrics
 from tests.worlds import random_ranks
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 10_000))
 def test_ranking_metrics_equal_those_of_ir_measures(seed: int) -> None:
     """Every ranking metric equals an independent implementation, request by request."""
@@ -81,7 +81,7 @@ def test_difference_of_a_model_to_itself_is_exactly_zero() -> None:
     assert (gap.value, gap.low, gap.high) == (0, 0, 0)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 10_000))
 def test_the_auc_of_impressions_equals_that_of_scikit_learn(seed: int) -> None:
     """Of every request's list, ties included."""

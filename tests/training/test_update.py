@@ -43,7 +43,6 @@ LATER = 30 * 86_400
 ids = st.lists(st.integers(0, 30).map(str), unique=True)
 
 
-@settings(deadline=None)
 @given(ids, ids)
 def test_a_grown_table_keeps_every_row_by_its_id_and_new_ones_are_unknown_zeros(old: list[str], new: list[str]) -> None:
     """Whatever the order, and whichever items have gone."""
@@ -64,7 +63,6 @@ def test_a_grown_table_keeps_every_row_by_its_id_and_new_ones_are_unknown_zeros(
         assert bool(grown.known[row]) == (item in old and bool(before.known[old.index(item)]))
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, 20)), st.integers(0, 20), st.floats(0, 3))
 def test_an_update_sees_all_that_is_later_and_as_many_others_as_it_asks_for(
     times: list[int], since: int, older: float
@@ -76,7 +74,7 @@ def test_an_update_sees_all_that_is_later_and_as_many_others_as_it_asks_for(
     assert len(rows) - len(later) == min(len(times) - len(later), round(older * len(later)))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(1, 60), st.integers(1, 60), st.floats(0.05, 0.45), st.floats(0.05, 0.45))
 def test_what_was_learned_is_never_held_out_and_the_rest_is_shared_in_time(
     old: int, new: int, valid: float, test: float

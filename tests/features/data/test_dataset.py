@@ -97,7 +97,7 @@ ROWS = st.lists(
 )  # fmt: skip
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(ROWS)
 def test_quarantine_keeps_every_row_somewhere(tmp_path: Path, rows: list[tuple[str, ...]]) -> None:
     """Kept and quarantined rows add up; only good ones are kept."""

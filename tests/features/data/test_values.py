@@ -59,7 +59,7 @@ def test_a_word_for_nothing_is_missing(text: str) -> None:
     assert frame.select(values.bare(pl.col("text"))).item() is None
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.decimals("-1e9", "1e9", places=2), min_size=1, max_size=8),
     st.booleans(),
@@ -107,7 +107,7 @@ def test_a_written_time_is_read_where_it_can_mean_one_thing_only(text: str, mome
     assert moments(text) == [moment]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.lists(st.integers(values.EARLIEST, values.LATEST - 1), min_size=1, max_size=9),
     st.sampled_from([*values.PER_SECOND]),
@@ -141,7 +141,7 @@ def test_what_separates_lists_is_decided_for_the_column(texts: list[str], mark: 
     assert pl.DataFrame({"text": texts}).select(values.separator(pl.col("text"))).item() == mark
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), min_size=1, max_size=8), max_size=6)
 )

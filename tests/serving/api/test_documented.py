@@ -94,7 +94,7 @@ def test_every_answer_is_documented(url: str, route: str, mode: GenerationMode) 
     if mode is GenerationMode.NEGATIVE and not (operation.body or operation.path_parameters):
         pytest.skip("a request without parameters cannot be invalid")
 
-    @settings(max_examples=EXAMPLES, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=EXAMPLES, derandomize=True, suppress_health_check=list(HealthCheck))
     @given(operation.as_strategy(generation_mode=mode))
     def answers(case: Any) -> None:
         case.call_and_validate(checks=CHECKS)

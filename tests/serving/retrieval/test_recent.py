@@ -63,7 +63,7 @@ def proposed(retriever: Retriever, log: EventLog) -> dict[str, np.ndarray]:
     return retriever.propose(retriever.open(log.histories(users, np.full(len(users), log.times.max() + DAY), 6)))
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(EVENT, min_size=4, max_size=60), st.integers(1, 59))
 def test_what_the_ranker_sees_is_that_of_a_fit_on_all_events(
     tiny: Retriever, rows: list[tuple[str, str, str, int]], day: int

@@ -271,7 +271,7 @@ def test_a_full_disk_is_an_error_and_harms_nothing(tmp_path: Path) -> None:
     store.close()
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(st.tuples(st.integers(0, 30), st.integers(-(2**60), 2**60), st.sampled_from("uvw")), max_size=20),
     st.integers(1, 8),

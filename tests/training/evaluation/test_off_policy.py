@@ -41,7 +41,7 @@ def random_log(seed: int, positions: int = 200) -> tuple[Explored, np.ndarray, n
 
 
 @given(size=st.integers(1, 12), share=st.floats(0.01, 1), seed=st.integers(0, 1000))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_over_all_draws_every_estimate_is_the_policys_own_value(size: int, share: float, seed: int) -> None:
     """With the draw even over n items, no outcome model however wrong changes that."""
     rng = np.random.default_rng(seed)
@@ -55,7 +55,7 @@ def test_over_all_draws_every_estimate_is_the_policys_own_value(size: int, share
 
 
 @given(share=st.floats(0.01, 1), seed=st.integers(0, 1000))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_weights_are_never_negative_and_snips_is_a_probability(share: float, seed: int) -> None:
     """And the effective sample size is never above the positions that count."""
     explored, outcome, scores = random_log(seed)

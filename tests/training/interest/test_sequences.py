@@ -41,7 +41,7 @@ def plain(log: EventLog, length: int) -> list[list[int]]:
     return sequences
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(EVENT, min_size=1, max_size=60), st.integers(1, 6))
 def test_sequences_and_counts_equal_a_plain_loop(rows: list[tuple[str, str, str, int]], length: int) -> None:
     log = log_of(rows, ITEMS)
