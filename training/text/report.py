@@ -84,14 +84,20 @@ class TextReport:
 
     def table(self) -> Table:
         """Return a row per class, the rarest last, and a row per figure."""
-        table = table_of(f"{self.texts:,} texts of test", "class", "precision", "recall", "F1", "number")
-        order = np.argsort(-self.scores[:, 3], kind="stable")
-        for index in order:
+        title = f"{self.texts:,} texts of test"
+        figures = [(name, f"{one.value:.3f}", f"[{one.low:.3f}, {one.high:.3f}]") for name, one in self.figures.items()]
+        if not self.classes:
+            table = table_of(title, "figure", "value", "interval")
+            for row in figures:
+                table.add_row(*row)
+            return table
+        table = table_of(title, "class", "precision", "recall", "F1", "number")
+        for index in np.argsort(-self.scores[:, 3], kind="stable"):
             precision, recall, f1, number = self.scores[index]
             table.add_row(self.classes[index], f"{precision:.3f}", f"{recall:.3f}", f"{f1:.3f}", f"{number:,.0f}")
         table.add_section()
-        for name, interval in self.figures.items():
-            table.add_row(name, "", "", f"{interval.value:.3f}", f"[{interval.low:.3f}, {interval.high:.3f}]")
+        for name, value, interval in figures:
+            table.add_row(name, "", "", value, interval)
         return table
 
     def text(self) -> str:
