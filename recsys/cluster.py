@@ -57,6 +57,14 @@ def start_ray() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
+def stop_own_ray() -> None:
+    """Stop the Ray that this process started; a cluster that it joined, or whose work it is part of, stays as it is."""
+    import ray
+
+    if "RAY_ADDRESS" not in os.environ and ray.get_runtime_context().get_actor_id() is None:
+        ray.shutdown()
+
+
 def interruptible(work: Callable[[], T]) -> T:
     """Return what `work` on Ray returns; Ctrl-C stops it, and Ray with it.
 

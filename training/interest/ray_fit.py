@@ -23,7 +23,7 @@ import torch
 from torch import nn
 
 from recsys.atomic import atomic_file
-from recsys.cluster import Sent, cores_each, interruptible, machine_cores, send, start_ray
+from recsys.cluster import Sent, cores_each, interruptible, machine_cores, send, start_ray, stop_own_ray
 from recsys.config import Config
 from recsys.errors import RecsysError, first_line
 from recsys.progress import Update, say
@@ -194,15 +194,16 @@ def _run(loop: Callable[[dict[str, _Job]], None], job: _Job, keep: str) -> Inter
 
     Ray Train's `FailureConfig` is not used: it repeats exceptions of `loop` as well, which would come again each time.
     """
-    start_ray()
-    job = _equipped(job)
     retries = left = job.config.compute.retries
-    done = _epochs_done(job)
     while True:
+        start_ray()
+        equipped = _equipped(job)
+        before = _epochs_done(equipped)
         try:
-            return _fit_of(interruptible(_trainer(loop, job, keep).fit), job, keep)
+            return _fit_of(interruptible(_trainer(loop, equipped, keep).fit), equipped, keep)
         except Exception as error:
-            death, before, done = _death(error), done, _epochs_done(job)
+            death, done = _death(error), _epochs_done(equipped)
+            stop_own_ray()  # Ray Train may leave a placement group behind, for whose cores the next fit would wait for ever
             left = retries if done > before else left
             if not (death and left):
                 last = (str(error).strip().splitlines() or [repr(error)])[-1]

@@ -15,6 +15,7 @@ import psutil
 import pytest
 import torch
 from ray._raylet import PlacementGroupID
+from ray.cloudpickle import register_pickle_by_value
 from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
 
 from recsys.config import Config
@@ -166,6 +167,7 @@ def test_what_would_come_again_is_not_repeated_without_end(
     folder: str, tmp_path: Path, loop: Callable[[dict[str, ray_fit._Job]], None], calls: int, message: str
 ) -> None:
     """An error of our own ends the fit at once; deaths at the same point do after `compute.retries` more of them."""
+    register_pickle_by_value(sys.modules[__name__])  # workers need not find the tests
     config = config_of(folder)
     config = config.model_copy(update={"compute": config.compute.model_copy(update={"retries": 1})})
     with pytest.raises(RecsysError, match=message):
