@@ -59,7 +59,6 @@ def classes(
     """
     from features.texts.classes import read_classes
     from recsys.config import load_config
-    from recsys.errors import UsageError
     from training.text.classes import fit_head, measure_head
     from training.text.run import train_head
     from training.text.zero import class_words

@@ -54,8 +54,12 @@ def fit_answers(threads: Threads, parts: Parts, config: Config, seed: int, updat
         return text_vectors(encoder, tokens, config.encoder.precision).float()
 
     units = [encoded(base.texts()), encoded(base.answers)]  # [A, H] each
-    asked = {name: _Asked(encoded(texts), own) for name, (texts, own) in _queries(threads, parts).items()}
-    train, valid = asked["train"], asked["valid"]
+
+    def asked(rows: Ints) -> _Asked:
+        questions, own = threads.queries(rows)
+        return _Asked(encoded(questions), own)
+
+    train, valid = asked(parts.train), asked(parts.valid)
     inside = np.flatnonzero(np.isin(base.threads, parts.train))
 
     def loss_of(rows: Ints) -> Tensor:
@@ -101,10 +105,6 @@ class _Asked:
     """`[Q, H]` of the encoder."""
     threads: Ints
     """`[Q]` the thread of each."""
-
-
-def _queries(threads: Threads, parts: Parts) -> dict[str, tuple[list[str], Ints]]:
-    return {"train": threads.queries(parts.train), "valid": threads.queries(parts.valid)}
 
 
 def own_of(asked: _Asked, base: AnswerBase) -> Bools:

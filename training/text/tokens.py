@@ -10,6 +10,7 @@ Shapes: B texts, W words, C tags.
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -69,7 +70,7 @@ def fit_tokens(train: TaggedTexts, valid: TaggedTexts, config: Config, seed: int
 
 
 def _loss(
-    network: TokenHead, train: TaggedTexts, tags: list[str], tokenizer: object, config: Config, rng: np.random.Generator
+    network: TokenHead, train: TaggedTexts, tags: list[str], tokenizer: Any, config: Config, rng: np.random.Generator
 ) -> Callable[[Ints], Tensor]:
     """Return the loss of some texts of `train`: cross-entropy, in which words of entities weigh `text.entity_weight`."""
     weights = torch.full((len(tags),), config.text.entity_weight)
@@ -81,7 +82,7 @@ def _loss(
         batch = word_batch([words for words, _ in texts], tokenizer, config.text.max_tokens)
         hidden = torch.from_numpy(rng.random(batch.ids.shape) < config.text.word_dropout)
         of_words = batch.owner < batch.shapes.shape[1]
-        batch = replace(batch, ids=torch.where(hidden & of_words, tokenizer.mask_token_id, batch.ids))  # type: ignore[attr-defined]
+        batch = replace(batch, ids=torch.where(hidden & of_words, tokenizer.mask_token_id, batch.ids))
         target = _targets([own for _, own in texts], tags, batch.present)
         return F.cross_entropy(network(batch).flatten(0, 1), target.flatten(), weight=weights, ignore_index=-1)
 

@@ -191,5 +191,5 @@ def test_storage_that_is_none_is_refused_by_its_name(named: str) -> None:
 def test_fits_have_folders_of_their_own_in_storage(tmp_path: Path) -> None:
     """Named after the run and the stage."""
     config = Config.model_validate({"compute": {"storage": str(tmp_path)}})
-    jobs = [ray_fit._Job(Path(f"/work/runs/{run}/choose"), config, seed=3, epochs=1) for run in "ab"]
+    jobs = [ray_fit._Job(Path(f"/runs/{run}/choose"), config, seed=3, epochs=1) for run in "ab"]
     assert [ray_fit._storage(job)[0] for job in jobs] == [f"{tmp_path}/runs/{run}/choose" for run in "ab"]
