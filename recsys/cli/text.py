@@ -144,7 +144,8 @@ def answer(model: str, questions: tuple[str, ...], base: Path | None, k: int) ->
     from serving.text.answers import KIND, Answerer
 
     own = read_threads(base).base() if base else None
-    answerer = Answerer(load_text_model(bundle_folder(model, "MODEL"), KIND), own)
+    answerer = Answerer(load_text_model(bundle_folder(model, "MODEL"), KIND))
+    answerer = answerer.with_base(own) if own else answerer
     found = answerer.find(questions, k)
     for row, question in enumerate(questions):
         good = found.probability[row] >= answerer.threshold

@@ -9,6 +9,7 @@ Shapes: Q questions, A answers, H width of the encoder, K answers that are found
 """
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,8 +43,8 @@ class Found:
 class Answerer:
     """Finds answers in a base."""
 
-    def __init__(self, model: TextModel, base: AnswerBase | None = None) -> None:
-        """`base` replaces that of the model; what both have is not encoded again."""
+    def __init__(self, model: TextModel) -> None:
+        """Begin with the base of the model."""
         self.model = model
         self.threshold: float = model.about["threshold"]
         self.network = AnswerHead(model.encoder).eval()
@@ -51,13 +52,10 @@ class Answerer:
         kept = model.about["base"]
         own = AnswerBase(kept["questions"], kept["answers"], np.array(kept["threads"], np.int64))
         self.base, self.vectors = own, model.head[BASE].numpy()  # [A, H]
-        if base is not None:
-            self.base, self.vectors = base, self._vectors_of(base)
 
     def with_base(self, base: AnswerBase) -> "Answerer":
-        """Return the same with another base."""
-        other = object.__new__(Answerer)
-        other.__dict__ |= self.__dict__
+        """Return the same with another base; what both have is not encoded again."""
+        other = copy(self)
         other.base, other.vectors = base, self._vectors_of(base)
         return other
 
