@@ -236,6 +236,8 @@ class TextConfig(Section):
     """Longest text in tokens; the rest is cut."""
     trainable_layers: int = Field(6, ge=0)
     """How many of the top layers are fine-tuned, at most all of them; 0 trains the head alone."""
+    lora_rank: int = Field(0, ge=0)
+    """Rank of adapters that are fitted in place of these layers' matrices, where memory is short for a large encoder; 0 fits the matrices."""
     epochs: int = Field(10, ge=1)
     """Maximum passes over the texts."""
     patience: int = Field(3, ge=1)

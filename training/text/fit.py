@@ -15,9 +15,12 @@ from recsys.arrays import Ints
 from recsys.config import Config, TextConfig
 from recsys.models.encoder import TextEncoder, autocast, load_encoder
 from recsys.progress import Update
+from training.text.lora import add_adapters
 
 WARMUP_SHARE = 0.1
 """Of the steps, in which the learning rate rises to its peak."""
+LEAST_STEPS = 30
+"""Of an epoch: where texts are few, batches are smaller."""
 
 
 @dataclass(frozen=True)
@@ -31,15 +34,17 @@ class Epoch:
 
 
 def load_trainable(config: Config) -> tuple[TextEncoder, Any]:
-    """Return the encoder of `config`, of which the top layers are trained, and its tokenizer.
+    """Return the encoder of `config`, of which the top layers or adapters in them are trained, and its tokenizer.
 
     Raises:
-        RecsysError: its weights cannot be loaded.
+        RecsysError: its weights cannot be loaded, or peft is needed and not there.
     """
     frozen, tokenizer = load_encoder(config.encoder.model_copy(update={"trainable_layers": 0}))
     encoder = TextEncoder(frozen.model, config.text.trainable_layers)
     for layer in encoder.layers[encoder.split :]:
         layer.requires_grad_(True)
+    if config.text.lora_rank and encoder.trainable:
+        add_adapters(encoder, config.text.lora_rank)
     return encoder, tokenizer
 
 
@@ -62,14 +67,15 @@ def fit(
     """
     rng, device = np.random.default_rng(seed), next(network.parameters()).device
     optimizer = _optimizer(network, config)
-    steps = config.epochs * -(-len(lengths) // config.batch)
+    size = min(config.batch, max(1, len(lengths) // LEAST_STEPS))
+    steps = config.epochs * -(-len(lengths) // size)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps))
     epochs: list[Epoch] = []
     best = {name: value.detach().clone() for name, value in network.state_dict().items()}
     while len(epochs) < config.epochs and _since_best(epochs) < config.patience:
         network.train()
         losses = []
-        for rows in _batches(lengths, config.batch, rng):
+        for rows in _batches(lengths, size, rng):
             with autocast(device, precision):
                 loss = loss_of(rows)
             optimizer.zero_grad()

@@ -15,6 +15,7 @@ from recsys.progress import Update, stage, timed
 from recsys.text.bundle import TextModel, save_text_model
 from training import tracking
 from training.machine import machine
+from training.text.lora import merge_adapters
 from training.text.report import TextReport
 
 
@@ -54,6 +55,7 @@ def train_head(
         with timed() as seconds:
             with stage(f"fitting the {kind} head") as update:
                 model = fit(update)
+                merge_adapters(model.encoder)
             report = None
             if measure:
                 with stage("measuring it on test"):
