@@ -59,6 +59,11 @@ def _origins(ctx: click.Context, option: click.Parameter, origins: tuple[str, ..
     type=File,
     help="File of questions and answers for --answers, read again when it changes.  [default: those of its training]",
 )
+@click.option(
+    "--attributes",
+    metavar="MODEL",
+    help="A text head that reads the attributes of items that are put, as `recsys text extract` does.",
+)
 @click.option("--ray", is_flag=True, help="Serve from several processes or machines; needs PostgreSQL as the store.")
 @click.option(
     "--replicas", type=click.IntRange(1), help="Processes under --ray, each with its own model.  [default: 2]"
@@ -76,6 +81,7 @@ def serve(
     compare: str | None,
     answers: str | None,
     answer_base: Path | None,
+    attributes: str | None,
     ray: bool,
     replicas: int | None,
 ) -> None:
@@ -93,12 +99,15 @@ def serve(
       recsys serve --host 0.0.0.0 --store postgresql://recsys@db/recsys --keep-days 365
       recsys serve --compare models:/recsys/1
       recsys serve --answers models:/answers@champion --answer-base faq.jsonl
+      recsys serve --attributes models:/attributes@champion
       recsys serve --allow-origin https://shop.example
       recsys serve --ray --replicas 4 --store postgresql://recsys@db/recsys
     """
     allowed: dict[str, Any] = {"per_second": rate, "timeout_ms": timeout_ms, "origins": origins}
     if answer_base and not answers:
         raise UsageError(f"--answer-base {answer_base}: name a text head that finds answers, too: --answers MODEL")
+    base = answer_base and answer_base.absolute()
+    heads = {"answers": answers, "answer_base": base, "attributes": attributes}
     if ray and compare:
         raise UsageError("--compare: one process compares models; leave --ray out")
     if ray:
@@ -110,7 +119,7 @@ def serve(
             port=port,
             keep_days=keep_days,
             replicas=replicas or 2,
-            faq=(answers, answer_base),
+            heads=heads,
         )
     elif replicas:
         raise UsageError(f"--replicas {replicas}: several processes need --ray")
@@ -123,7 +132,7 @@ def serve(
             port=port,
             keep_days=keep_days,
             compare=compare,
-            faq=(answers, answer_base),
+            heads=heads,
         )
 
 
@@ -136,7 +145,7 @@ def _serve_alone(
     port: int,
     keep_days: int | None,
     compare: str | None,
-    faq: tuple[str | None, Path | None],
+    heads: dict[str, Any],
 ) -> None:
     # Requests run in parallel; threads within each would only wait for one another.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -146,7 +155,7 @@ def _serve_alone(
     from serving.api.access.limits import Limits
     from serving.api.server import open_model, run
     from serving.store.store import Store
-    from serving.text.faq import Faq
+    from serving.text.heads import TextHeads
 
     with stage(f"loading {model}"):
         for name in filter(None, (model, compare)):
@@ -154,8 +163,9 @@ def _serve_alone(
         opened = Store(store)
         holder = open_model(model, opened, keep_days)
         compared = open_model(compare, opened) if compare else None
-        answering = Faq(faq[0], faq[1]) if faq[0] else None
-    run(holder, opened, bound, host=host, limits=Limits(**allowed), compared=compared, faq=answering)
+        loaded = TextHeads(**heads)
+        faq, tagger = loaded.faq(), loaded.tagger()
+    run(holder, opened, bound, host=host, limits=Limits(**allowed), compared=compared, faq=faq, tagger=tagger)
 
 
 def _bind(host: str, port: int) -> socket.socket:
@@ -183,16 +193,15 @@ def _serve_replicas(
     port: int,
     keep_days: int | None,
     replicas: int,
-    faq: tuple[str | None, Path | None],
+    heads: dict[str, Any],
 ) -> None:
     from recsys.registry import bundle_folder, resolve
     from serving.api.access.limits import Limits
     from serving.api.replicas import Plan, run
+    from serving.text.heads import TextHeads
 
     bundle_folder(resolve(model))  # a wrong name is refused before Ray starts
     if ":/" not in model:
         model = str(Path(model).absolute())
-    plan = Plan(
-        model, store, Limits(**allowed), keep_days=keep_days, answers=faq[0], answer_base=faq[1] and faq[1].absolute()
-    )
+    plan = Plan(model, store, Limits(**allowed), keep_days=keep_days, heads=TextHeads(**heads))
     run(plan, host=host, port=port, replicas=replicas)

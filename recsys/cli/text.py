@@ -277,7 +277,8 @@ def read(model: str, texts: Path, out: Path | None) -> None:
 def extract(model: str, dataset: Path, out: Path) -> None:
     """Write DATASET again with the attributes that MODEL, a head for entities, finds in titles and descriptions.
 
-    For each type of entity the items get a column with what their text says, for filters, and one with its confidence, for the ranker.
+    For each type of entity the items get a column with what their text says, for filters, and one with its confidence, for the ranker; the file
+    attributes.toml beside them names these for the training.
 
     \b
     Example:
@@ -286,7 +287,7 @@ def extract(model: str, dataset: Path, out: Path) -> None:
     from recsys.progress import stage
     from recsys.registry import bundle_folder
     from recsys.text.bundle import load_text_model
-    from serving.text.attributes import CONFIDENCE
+    from serving.text.attributes import SETTINGS
     from serving.text.attributes import extract as write
     from serving.text.tokens import KIND, Tagger
 
@@ -295,8 +296,7 @@ def extract(model: str, dataset: Path, out: Path) -> None:
         counts = write(tagger, dataset, out)
     for label, count in sorted(counts.items(), key=lambda pair: -pair[1]):
         click.echo(f"{label}: {count:,} items")
-    names = ", ".join(f'"{label}{CONFIDENCE}"' for label in counts)
-    click.echo(f"next: recsys train {out} --set 'ranker.attributes=[{names}]'")
+    click.echo(f"next: recsys train {out} --config {out / SETTINGS}")
 
 
 def print_table(table: "pl.DataFrame") -> None:

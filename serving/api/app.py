@@ -36,6 +36,7 @@ from serving.api.workers import BATCH, Workers
 from serving.store.impressions import ImpressionLog
 from serving.store.store import Store
 from serving.text.faq import Faq
+from serving.text.tokens import Tagger
 
 METHODS, HEADERS = ("GET", "POST", "PUT", "DELETE"), ("Authorization", "Content-Type", "X-Request-ID")
 """What pages of other sites may send, where any may."""
@@ -58,18 +59,19 @@ def create_app(
     seed: int | None = None,
     batch: int = BATCH,
     faq: Faq | None = None,
+    tagger: Tagger | None = None,
 ) -> FastAPI:
     """Return the application that serves the model of `holder` and the events and items of `store`.
 
     The page at `/` shows the lists of `compared` beside them. `clock` returns the time of a request, for
     datasets that have a clock. `local` says that only this machine can reach the server, which then needs
     no key while none was created. `seed` makes exploration repeatable. Up to `batch` lists are made in one
-    call of the model. `faq` answers questions.
+    call of the model. `faq` answers questions, `tagger` reads the attributes of items that are put.
     """
     metrics = Metrics(lambda: holder.snapshot.name, lambda: holder.failed)
     experiments = Experiments(store, holder, ModelHolder)
     impressions = ImpressionLog(store, metrics.dropped.inc)
-    service = Service(holder, store, metrics, impressions, clock, seed, experiments, limits.timeout_ms)
+    service = Service(holder, store, metrics, impressions, clock, seed, experiments, limits.timeout_ms, tagger)
     app = FastAPIOffline(
         title="recsys",
         version=__version__,

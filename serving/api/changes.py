@@ -13,16 +13,20 @@ from serving.api.metrics import Metrics
 from serving.api.refusals import BadTimeError, UnknownItemError, refuse_other_units
 from serving.columns import refuse_unfit
 from serving.store.store import Store, StoredEvent
+from serving.text.attributes import with_read_attributes
+from serving.text.tokens import Tagger
 
 AHEAD_US = 5 * 60 * 1_000_000
 """How far an event's time may lie ahead of this machine's clock."""
 
 
 class Changes:
-    """Changes of what the store knows; `clock` gives the time in microseconds."""
+    """Changes of what the store knows; `clock` gives the time in microseconds, `tagger` reads the attributes of items."""
 
-    def __init__(self, holder: ModelHolder, store: Store, metrics: Metrics, clock: Callable[[], int]) -> None:
-        self.holder, self.store, self.metrics, self.clock = holder, store, metrics, clock
+    def __init__(
+        self, holder: ModelHolder, store: Store, metrics: Metrics, clock: Callable[[], int], tagger: Tagger | None
+    ) -> None:
+        self.holder, self.store, self.metrics, self.clock, self.tagger = holder, store, metrics, clock, tagger
 
     def add_events(self, body: schemas.EventsRequest) -> schemas.EventsResponse:
         """Keep events; the next request sees them.
@@ -59,8 +63,12 @@ class Changes:
         if self.holder.snapshot.lookup.retriever.has_clock:
             refuse_other_units([moment for item in body.items for moment in item.moments().values()])
         schema = self.holder.snapshot.lookup.retriever.items.schema
-        refuse_unfit([{"item_id": item.item_id, **item.body()} for item in body.items], schema)
-        return self._change([(item.item_id, item.body()) for item in body.items])
+        bodies = [item.body() for item in body.items]
+        if self.tagger:
+            bodies = with_read_attributes(bodies, self.tagger)
+        ids = [item.item_id for item in body.items]
+        refuse_unfit([{"item_id": item_id, **own} for item_id, own in zip(ids, bodies, strict=True)], schema)
+        return self._change(list(zip(ids, bodies, strict=True)))
 
     def delete_item(self, item_id: str) -> schemas.ItemsResponse:
         """Take an item out of all lists; histories keep it.

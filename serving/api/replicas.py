@@ -15,8 +15,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fastapi import FastAPI
@@ -30,7 +29,7 @@ from serving.api.app import create_app
 from serving.api.server import is_local, log_to_stderr, notice, open_model
 from serving.api.workers import BATCH
 from serving.store.store import Store
-from serving.text.faq import Faq
+from serving.text.heads import TextHeads
 
 NAME = "recsys"
 HEALTH_CHECK_S = 2.0
@@ -51,8 +50,7 @@ class Plan:
     local: bool = True
     batch: int = BATCH
     keep_days: int | None = None
-    answers: str | None = None
-    answer_base: Path | None = None
+    heads: TextHeads = field(default_factory=TextHeads)
 
 
 @serve.ingress()
@@ -63,8 +61,10 @@ class Replica:
         log_to_stderr()
         store = Store(plan.store)
         holder = open_model(plan.model, store, plan.keep_days)
-        faq = Faq(plan.answers, plan.answer_base) if plan.answers else None
-        self._app = create_app(holder, store, limits=plan.limits, local=plan.local, batch=plan.batch, faq=faq)
+        faq, tagger = plan.heads.faq(), plan.heads.tagger()
+        self._app = create_app(
+            holder, store, limits=plan.limits, local=plan.local, batch=plan.batch, faq=faq, tagger=tagger
+        )
         self._app.add_middleware(WithoutRequestId)
 
     def __serve_build_asgi_app__(self) -> FastAPI:

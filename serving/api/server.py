@@ -19,6 +19,7 @@ from serving.api.live import ModelHolder
 from serving.api.observe import JsonLines
 from serving.store.store import Store
 from serving.text.faq import Faq
+from serving.text.tokens import Tagger
 
 
 def open_model(model: str, store: Store, keep_days: int | None = None) -> ModelHolder:
@@ -39,15 +40,18 @@ def run(
     limits: Limits,
     compared: ModelHolder | None = None,
     faq: Faq | None = None,
+    tagger: Tagger | None = None,
 ) -> None:
-    """Serve on the socket `bound` to `host` until the process is stopped; the page shows the lists of `compared`, too, and `faq` answers questions.
+    """Serve on the socket `bound` to `host` until the process is stopped.
+
+    The page shows the lists of `compared`, too; `faq` answers questions, `tagger` reads the attributes of items that are put.
 
     Raises:
         RecsysError: other machines could reach the server, and there is no key.
     """
     local = is_local(host, store)
     log_to_stderr()
-    app = create_app(holder, store, compared=compared, limits=limits, local=local, faq=faq)
+    app = create_app(holder, store, compared=compared, limits=limits, local=local, faq=faq, tagger=tagger)
     server = Server(
         uvicorn.Config(app, http=HeaderLimits, log_level="warning", access_log=False, timeout_keep_alive=30),
         notice(host, bound.getsockname()[1], store),

@@ -1,14 +1,17 @@
 """Attributes of items that a head finds in their texts: columns of a new dataset.
 
-In: a `Tagger`, a dataset folder. Out: the same dataset, whose items have two more columns for each type of entity: what the text says, and
-with which confidence.
+In: a `Tagger`, a dataset folder or items that are put. Out: the same, whose items have two more columns for each type of entity: what the text
+says, and with which confidence.
 
 A column that the items have already keeps its values, with confidence 1; its gaps are filled.
 """
 
+import json
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -20,6 +23,8 @@ from serving.text.tokens import Found, Tagger
 
 CONFIDENCE = "_confidence"
 """What the name of a column of confidences ends in."""
+SETTINGS = "attributes.toml"
+"""File of the new dataset: the configuration by which `recsys train` makes features of all confidences."""
 
 
 def extract(tagger: Tagger, folder: Path, out: Path) -> dict[str, int]:
@@ -42,6 +47,8 @@ def extract(tagger: Tagger, folder: Path, out: Path) -> dict[str, int]:
                 shutil.copy2(other, temporary / other.name)
             elif other.is_dir():
                 shutil.copytree(other, temporary / other.name)
+        names = [label + CONFIDENCE for label in labels(tagger)]
+        (temporary / SETTINGS).write_text(f"[ranker]\nattributes = {json.dumps(names)}\n", "utf-8")
     return {label: int((items[label + CONFIDENCE] > 0).sum()) for label in labels(tagger)}
 
 
@@ -74,6 +81,21 @@ def with_attributes(items: pl.DataFrame, tagger: Tagger) -> pl.DataFrame:
             )
         items = items.with_columns(values, sure)
     return items
+
+
+def with_read_attributes(bodies: Sequence[dict[str, Any]], tagger: Tagger) -> list[dict[str, Any]]:
+    """Return items, each as its columns, with what `tagger` finds in their texts; what one of them says of itself stays."""
+    said = [{name: value for name, value in body.items() if value is not None} for body in bodies]
+    columns = {
+        name: [None if own.get(name) is None else str(own[name]) for own in said]
+        for name in ("title", "description", *labels(tagger))
+    }
+    items = with_attributes(pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.String)), tagger)
+    rows = items.drop("title", "description").iter_rows(named=True)
+    return [
+        {name: value for name, value in row.items() if value is not None} | own
+        for row, own in zip(rows, said, strict=True)
+    ]
 
 
 def _confidence(one: Found) -> float:

@@ -6,11 +6,14 @@ import polars as pl
 import pytest
 
 from features.data.dataset import load_dataset
+from recsys.config import load_config
 from recsys.errors import RecsysError
+from serving.api.app import create_app
 from serving.filters import Between, matching
-from serving.text.attributes import extract, with_attributes
+from serving.store.store import Store
+from serving.text.attributes import SETTINGS, extract, with_attributes
 from serving.text.tokens import Found, Tagger
-from tests.worlds import catalogue, write_dataset
+from tests.worlds import catalogue, client_of, holder_of, write_dataset
 
 
 class Colours(Tagger):
@@ -56,7 +59,7 @@ def test_a_column_of_numbers_is_not_overwritten() -> None:
 
 
 def test_the_new_dataset_is_the_old_one_with_more_columns(tmp_path: Path) -> None:
-    """Events, and the time at which the items were so, are the same."""
+    """Events, and the time at which the items were so, are the same; a configuration names what the ranker can learn from."""
     folder = write_dataset(tmp_path / "shop")
     extract(Colours(), folder, tmp_path / "shop2")
     before, after = load_dataset(folder), load_dataset(tmp_path / "shop2")
@@ -64,3 +67,24 @@ def test_the_new_dataset_is_the_old_one_with_more_columns(tmp_path: Path) -> Non
     assert {"colour", "colour_confidence"} <= set(after.items.columns) | {"colour"}
     assert after.events.collect().equals(before.events.collect())
     assert after.items_as_of == before.items_as_of
+    assert load_config(tmp_path / "shop2" / SETTINGS).ranker.attributes == ("colour_confidence",)
+
+
+def test_an_item_that_is_put_has_the_attributes_of_its_text(tiny: Path, tmp_path: Path) -> None:
+    """What it says of itself stays, of whatever type."""
+    store = Store(f"sqlite:///{tmp_path}/store.db")
+    holder = holder_of(tiny, store)
+    items = [
+        {"item_id": "read", "title": "a red hat", "attributes": {"colour": None}},
+        {"item_id": "said", "title": "a red hat", "attributes": {"colour": "green", "size": 42}},
+        {"item_id": "none", "title": "a hat"},
+    ]
+    with client_of(create_app(holder, store, tagger=Colours())) as client:
+        assert client.put("/v1/items", json={"items": items}).status_code == 200
+    kept = holder.snapshot.lookup.retriever.items.filter(pl.col("item_id").is_in(["read", "said", "none"]))
+    assert kept.select("item_id", "colour", "colour_confidence").rows() == [
+        ("read", "red", 0.6),
+        ("said", "green", 1.0),
+        ("none", None, 0.0),
+    ]
+    store.close()
