@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from benchmarks.text import answers, classes, tokens
+from benchmarks.text import answers, classes, lists, tokens
 from recsys.atomic import atomic_file
 from recsys.config import WORK
 from recsys.progress import stage
@@ -29,6 +29,7 @@ Measure = Callable[[Path, int], list[str]]
 PARTS: dict[str, tuple[str, str, Measure]] = {
     "entities": ("Entities: WNUT-17", tokens.ABOUT, tokens.wnut_table),
     "attributes": ("Attributes of the simulated shop", tokens.ABOUT_SHOP, lambda data, seeds: tokens.shop_table(seeds)),
+    "lists": ("Lists with extracted attributes", lists.ABOUT, lambda data, seeds: lists.table(seeds)),
     "sentiment": (
         "Sentiment, all of train",
         classes.ABOUT,

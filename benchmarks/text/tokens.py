@@ -25,8 +25,6 @@ from training.text.report import TextReport, resampled
 from training.text.tokens import counted, fit_tokens, report_of
 
 LABELLED = 300
-SHOP = {"epochs": 14, "patience": 14, "batch": 8}
-"""What a few hundred texts need: more epochs, smaller steps."""
 LONGEST = 6
 """Words of an entity that the dictionary looks for."""
 
@@ -112,13 +110,11 @@ def wnut_table(data: Path, seeds: int) -> list[str]:
 
 def shop_table(seeds: int) -> list[str]:
     """Return the lines of the shop's table."""
-    config = Config()
-    config = config.model_copy(update={"text": config.text.model_copy(update=SHOP)})
     with tempfile.TemporaryDirectory() as work:
         simulate(Path(work) / "shop")
         labelled, others = (read_tagged(path) for path in label(Path(work) / "shop", LABELLED))
     fitted, chosen = labelled.parts((0.8,))
-    return measured("attributes of the simulated shop", fitted, chosen, others, config, seeds)
+    return measured("attributes of the simulated shop", fitted, chosen, others, Config(), seeds)
 
 
 @click.command()
