@@ -9,6 +9,7 @@ Shapes: B texts, W words, C tags.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import polars as pl
@@ -54,12 +55,35 @@ class Tagger:
         self.outside = np.where(np.array(self.tags) == OUTSIDE, model.about["outside"], 0).astype(np.float32)  # [C]
         self.steps, self.first = allowed(self.tags)
 
-    @torch.no_grad()
     def log_probabilities(self, texts: Sequence[Sequence[str]]) -> list[Floats]:
         """Return the log-probability of each tag of each word, an array `[W, C]` for each of `texts`, which are words.
 
-        Words beyond `text.max_tokens` are outside of every entity.
+        A text of more than `text.max_tokens` is read in windows, and a word in the one that shows more of what is around it.
         """
+        cuts = [self._windows(words) for words in texts]
+        pieces = [words[window] for words, own in zip(texts, cuts, strict=True) for window in own]
+        values = iter(self._of_pieces(pieces))
+        found = []
+        for words, own in zip(texts, cuts, strict=True):
+            joints = [(one.stop + other.start) // 2 for one, other in pairwise(own)]
+            parts = [
+                next(values)[start - window.start : stop - window.start]
+                for window, start, stop in zip(own, [0, *joints], [*joints, len(words)], strict=True)
+            ]
+            found.append(np.concatenate(parts))
+        return found
+
+    def _windows(self, words: Sequence[str]) -> list[slice]:
+        """Return the parts of a text that are read one by one; most are read whole."""
+        tokenizer = self.model.tokenizer
+        longest = self.model.config.text.max_tokens - tokenizer.num_special_tokens_to_add()
+        if sum(map(len, words)) <= longest:  # no sub-word is shorter than a letter
+            return [slice(0, len(words))]
+        return windows(list(map(len, tokenizer(list(words), add_special_tokens=False)["input_ids"])), longest)
+
+    @torch.no_grad()
+    def _of_pieces(self, texts: Sequence[Sequence[str]]) -> list[Floats]:
+        """Return the log-probabilities `[W, C]` of the words of each of `texts`, none of which is too long."""
         device = next(self.network.parameters()).device
         precision = resolve_precision(self.model.config.encoder.precision, device)
         order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
@@ -113,6 +137,22 @@ class Tagger:
             for title, (name, kind) in zip(names, kinds.items(), strict=True)
         ]
         return pl.DataFrame(columns)
+
+
+def windows(lengths: Sequence[int], longest: int) -> list[slice]:
+    """Return windows of words, which have `lengths` sub-words, of at most `longest` sub-words each; one begins in the middle of the one before.
+
+    A word that is longer by itself is a window.
+    """
+    ends = np.cumsum(lengths)
+    found, start, before = [], 0, 0
+    while True:
+        stop = max(start + 1, int(np.searchsorted(ends, before + longest, side="right")))
+        found.append(slice(start, stop))
+        if stop >= len(lengths):
+            return found
+        start = max(start + 1, int(np.searchsorted(ends, before + longest // 2, side="right")))
+        before = int(ends[start - 1])
 
 
 def allowed(tags: Sequence[str]) -> tuple[Floats, Floats]:

@@ -1,7 +1,7 @@
 """A head that tells entities: how it is fitted, what it finds, and the command."""
 
 import json
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from features.data.dataset import load_dataset
 from features.texts.tagged import TaggedTexts, begun, entities
 from recsys.config import Config, load_config
 from recsys.text.bundle import load_text_model, save_text_model
-from serving.text.tokens import Tagger, allowed, best_path, bio
+from serving.text.tokens import Tagger, allowed, best_path, bio, windows
 from tests.command_line import run
 from tests.worlds import tiny_encoder, write_dataset
 from training.text.tokens import changed, counted, fit_tokens, report_of
@@ -67,12 +67,27 @@ def test_a_head_finds_what_it_was_fitted_on_and_is_the_same_from_its_bundle(tmp_
     assert again[0][0].confidence == pytest.approx(before[0][0].confidence, abs=1e-4)
 
 
-def test_words_beyond_the_longest_text_are_outside(tmp_path: Path) -> None:
-    """The encoder does not see them."""
+def test_a_text_that_is_too_long_for_the_encoder_is_read_in_windows(tmp_path: Path) -> None:
+    """Each word as in the window that shows more of what is around it."""
     data, settings = tagged(), config(tmp_path)
-    settings = settings.model_copy(update={"text": settings.text.model_copy(update={"epochs": 1, "max_tokens": 8})})
+    settings = settings.model_copy(update={"text": settings.text.model_copy(update={"epochs": 1, "max_tokens": 14})})
     tagger = Tagger(fit_tokens(data, data, settings, 0, lambda share, note: None))
-    assert set(tagger.tagged([["red"] * 30])[0][6:]) == {"O"}
+    words = ["a", "red", "hat"] * 10
+    (found,) = tagger.log_probabilities([words])
+    for start, first, last in ((0, 0, 9), (6, 9, 15), (12, 15, 21), (18, 21, 30)):
+        (window,) = tagger.log_probabilities([words[start : start + 12]])
+        np.testing.assert_allclose(found[first:last], window[first - start : last - start], atol=0.05)
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=40), st.integers(1, 12))
+def test_windows_cover_every_word_and_are_none_too_long(lengths: list[int], longest: int) -> None:
+    """But for a word that is too long by itself; each begins within the one before and does not end before it."""
+    found = windows(lengths, longest)
+    assert found[0].start == 0 and found[-1].stop == len(lengths)
+    for own in found:
+        assert sum(lengths[own]) <= longest or own.stop == own.start + 1
+    for one, other in pairwise(found):
+        assert one.start < other.start <= one.stop <= other.stop
 
 
 @given(st.lists(st.lists(st.floats(-5, 0), min_size=5, max_size=5), min_size=1, max_size=4))
