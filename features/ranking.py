@@ -346,6 +346,8 @@ CATEGORICAL: dict[str, Feature] = {
     "last_type": _last_type,
 }
 """Features that are codes."""
+NAMED = ITEM | USER | PAIR | ATTRIBUTES | CLOCK | OPINION | OPINION_CLOCK | SESSION | SESSION_CLOCK | CATEGORICAL
+"""All features but those of sources, and columns of items, events and users."""
 
 
 @dataclass(frozen=True)

@@ -2,18 +2,7 @@
 
 import re
 
-from features.ranking import (
-    ATTRIBUTES,
-    CATEGORICAL,
-    CLOCK,
-    ITEM,
-    OPINION,
-    OPINION_CLOCK,
-    PAIR,
-    SESSION,
-    SESSION_CLOCK,
-    USER,
-)
+from features.ranking import NAMED
 from recsys.config import SourcesConfig
 from serving.loading import feature_sources
 from tests.docs.pages import ROOT
@@ -31,18 +20,4 @@ def test_every_feature_is_explained() -> None:
     of_sources = [
         f"{kind}_{name}" for name in feature_sources(SourcesConfig().model_dump()) for kind in ("relative", "rank")
     ]
-    assert sorted(explained) == sorted(
-        [
-            *of_sources,
-            *ITEM,
-            *USER,
-            *PAIR,
-            *ATTRIBUTES,
-            *CLOCK,
-            *OPINION,
-            *OPINION_CLOCK,
-            *SESSION,
-            *SESSION_CLOCK,
-            *CATEGORICAL,
-        ]
-    )
+    assert sorted(explained) == sorted([*of_sources, *NAMED])

@@ -4,18 +4,6 @@ In: the names of `features.ranking`. Out: a few words each.
 """
 
 from features.context import OF_EVENT, OF_USER
-from features.ranking import (
-    ATTRIBUTES,
-    CATEGORICAL,
-    CLOCK,
-    ITEM,
-    OPINION,
-    OPINION_CLOCK,
-    PAIR,
-    SESSION,
-    SESSION_CLOCK,
-    USER,
-)
 from training.evaluation.details import SOURCE
 
 HOUR = "time of the day"
@@ -75,8 +63,6 @@ SOURCES = {
     "new": "new, and near the user",
 }
 """What the scores of sources mean."""
-NAMED = ITEM | USER | PAIR | ATTRIBUTES | CLOCK | OPINION | OPINION_CLOCK | SESSION | SESSION_CLOCK | CATEGORICAL
-"""What `WORDS` has to name."""
 
 
 def in_words(feature: str) -> str:

@@ -9,18 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from features.ranking import (
-    ATTRIBUTES,
-    CATEGORICAL,
-    CLOCK,
-    ITEM,
-    OPINION,
-    OPINION_CLOCK,
-    PAIR,
-    SESSION,
-    SESSION_CLOCK,
-    USER,
-)
+from features.ranking import NAMED
 from recsys.metrics import Interval
 from serving.retrieval.sources import SOURCES as ALL_SOURCES
 from tests.training.pictures.reports import FITS, SCRIPT, around, full_report
@@ -119,9 +108,7 @@ def test_a_forest_of_equal_runs_is_drawn() -> None:
 
 def test_every_feature_and_source_has_words() -> None:
     """A feature that is added needs some, too."""
-    assert set(words.WORDS) >= set(
-        ITEM | USER | PAIR | ATTRIBUTES | CLOCK | OPINION | OPINION_CLOCK | SESSION | SESSION_CLOCK | CATEGORICAL
-    )
+    assert set(words.WORDS) >= set(NAMED)
     assert set(words.SOURCES) >= set(ALL_SOURCES)
     assert words.in_words("relative_taste") == words.in_words("rank_taste") == "words that the user likes (taste)"
     assert words.in_words("pages") == "pages"
