@@ -266,4 +266,4 @@ def _optimizer(model: InterestModel, config: Config) -> torch.optim.Optimizer:
         {"params": [p for p in rest if p.ndim], "lr": config.interest.learning_rate},
         {"params": [p for p in rest if not p.ndim], "lr": SCALAR_LEARNING_RATE, "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, weight_decay=config.interest.weight_decay)
+    return torch.optim.AdamW(groups, weight_decay=config.interest.weight_decay, fused=True)

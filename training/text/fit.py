@@ -106,7 +106,7 @@ def _optimizer(network: nn.Module, config: TextConfig) -> torch.optim.Optimizer:
             {"params": [value for value in own if value.ndim > 1], "lr": rate, "weight_decay": config.weight_decay},
             {"params": [value for value in own if value.ndim < 2], "lr": rate, "weight_decay": 0.0},
         ]
-    return torch.optim.AdamW([group for group in groups if group["params"]])
+    return torch.optim.AdamW([group for group in groups if group["params"]], fused=True)
 
 
 def _rate(step: int, steps: int) -> float:
