@@ -85,7 +85,7 @@ benchmark-encode: install ## encoding new items against sentence-transformers, a
 	$(BIN)/python -m benchmarks.encode_speed
 
 TEXTS ?= ../shared/data/texts
-benchmark-text: install ## what text heads get right; writes docs/text-quality.md (some 75 minutes on 2 cores; TEXTS=FOLDER)
+benchmark-text: install ## what text heads get right; writes docs/text-quality.md (some 80 minutes on 2 cores; TEXTS=FOLDER)
 	$(BIN)/python -m benchmarks.text $(TEXTS)
 
 TEST_PROCESSES ?= 2
