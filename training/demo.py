@@ -97,7 +97,7 @@ def _read_attributes(simulated: Path, shop: Path, out: Console) -> None:
         lambda update: fit_tokens(fitted, chosen, Config(), 0, update),
         lambda model: measure_tokens(model, others),
     )
-    tagger = Tagger(load_text_model(bundle_folder(trained.model, HEAD), KIND))
+    tagger = Tagger(load_text_model(bundle_folder(trained.model), KIND))
     with stage("reading the items' texts"):
         extract(tagger, simulated, shop)
     _show_attributes(tagger, shop, trained.report, out)

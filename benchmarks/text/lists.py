@@ -26,15 +26,13 @@ from recsys.config import Config, load_config
 from recsys.metrics import Floats, bootstrap_interval, ndcg, paired_difference
 from serving.text.attributes import CONFIDENCE, extract
 from serving.text.tokens import Tagger
+from training.demo import LABELLED, SETTINGS
 from training.evaluation.evaluate import Evaluation
 from training.pipeline import fit, prepare_dataset
 from training.plan import FitOn, item_counts
 from training.text.tokens import fit_tokens
 
-LABELLED = 300
 FIT_ON: FitOn = "train+valid"
-SETTINGS = ("encoder.max_tokens=48",)
-"""As the demonstration trains."""
 TRUE = "_true"
 """What the name of a column of true attributes ends in."""
 WITHOUT, EXTRACTED, TRUTH = "without attributes", "extracted attributes", "true attributes"

@@ -21,10 +21,10 @@ from features.texts.tagged import Entity, TaggedTexts, entities, read_tagged, ta
 from recsys.config import Config
 from recsys.text.bundle import TextModel
 from serving.text.tokens import Tagger
+from training.demo import LABELLED
 from training.text.report import TextReport, resampled
 from training.text.tokens import counted, fit_tokens, report_of
 
-LABELLED = 300
 LONGEST = 6
 """Words of an entity that the dictionary looks for."""
 

@@ -6,7 +6,7 @@ In: their names. Out: what answers questions, and what reads the attributes of i
 from dataclasses import dataclass
 from pathlib import Path
 
-from recsys.registry import bundle_folder, resolve
+from recsys.registry import bundle_folder
 from recsys.text.bundle import load_text_model
 from serving.text.faq import Faq
 from serving.text.tokens import KIND, Tagger
@@ -39,5 +39,4 @@ class TextHeads:
         """
         if not self.attributes:
             return None
-        folder = bundle_folder(resolve(self.attributes, "--attributes"), "--attributes")
-        return Tagger(load_text_model(folder, KIND))
+        return Tagger(load_text_model(bundle_folder(self.attributes, "--attributes"), KIND))

@@ -79,7 +79,8 @@ class Tagger:
         longest = self.model.config.text.max_tokens - tokenizer.num_special_tokens_to_add()
         if sum(map(len, words)) <= longest:  # no sub-word is shorter than a letter
             return [slice(0, len(words))]
-        return windows(list(map(len, tokenizer(list(words), add_special_tokens=False)["input_ids"])), longest)
+        owners = tokenizer(list(words), is_split_into_words=True, add_special_tokens=False).word_ids()
+        return windows(np.bincount(owners, minlength=len(words)), longest)
 
     @torch.no_grad()
     def _of_pieces(self, texts: Sequence[Sequence[str]]) -> list[Floats]:
@@ -139,7 +140,7 @@ class Tagger:
         return pl.DataFrame(columns)
 
 
-def windows(lengths: Sequence[int], longest: int) -> list[slice]:
+def windows(lengths: Sequence[int] | Ints, longest: int) -> list[slice]:
     """Return windows of words, which have `lengths` sub-words, of at most `longest` sub-words each; one begins in the middle of the one before.
 
     A word that is longer by itself is a window.

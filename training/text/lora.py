@@ -4,6 +4,8 @@ In: an encoder whose upper layers are to be trained, and a rank. Out: the same w
 them.
 """
 
+from typing import Any
+
 from torch import nn
 
 from recsys.errors import RecsysError
@@ -37,8 +39,9 @@ def add_adapters(encoder: TextEncoder, rank: int) -> None:
 
 def merge_adapters(encoder: TextEncoder) -> None:
     """Add the adapters to their matrices and remove them; an encoder without any stays as it is."""
-    for name, module in list(encoder.layers.named_modules()):
+    modules: list[tuple[str, Any]] = list(encoder.layers.named_modules())
+    for name, module in modules:
         if hasattr(module, "get_base_layer"):
-            module.merge()  # type: ignore[operator]
+            module.merge()
             parent, _, leaf = name.rpartition(".")
             setattr(encoder.layers.get_submodule(parent), leaf, module.get_base_layer())
