@@ -12,12 +12,15 @@ from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from filelock import FileLock
 
 from recsys.errors import RecsysError, first_line
+
+if TYPE_CHECKING:
+    from ray.train import Checkpoint
 
 T = TypeVar("T")
 
@@ -150,3 +153,19 @@ def send(path: Path, only: Collection[str] = ()) -> Sent:
     others = len(machine_cores()) > 1
     content = {str(file.relative_to(path)): ray.put(np.fromfile(file, np.uint8)) for file in files if others}
     return Sent(path, ray.get_runtime_context().get_node_id(), content)
+
+
+@contextmanager
+def opened(checkpoint: "Checkpoint") -> Iterator[Path]:
+    """Give the body the folder of a checkpoint: the original, or from storage a copy that lives as long as the body.
+
+    Ray's `as_directory` gives all workers of a machine the same copy, and fetches it anew for one that comes late, while
+    another reads it (ray-project/ray#48726).
+    """
+    from pyarrow.fs import LocalFileSystem
+
+    if isinstance(checkpoint.filesystem, LocalFileSystem):
+        yield Path(checkpoint.path)
+        return
+    with tempfile.TemporaryDirectory(prefix="recsys-") as folder:
+        yield Path(checkpoint.to_directory(folder))

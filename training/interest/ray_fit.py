@@ -23,7 +23,7 @@ import torch
 from torch import nn
 
 from recsys.atomic import atomic_file
-from recsys.cluster import Sent, cores_each, interruptible, machine_cores, send, start_ray, stop_own_ray
+from recsys.cluster import Sent, cores_each, interruptible, machine_cores, opened, send, start_ray, stop_own_ray
 from recsys.config import Config
 from recsys.errors import RecsysError, first_line
 from recsys.progress import Update, say
@@ -390,9 +390,9 @@ class _Worker:
                 start=paths.get(START),
             )
         if checkpoint := ray.train.get_checkpoint():
-            with checkpoint.as_directory() as folder:
-                self.trainer.restore(Path(folder))
-                self.history = json.loads((Path(folder) / HISTORY).read_text(encoding="utf-8"))
+            with opened(checkpoint) as folder:
+                self.trainer.restore(folder)
+                self.history = json.loads((folder / HISTORY).read_text(encoding="utf-8"))
                 self.passes = int(self.history[-1]["epoch"])
 
     @property
@@ -426,8 +426,8 @@ class _Worker:
         import ray.train
 
         best = max(ray.train.get_all_reported_checkpoints(), key=lambda reported: reported.metrics[NDCG])
-        with best.checkpoint.as_directory() as folder:
-            self.trainer.restore(Path(folder))
+        with opened(best.checkpoint) as folder:
+            self.trainer.restore(folder)
         return int(best.metrics["epoch"])
 
     def fit_epoch(self) -> dict[str, float]:
