@@ -64,6 +64,13 @@ def _origins(ctx: click.Context, option: click.Parameter, origins: tuple[str, ..
     metavar="MODEL",
     help="A text head that reads the attributes of items that are put, as `recsys text extract` does.",
 )
+@click.option(
+    "--metrics",
+    "metrics_files",
+    type=File,
+    multiple=True,
+    help="File that `recsys monitor` or `recsys text monitor` writes by --metrics, which GET /metrics shows, too; can be repeated.",
+)
 @click.option("--ray", is_flag=True, help="Serve from several processes or machines; needs PostgreSQL as the store.")
 @click.option(
     "--replicas", type=click.IntRange(1), help="Processes under --ray, each with its own model.  [default: 2]"
@@ -82,6 +89,7 @@ def serve(
     answers: str | None,
     answer_base: Path | None,
     attributes: str | None,
+    metrics_files: tuple[Path, ...],
     ray: bool,
     replicas: int | None,
 ) -> None:
@@ -100,6 +108,7 @@ def serve(
       recsys serve --compare models:/recsys/1
       recsys serve --answers models:/answers@champion --answer-base faq.jsonl
       recsys serve --attributes models:/attributes@champion
+      recsys serve --metrics opinion.prom
       recsys serve --allow-origin https://shop.example
       recsys serve --ray --replicas 4 --store postgresql://recsys@db/recsys
     """
@@ -107,6 +116,7 @@ def serve(
     if answer_base and not answers:
         raise UsageError(f"--answer-base {answer_base}: name a text head that finds answers, too: --answers MODEL")
     base = answer_base and answer_base.absolute()
+    metrics_files = tuple(path.absolute() for path in metrics_files)
     heads = {"answers": answers, "answer_base": base, "attributes": attributes}
     if ray and compare:
         raise UsageError("--compare: one process compares models; leave --ray out")
@@ -120,6 +130,7 @@ def serve(
             keep_days=keep_days,
             replicas=replicas or 2,
             heads=heads,
+            metrics_files=metrics_files,
         )
     elif replicas:
         raise UsageError(f"--replicas {replicas}: several processes need --ray")
@@ -133,6 +144,7 @@ def serve(
             keep_days=keep_days,
             compare=compare,
             heads=heads,
+            metrics_files=metrics_files,
         )
 
 
@@ -146,6 +158,7 @@ def _serve_alone(
     keep_days: int | None,
     compare: str | None,
     heads: dict[str, Any],
+    metrics_files: tuple[Path, ...],
 ) -> None:
     # Requests run in parallel; threads within each would only wait for one another.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -155,7 +168,7 @@ def _serve_alone(
     from serving.api.access.limits import Limits
     from serving.api.server import open_model, run
     from serving.store.store import Store
-    from serving.text.heads import TextHeads
+    from serving.text.heads import HeadNames
 
     with stage(f"loading {model}"):
         for name in filter(None, (model, compare)):
@@ -163,9 +176,17 @@ def _serve_alone(
         opened = Store(store)
         holder = open_model(model, opened, keep_days)
         compared = open_model(compare, opened) if compare else None
-        loaded = TextHeads(**heads)
-        faq, tagger = loaded.faq(), loaded.tagger()
-    run(holder, opened, bound, host=host, limits=Limits(**allowed), compared=compared, faq=faq, tagger=tagger)
+        loaded = HeadNames(**heads).load()
+    run(
+        holder,
+        opened,
+        bound,
+        host=host,
+        limits=Limits(**allowed),
+        compared=compared,
+        heads=loaded,
+        metrics_files=metrics_files,
+    )
 
 
 def _bind(host: str, port: int) -> socket.socket:
@@ -194,14 +215,17 @@ def _serve_replicas(
     keep_days: int | None,
     replicas: int,
     heads: dict[str, Any],
+    metrics_files: tuple[Path, ...],
 ) -> None:
     from recsys.registry import bundle_folder, resolve
     from serving.api.access.limits import Limits
     from serving.api.replicas import Plan, run
-    from serving.text.heads import TextHeads
+    from serving.text.heads import HeadNames
 
     bundle_folder(resolve(model))  # a wrong name is refused before Ray starts
     if ":/" not in model:
         model = str(Path(model).absolute())
-    plan = Plan(model, store, Limits(**allowed), keep_days=keep_days, heads=TextHeads(**heads))
+    plan = Plan(
+        model, store, Limits(**allowed), keep_days=keep_days, heads=HeadNames(**heads), metrics_files=metrics_files
+    )
     run(plan, host=host, port=port, replicas=replicas)

@@ -10,8 +10,9 @@ answered.
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from fastapi import FastAPI, Security
 from fastapi.security import HTTPBearer
@@ -35,8 +36,7 @@ from serving.api.service import Service, preview, wall_clock
 from serving.api.workers import BATCH, Workers
 from serving.store.impressions import ImpressionLog
 from serving.store.store import Store
-from serving.text.faq import Faq
-from serving.text.tokens import Tagger
+from serving.text.heads import TextHeads
 
 METHODS, HEADERS = ("GET", "POST", "PUT", "DELETE"), ("Authorization", "Content-Type", "X-Request-ID")
 """What pages of other sites may send, where any may."""
@@ -58,20 +58,20 @@ def create_app(
     local: bool = True,
     seed: int | None = None,
     batch: int = BATCH,
-    faq: Faq | None = None,
-    tagger: Tagger | None = None,
+    heads: TextHeads = TextHeads(),  # noqa: B008  frozen
+    metrics_files: Sequence[Path] = (),
 ) -> FastAPI:
     """Return the application that serves the model of `holder` and the events and items of `store`.
 
     The page at `/` shows the lists of `compared` beside them. `clock` returns the time of a request, for
     datasets that have a clock. `local` says that only this machine can reach the server, which then needs
     no key while none was created. `seed` makes exploration repeatable. Up to `batch` lists are made in one
-    call of the model. `faq` answers questions, `tagger` reads the attributes of items that are put.
+    call of the model. `/metrics` shows what is in `metrics_files`, too.
     """
-    metrics = Metrics(lambda: holder.snapshot.name, lambda: holder.failed)
+    metrics = Metrics(lambda: holder.snapshot.name, lambda: holder.failed, metrics_files)
     experiments = Experiments(store, holder, ModelHolder)
     impressions = ImpressionLog(store, metrics.dropped.inc)
-    service = Service(holder, store, metrics, impressions, clock, seed, experiments, limits.timeout_ms, tagger)
+    service = Service(holder, store, metrics, impressions, clock, seed, experiments, limits.timeout_ms, heads)
     app = FastAPIOffline(
         title="recsys",
         version=__version__,
@@ -94,7 +94,7 @@ def create_app(
     if TRACED & os.environ.keys():
         _trace(app, store)
     app.state.workers = Workers(service, batch)
-    app.state.faq = faq
+    app.state.faq = heads.faq
     app.state.previews = [preview(each, store, clock) for each in (holder, compared) if each]
     app.router.route_class = ReadRoute
     protect_documentation(app)

@@ -1,8 +1,15 @@
 """The metrics that Prometheus reads at `/metrics`."""
 
+import logging
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
+
+log = logging.getLogger("recsys.metrics")
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.015, 0.025, 0.04, 0.06, 0.1, 0.25, 0.5, 1, 2.5, 5)
 """Upper bounds of the histogram of request times."""
@@ -11,8 +18,13 @@ SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.015, 0.025, 0.04, 0.06, 0.1, 0.25, 0.5,
 class Metrics:
     """The metrics of one application."""
 
-    def __init__(self, model: Callable[[], str], failed: Callable[[], Iterable[str]] = tuple) -> None:
-        """`model` returns the name of the model that serves, `failed` those that could not be loaded."""
+    def __init__(
+        self, model: Callable[[], str], failed: Callable[[], Iterable[str]] = tuple, files: Iterable[Path] = ()
+    ) -> None:
+        """`model` returns the name of the model that serves, `failed` those that could not be loaded.
+
+        What other commands write into `files`, in the text format of Prometheus, is shown too.
+        """
         self._registry = CollectorRegistry()
         self._model, self._failed = model, failed
         self.seconds = Histogram(
@@ -33,6 +45,8 @@ class Metrics:
         self._not_loaded = Gauge(
             "recsys_model_failed", "1 for a model that could not be loaded", ("model",), registry=self._registry
         )
+        for path in files:
+            self._registry.register(MetricsFile(path))
 
     def text(self) -> bytes:
         """Return all metrics in the text format of Prometheus."""
@@ -45,3 +59,26 @@ class Metrics:
 
     def _counter(self, name: str, description: str, *labels: str) -> Counter:
         return Counter(name, description, labels, registry=self._registry)
+
+
+class MetricsFile(Collector):
+    """What another command wrote last, and when, so that an alert can tell an old file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the metrics in the file as it is now; none where it is not there yet, or cannot be read."""
+        try:
+            written = self.path.stat().st_mtime
+            families = list(text_string_to_metric_families(self.path.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            return []
+        except (OSError, ValueError) as error:
+            log.error("--metrics %s: left out: %s", self.path, error)
+            return []
+        age = GaugeMetricFamily(
+            "recsys_metrics_file_written_seconds", "Unix time of a file of metrics", labels=["file"]
+        )
+        age.add_metric([self.path.name], written)
+        return [*families, age]

@@ -15,7 +15,8 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
@@ -29,7 +30,7 @@ from serving.api.app import create_app
 from serving.api.server import is_local, log_to_stderr, notice, open_model
 from serving.api.workers import BATCH
 from serving.store.store import Store
-from serving.text.heads import TextHeads
+from serving.text.heads import HeadNames
 
 NAME = "recsys"
 HEALTH_CHECK_S = 2.0
@@ -50,7 +51,8 @@ class Plan:
     local: bool = True
     batch: int = BATCH
     keep_days: int | None = None
-    heads: TextHeads = field(default_factory=TextHeads)
+    heads: HeadNames = HeadNames()  # noqa: RUF009  frozen
+    metrics_files: tuple[Path, ...] = ()
 
 
 @serve.ingress()
@@ -61,9 +63,14 @@ class Replica:
         log_to_stderr()
         store = Store(plan.store)
         holder = open_model(plan.model, store, plan.keep_days)
-        faq, tagger = plan.heads.faq(), plan.heads.tagger()
         self._app = create_app(
-            holder, store, limits=plan.limits, local=plan.local, batch=plan.batch, faq=faq, tagger=tagger
+            holder,
+            store,
+            limits=plan.limits,
+            local=plan.local,
+            batch=plan.batch,
+            heads=plan.heads.load(),
+            metrics_files=plan.metrics_files,
         )
         self._app.add_middleware(WithoutRequestId)
 

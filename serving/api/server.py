@@ -7,6 +7,8 @@ import gc
 import logging
 import socket
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 
 import uvicorn
 
@@ -18,8 +20,7 @@ from serving.api.app import create_app
 from serving.api.live import ModelHolder
 from serving.api.observe import JsonLines
 from serving.store.store import Store
-from serving.text.faq import Faq
-from serving.text.tokens import Tagger
+from serving.text.heads import TextHeads
 
 
 def open_model(model: str, store: Store, keep_days: int | None = None) -> ModelHolder:
@@ -39,19 +40,21 @@ def run(
     host: str,
     limits: Limits,
     compared: ModelHolder | None = None,
-    faq: Faq | None = None,
-    tagger: Tagger | None = None,
+    heads: TextHeads,
+    metrics_files: Sequence[Path],
 ) -> None:
     """Serve on the socket `bound` to `host` until the process is stopped.
 
-    The page shows the lists of `compared`, too; `faq` answers questions, `tagger` reads the attributes of items that are put.
+    The page shows the lists of `compared`, and `/metrics` what is in `metrics_files`, too.
 
     Raises:
         RecsysError: other machines could reach the server, and there is no key.
     """
     local = is_local(host, store)
     log_to_stderr()
-    app = create_app(holder, store, compared=compared, limits=limits, local=local, faq=faq, tagger=tagger)
+    app = create_app(
+        holder, store, compared=compared, limits=limits, local=local, heads=heads, metrics_files=metrics_files
+    )
     server = Server(
         uvicorn.Config(app, http=HeaderLimits, log_level="warning", access_log=False, timeout_keep_alive=30),
         notice(host, bound.getsockname()[1], store),

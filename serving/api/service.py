@@ -39,7 +39,7 @@ from serving.scenarios.definition import Scenario
 from serving.scenarios.kept import ActiveScenario, active_scenario
 from serving.store.impressions import ImpressionLog
 from serving.store.store import ImpressionList, Store
-from serving.text.tokens import Tagger
+from serving.text.heads import TextHeads
 
 T = TypeVar("T")
 
@@ -65,18 +65,18 @@ class Service:
         seed: int | None = None,
         experiments: Experiments | None = None,
         timeout_ms: int | None = None,
-        tagger: Tagger | None = None,
+        heads: TextHeads = TextHeads(),  # noqa: B008  frozen
     ) -> None:
         """`clock` gives the time of each request in microseconds; `seed` makes exploration repeatable.
 
         `timeout_ms` is when an answer is to be ready unless its request says otherwise; None for any time.
 
         Without `impressions` no list is kept, and nothing is explored, since nobody would learn from it. Without
-        `experiments` all users get the lists of one model. `tagger` reads the attributes of items that are put.
+        `experiments` all users get the lists of one model. One of `heads` reads the attributes of items that are put.
         """
         self.holder, self.store, self.metrics, self.impressions, self.clock = holder, store, metrics, impressions, clock
         self.experiments, self.timeout_ms = experiments, timeout_ms
-        self.changes = Changes(holder, store, metrics, clock, tagger)
+        self.changes = Changes(holder, store, metrics, clock, heads.tagger)
         self.known, self.scenarios = Known(store, clock), Scenarios(holder, store)
         self._rng, self._drawing = np.random.default_rng(seed), threading.Lock()
 

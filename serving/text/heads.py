@@ -1,6 +1,6 @@
 """Which text heads a server has besides its model.
 
-In: their names. Out: what answers questions, and what reads the attributes of items.
+In: their names. Out: `TextHeads`: what answers questions, and what reads the attributes of items.
 """
 
 from dataclasses import dataclass
@@ -14,29 +14,30 @@ from serving.text.tokens import KIND, Tagger
 
 @dataclass(frozen=True)
 class TextHeads:
-    """Names of text heads; None for what a server does without."""
+    """Text heads; None for what a server does without."""
+
+    faq: Faq | None = None
+    """Answers questions."""
+    tagger: Tagger | None = None
+    """Reads the attributes of items that are put."""
+
+
+@dataclass(frozen=True)
+class HeadNames:
+    """Names of text heads, by which every process loads its own."""
 
     answers: str | None = None
-    """Answers questions."""
     answer_base: Path | None = None
     """File of questions and answers that is searched instead of those of the training."""
     attributes: str | None = None
-    """Reads the attributes of items that are put."""
 
-    def faq(self) -> Faq | None:
-        """Return what answers questions.
+    def load(self) -> TextHeads:
+        """Return the heads.
 
         Raises:
             RecsysError: there is no such model, it is of another kind, or the file cannot be read.
         """
-        return Faq(self.answers, self.answer_base) if self.answers else None
-
-    def tagger(self) -> Tagger | None:
-        """Return what reads the attributes of items.
-
-        Raises:
-            RecsysError: there is no such model, or it is of another kind.
-        """
+        faq = Faq(self.answers, self.answer_base) if self.answers else None
         if not self.attributes:
-            return None
-        return Tagger(load_text_model(bundle_folder(self.attributes, "--attributes"), KIND))
+            return TextHeads(faq)
+        return TextHeads(faq, Tagger(load_text_model(bundle_folder(self.attributes, "--attributes"), KIND)))

@@ -1,5 +1,6 @@
 """What the routes answer: lists, rankings, events, items, the model that serves, and its metrics."""
 
+import os
 import threading
 import time
 from contextlib import suppress
@@ -432,6 +433,26 @@ def test_a_store_that_fails_is_503_until_it_works_again(client: TestClient, stor
         assert "disk I/O error" in answer.json()["detail"]
         assert client.post("/v1/recommend", json={"history": ["i1"]}).status_code == 200
     assert send(client, "u", "i1").json()["accepted"] == 1
+
+
+def test_metrics_show_what_other_commands_write_as_it_is_now(
+    tiny: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A file that is not there yet, or cannot be read, costs nothing but its own metrics."""
+    store, path, other = Store(f"sqlite:///{tmp_path}/store.db"), tmp_path / "opinion.prom", tmp_path / "drift.prom"
+    with client_of(create_app(holder_of(tiny, store), store, metrics_files=(path, other))) as client:
+        assert "opinion" not in client.get("/metrics").text
+        path.write_text('# TYPE recsys_text_alarm gauge\nrecsys_text_alarm{by="topic",name="lamps"} 1.0\n')
+        os.utime(path, (1000, 1000))
+        other.write_text("recsys_drift{{{\n")
+        text = client.get("/metrics").text
+        assert 'recsys_text_alarm{by="topic",name="lamps"} 1.0' in text
+        assert 'recsys_metrics_file_written_seconds{file="opinion.prom"} 1000.0' in text
+        assert "drift" not in text and "recsys_model{" in text
+        assert f"--metrics {other}: left out" in caplog.text
+        path.write_text("recsys_text_usual 0.5\n")
+        assert "recsys_text_usual 0.5" in client.get("/metrics").text
+    store.close()
 
 
 def test_metrics_count_requests_candidates_cold_users_cache_hits_and_events(tiny: Path, client: TestClient) -> None:

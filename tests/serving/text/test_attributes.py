@@ -12,6 +12,7 @@ from serving.api.app import create_app
 from serving.filters import Between, matching
 from serving.store.store import Store
 from serving.text.attributes import SETTINGS, extract, with_attributes
+from serving.text.heads import TextHeads
 from serving.text.tokens import Found, Tagger
 from tests.worlds import catalogue, client_of, holder_of, write_dataset
 
@@ -79,7 +80,7 @@ def test_an_item_that_is_put_has_the_attributes_of_its_text(tiny: Path, tmp_path
         {"item_id": "said", "title": "a red hat", "attributes": {"colour": "green", "size": 42}},
         {"item_id": "none", "title": "a hat"},
     ]
-    with client_of(create_app(holder, store, tagger=Colours())) as client:
+    with client_of(create_app(holder, store, heads=TextHeads(tagger=Colours()))) as client:
         assert client.put("/v1/items", json={"items": items}).status_code == 200
     kept = holder.snapshot.lookup.retriever.items.filter(pl.col("item_id").is_in(["read", "said", "none"]))
     assert kept.select("item_id", "colour", "colour_confidence").rows() == [

@@ -18,6 +18,7 @@ from serving.api.app import create_app
 from serving.store.store import Store
 from serving.text.answers import KIND, Answerer, found, signs
 from serving.text.faq import Faq
+from serving.text.heads import TextHeads
 from tests.worlds import client_of, holder_of
 from training.text.answers import by_question, fit_answers, measure_answers, softmax_of_several, without_own
 
@@ -92,7 +93,7 @@ def os_time(path: Path, later: int) -> None:
 def test_the_api_answers_a_question(tiny: Path, bundle: Path, tmp_path: Path) -> None:
     """With the question that the answer is kept with."""
     store = Store(f"sqlite:///{tmp_path}/store.db")
-    with client_of(create_app(holder_of(tiny, store), store, faq=Faq(str(bundle)))) as client:
+    with client_of(create_app(holder_of(tiny, store), store, heads=TextHeads(Faq(str(bundle))))) as client:
         body = client.post("/v1/answers", json={"question": "May I pay by card in Bern?", "k": 1}).json()
     assert body["answered"]
     assert body["answers"][0]["question"] == "How can I pay by card in Bern?"
