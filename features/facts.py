@@ -110,7 +110,7 @@ class ItemFacts:
     recent_purchases: Ints | None = None
     """`[N]` the purchases among them."""
     opinions: ItemOpinions | None = None
-    """What texts of the fitted events say, where the configuration names their column; those since the fit are not followed."""
+    """What texts of events say, where the configuration names their column."""
 
     def save(self, path: Path) -> None:
         """Write all arrays to `path` (`.npz`)."""
@@ -134,7 +134,11 @@ class ItemFacts:
         order = np.lexsort((times, items))
         events = ItemEvents.of(times[order], offsets_of(np.bincount(items, minlength=count)))
         bought = np.bincount(items[recent.types[new] == PURCHASE], minlength=count)
-        return replace(self, recent=events, recent_purchases=bought)
+        opinions = self.opinions
+        if opinions:
+            later = ItemOpinions.of(items, times, recent.opinions[new], count)
+            opinions = replace(opinions, recent=later)
+        return replace(self, recent=events, recent_purchases=bought, opinions=opinions)
 
     @cached_property
     def all_purchases(self) -> Floats:

@@ -33,6 +33,17 @@ class ItemOpinions:
     """`[E]`, ascending within each item."""
     offsets: Ints
     """`[N + 1]` item i has the opinions `offsets[i]:offsets[i + 1]`."""
+    recent: "ItemOpinions | None" = None
+    """Those since the fit, where they are followed."""
+
+    @classmethod
+    def of(
+        cls, items: Ints | NDArray[np.int32], times: Ints, values: NDArray[np.float64], count: int
+    ) -> "ItemOpinions":
+        """Return the opinions of events `[E]` on a catalogue of `count` items; `values` are NaN where there is none."""
+        known = np.flatnonzero(~np.isnan(values))
+        rows = known[np.lexsort((times[known], items[known]))]
+        return cls(values[rows], times[rows], offsets_of(np.bincount(items[rows], minlength=count)))
 
     @cached_property
     def _runs(self) -> SortedRuns:
@@ -46,7 +57,11 @@ class ItemOpinions:
     def before(self, items: Ints, moments: Ints) -> tuple[Ints, NDArray[np.float64]]:
         """Return how many opinions `items` `[R, C]` had strictly before `moments` `[R, 1]`, and their sum, both `[R, C]`."""
         start, stop = self.offsets[items], self._runs.first_not_below(items, moments)
-        return stop - start, self._sums[stop] - self._sums[start]
+        count, total = stop - start, self._sums[stop] - self._sums[start]
+        if self.recent is None:
+            return count, total
+        later, sum_later = self.recent.before(items, moments)
+        return count + later, total + sum_later
 
     def mean_before(self, items: Ints, moments: Ints) -> Floats:
         """Return the mean opinion `[R, C]` strictly before `moments`, drawn towards the middle where there are few."""
@@ -61,10 +76,11 @@ class ItemOpinions:
 
     def grown(self, items: int) -> "ItemOpinions":
         """Return the same opinions in a catalogue of `items` items; those at its end have none."""
-        return replace(self, offsets=grow(self.offsets, items + 1, fill=self.offsets[-1]))
+        recent = self.recent.grown(items) if self.recent else None
+        return replace(self, offsets=grow(self.offsets, items + 1, fill=self.offsets[-1]), recent=recent)
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
-        """Return what a bundle keeps."""
+        """Return what a bundle keeps: the opinions of the fit."""
         return dict(zip(SAVED, (self.values, self.times, self.offsets), strict=True))
 
     @classmethod
@@ -81,10 +97,7 @@ def fit_opinions(log: EventLog, items: int) -> ItemOpinions | None:
     """Return the opinions of the events of `log`, of `items` items; None where it has no column of them."""
     if log.opinions is None:
         return None
-    known = np.flatnonzero(~np.isnan(log.opinions))
-    rows = known[np.lexsort((log.times[known], log.items[known]))]
-    offsets = offsets_of(np.bincount(log.items[rows], minlength=items))
-    return ItemOpinions(log.opinions[rows], log.times[rows], offsets)
+    return ItemOpinions.of(log.items, log.times, log.opinions, items)
 
 
 def refuse_bad_opinions(events: pl.LazyFrame, name: str) -> None:

@@ -33,23 +33,32 @@ class RecentEvents:
     """`[E]` microseconds."""
     since: int
     """When the newest event of the fit was, in microseconds."""
+    opinions: NDArray[np.float64]
+    """`[E]` opinion of the text of each event, from 0 to 1; NaN without one."""
 
     @classmethod
     def of(
-        cls, users: Ints, items: NDArray[np.int32], types: NDArray[np.int8], times: Ints, since: int
+        cls,
+        users: Ints,
+        items: NDArray[np.int32],
+        types: NDArray[np.int8],
+        times: Ints,
+        since: int,
+        opinions: NDArray[np.float64] | None = None,
     ) -> "RecentEvents":
         """Return the recent ones of events `[E]` in order of arrival."""
         order = np.lexsort((times, users))
+        opinions = np.full(len(users), np.nan) if opinions is None else opinions[order]
         users, items, types, times = users[order], items[order], types[order], times[order]
         kept = (new := times > since).copy()
         for distance in range(1, REACH + 1):
             kept[:-distance] |= new[distance:] & (users[distance:] == users[:-distance])
-        return cls(users[kept], items[kept], types[kept], times[kept], since)
+        return cls(users[kept], items[kept], types[kept], times[kept], since, opinions[kept])
 
     @classmethod
     def of_log(cls, log: EventLog, since: int) -> "RecentEvents":
         """Return the recent events of `log`."""
-        return cls.of(log.user_rows, log.items, log.types, log.times, since)
+        return cls.of(log.user_rows, log.items, log.types, log.times, since, log.opinions)
 
     @cached_property
     def new(self) -> Bools:

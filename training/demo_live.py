@@ -130,7 +130,7 @@ def _show_burst(store: Store, lookup: Lookup, out: Console) -> None:
     row = int(np.argmin(retriever.features.facts.counts))
     clicks = [StoredEvent(f"b{n}", f"fan{n}", lookup.ids[row], "click", moment + n) for n in range(BURST)]
     store.add_events(clicks)
-    feed = EventFeed(store, lookup.newest)
+    feed = EventFeed(store, lookup)
     feed.read()
     after = feed.followed_by(lookup).retriever
     store.close()

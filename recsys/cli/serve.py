@@ -65,6 +65,11 @@ def _origins(ctx: click.Context, option: click.Parameter, origins: tuple[str, ..
     help="A text head that reads the attributes of items that are put, as `recsys text extract` does.",
 )
 @click.option(
+    "--opinion",
+    metavar="MODEL",
+    help="A text head that reads the opinion of events with a text, as `recsys text score` does, for models that rank by it.",
+)
+@click.option(
     "--metrics",
     "metrics_files",
     type=File,
@@ -89,6 +94,7 @@ def serve(
     answers: str | None,
     answer_base: Path | None,
     attributes: str | None,
+    opinion: str | None,
     metrics_files: tuple[Path, ...],
     ray: bool,
     replicas: int | None,
@@ -108,6 +114,7 @@ def serve(
       recsys serve --compare models:/recsys/1
       recsys serve --answers models:/answers@champion --answer-base faq.jsonl
       recsys serve --attributes models:/attributes@champion
+      recsys serve --opinion models:/sentiment@champion
       recsys serve --metrics opinion.prom
       recsys serve --allow-origin https://shop.example
       recsys serve --ray --replicas 4 --store postgresql://recsys@db/recsys
@@ -117,7 +124,7 @@ def serve(
         raise UsageError(f"--answer-base {answer_base}: name a text head that finds answers, too: --answers MODEL")
     base = answer_base and answer_base.absolute()
     metrics_files = tuple(path.absolute() for path in metrics_files)
-    heads = {"answers": answers, "answer_base": base, "attributes": attributes}
+    heads = {"answers": answers, "answer_base": base, "attributes": attributes, "opinion": opinion}
     if ray and compare:
         raise UsageError("--compare: one process compares models; leave --ray out")
     if ray:

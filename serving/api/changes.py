@@ -5,6 +5,7 @@ In: the requests of `serving.api.schemas`. Out: the store with them, and its res
 
 import uuid
 from collections.abc import Callable
+from typing import Any
 
 from features.context import OF_EVENT, OF_USER
 from serving.api import schemas
@@ -14,19 +15,20 @@ from serving.api.refusals import BadTimeError, UnknownItemError, refuse_other_un
 from serving.columns import refuse_unfit
 from serving.store.store import Store, StoredEvent
 from serving.text.attributes import with_read_attributes
-from serving.text.tokens import Tagger
+from serving.text.heads import TextHeads
+from serving.text.score import with_read_opinions
 
 AHEAD_US = 5 * 60 * 1_000_000
 """How far an event's time may lie ahead of this machine's clock."""
 
 
 class Changes:
-    """Changes of what the store knows; `clock` gives the time in microseconds, `tagger` reads the attributes of items."""
+    """Changes of what the store knows; `clock` gives the time in microseconds, `heads` read attributes and opinions."""
 
     def __init__(
-        self, holder: ModelHolder, store: Store, metrics: Metrics, clock: Callable[[], int], tagger: Tagger | None
+        self, holder: ModelHolder, store: Store, metrics: Metrics, clock: Callable[[], int], heads: TextHeads
     ) -> None:
-        self.holder, self.store, self.metrics, self.clock, self.tagger = holder, store, metrics, clock, tagger
+        self.holder, self.store, self.metrics, self.clock, self.heads = holder, store, metrics, clock, heads
 
     def add_events(self, body: schemas.EventsRequest) -> schemas.EventsResponse:
         """Keep events; the next request sees them.
@@ -39,7 +41,8 @@ class Changes:
         now, rows = self.clock(), self.holder.snapshot.lookup.rows
         for event in body.events:
             self.holder.snapshot.lookup.context.refuse_other_kinds(event.attributes, OF_EVENT, "events.attributes")
-        events = [_stored(event, now) for event in body.events]
+        attributes = self._with_opinions([event.attributes for event in body.events])
+        events = [_stored(event, now, own) for event, own in zip(body.events, attributes, strict=True)]
         if self.holder.snapshot.lookup.retriever.has_clock:
             refuse_other_units([event.timestamp for event in body.events])
             late = [event for event in events if event.timestamp > now + AHEAD_US]
@@ -53,6 +56,13 @@ class Changes:
         unknown = list(dict.fromkeys(event.item_id for event in events if event.item_id not in rows))
         return schemas.EventsResponse(accepted=accepted, duplicates=len(events) - accepted, unknown_items=unknown)
 
+    def _with_opinions(self, attributes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return the attributes of events with the opinions of their texts, where the model ranks by these and a head reads them."""
+        column = self.holder.snapshot.lookup.retriever.config.ranker.opinion
+        if not (column and self.heads.classifier):
+            return attributes
+        return with_read_opinions(attributes, self.heads.classifier, column)
+
     def put_items(self, body: schemas.ItemsRequest) -> schemas.ItemsResponse:
         """Add or replace items; they can be recommended when this returns.
 
@@ -64,8 +74,8 @@ class Changes:
             refuse_other_units([moment for item in body.items for moment in item.moments().values()])
         schema = self.holder.snapshot.lookup.retriever.items.schema
         bodies = [item.body() for item in body.items]
-        if self.tagger:
-            bodies = with_read_attributes(bodies, self.tagger)
+        if self.heads.tagger:
+            bodies = with_read_attributes(bodies, self.heads.tagger)
         ids = [item.item_id for item in body.items]
         refuse_unfit([{"item_id": item_id, **own} for item_id, own in zip(ids, bodies, strict=True)], schema)
         return self._change(list(zip(ids, bodies, strict=True)))
@@ -103,7 +113,7 @@ class Changes:
         return schemas.ItemsResponse(changed=len(changes), items=self.holder.snapshot.offered(self.clock()))
 
 
-def _stored(event: schemas.Event, now: int) -> StoredEvent:
+def _stored(event: schemas.Event, now: int, attributes: dict[str, Any]) -> StoredEvent:
     time = schemas.microseconds(event.timestamp)
     return StoredEvent(
         event_id=event.event_id or uuid.uuid4().hex,
@@ -115,5 +125,5 @@ def _stored(event: schemas.Event, now: int) -> StoredEvent:
         session_id=event.session_id,
         request_id=event.request_id,
         position=event.position,
-        context=event.attributes or None,
+        context=attributes or None,
     )

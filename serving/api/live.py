@@ -197,7 +197,7 @@ class ModelHolder:
 
     def _load(self, name: str) -> Snapshot:
         lookup = Lookup(load_bundle(registry.bundle_folder(name)))
-        snapshot, changes = Snapshot(name, lookup, EventFeed(self._store, lookup.newest)), self._store.item_changes()
+        snapshot, changes = Snapshot(name, lookup, EventFeed(self._store, lookup)), self._store.item_changes()
         older = len(changes) - len(later_changes(changes, snapshot.bundle.items_as_of))
         if older:
             log.info(

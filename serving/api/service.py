@@ -72,11 +72,11 @@ class Service:
         `timeout_ms` is when an answer is to be ready unless its request says otherwise; None for any time.
 
         Without `impressions` no list is kept, and nothing is explored, since nobody would learn from it. Without
-        `experiments` all users get the lists of one model. One of `heads` reads the attributes of items that are put.
+        `experiments` all users get the lists of one model. `heads` read attributes of items and opinions of events.
         """
         self.holder, self.store, self.metrics, self.impressions, self.clock = holder, store, metrics, impressions, clock
         self.experiments, self.timeout_ms = experiments, timeout_ms
-        self.changes = Changes(holder, store, metrics, clock, heads.tagger)
+        self.changes = Changes(holder, store, metrics, clock, heads)
         self.known, self.scenarios = Known(store, clock), Scenarios(holder, store)
         self._rng, self._drawing = np.random.default_rng(seed), threading.Lock()
 

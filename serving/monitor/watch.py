@@ -120,7 +120,7 @@ def watch(model: str, store: Store, days: float, limits: Mapping[str, float], no
     bundle = load_bundle(bundle_folder(name))
     fitted, changed = Lookup(bundle), bundle.recommender
     changed = with_changes(changed, bundle.tokenizer, later_changes(store.item_changes(), bundle.items_as_of))
-    lookup = _counting(Lookup(replace(bundle, recommender=changed)), EventFeed(store, fitted.newest))
+    lookup = _counting(Lookup(replace(bundle, recommender=changed)), EventFeed(store, fitted))
     with stage("reading the lists"):
         served = Served.of(store, days, now)
     if not served.lists:

@@ -109,9 +109,10 @@ class Store:
         for row in self._pages(events, events.c.number, events.c.timestamp >= moment):
             yield StoredEvent(*row[1:])
 
-    def events_after(self, number: int, moment: int) -> Iterator[tuple[int, str, str, str, int]]:
-        """Yield number, user, item, type and time of the events after a number and a time `moment`, in order of arrival."""
-        columns = (events.c.number, events.c.user_id, events.c.item_id, events.c.event_type, events.c.timestamp)
+    def events_after(self, number: int, moment: int) -> Iterator[tuple[int, str, str, str, int, dict[str, Any] | None]]:
+        """Yield number, user, item, type, time and context of the events after a number and a time `moment`, in order of arrival."""
+        names = ("number", "user_id", "item_id", "event_type", "timestamp", "context")
+        columns = [events.c[name] for name in names]
         later = (events.c.number > number, events.c.timestamp > moment)
         for row in self._pages(events, events.c.number, *later, columns=columns):
             yield tuple(row)

@@ -1,15 +1,18 @@
 """Which text heads a server has besides its model.
 
-In: their names. Out: `TextHeads`: what answers questions, and what reads the attributes of items.
+In: their names. Out: `TextHeads`: what answers questions, and what reads attributes of items and opinions of events.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 
+from features.texts.opinions import POSITIVE, named_label
 from recsys.registry import bundle_folder
-from recsys.text.bundle import load_text_model
+from recsys.text.bundle import TextModel, load_text_model
+from serving.text import classes, tokens
+from serving.text.classes import Classifier
 from serving.text.faq import Faq
-from serving.text.tokens import KIND, Tagger
+from serving.text.tokens import Tagger
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,8 @@ class TextHeads:
     """Answers questions."""
     tagger: Tagger | None = None
     """Reads the attributes of items that are put."""
+    classifier: Classifier | None = None
+    """Reads the opinion of events' texts."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,7 @@ class HeadNames:
     answer_base: Path | None = None
     """File of questions and answers that is searched instead of those of the training."""
     attributes: str | None = None
+    opinion: str | None = None
 
     def load(self) -> TextHeads:
         """Return the heads.
@@ -37,7 +43,19 @@ class HeadNames:
         Raises:
             RecsysError: there is no such model, it is of another kind, or the file cannot be read.
         """
-        faq = Faq(self.answers, self.answer_base) if self.answers else None
-        if not self.attributes:
-            return TextHeads(faq)
-        return TextHeads(faq, Tagger(load_text_model(bundle_folder(self.attributes, "--attributes"), KIND)))
+        return TextHeads(
+            faq=Faq(self.answers, self.answer_base) if self.answers else None,
+            tagger=Tagger(_loaded(self.attributes, "--attributes", tokens.KIND)) if self.attributes else None,
+            classifier=_classifier(self.opinion) if self.opinion else None,
+        )
+
+
+def _classifier(name: str) -> Classifier:
+    """Return the head `name`, which must tell positive texts."""
+    classifier = Classifier(_loaded(name, "--opinion", classes.KIND))
+    named_label(classifier.classes, None, POSITIVE)
+    return classifier
+
+
+def _loaded(name: str, option: str, kind: str) -> TextModel:
+    return load_text_model(bundle_folder(name, option), kind)

@@ -1,10 +1,12 @@
-"""The opinion of the texts of events, as a column of theirs: `recsys text score`.
+"""The opinion of the texts of events, as a column of theirs: `recsys text score`, and what `recsys serve --opinion` reads.
 
-In: a head that tells positive texts, and a dataset folder. Out: a folder with the same tables, whose events have the column `opinion`.
+In: a head that tells positive texts, and a dataset folder or events. Out: a folder with the same tables, or the same events, with the column.
 """
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -17,7 +19,7 @@ from recsys.errors import RecsysError, suggest
 from recsys.progress import Update
 from serving.text.classes import Classifier
 
-OPINION = "opinion"
+OPINION, TEXT = "opinion", "text"
 AT_ONCE = 2048
 """Texts between two steps of the bar."""
 
@@ -63,3 +65,14 @@ def score_events(
                 shutil.copy2(path, folder / path.name)
         events.with_columns(opinions.alias(OPINION)).write_parquet(folder / "events.parquet")
     return int(opinions.count()), events.height
+
+
+def with_read_opinions(attributes: Sequence[dict[str, Any]], reader: Classifier, column: str) -> list[dict[str, Any]]:
+    """Return the attributes of events, each with the opinion of its `text` in `column`; what an event says of itself stays."""
+    rows = [row for row, own in enumerate(attributes) if isinstance(own.get(TEXT), str) and own.get(column) is None]
+    if not rows:
+        return list(attributes)
+    positive = reader.classes.index(named_label(reader.classes, None, POSITIVE))
+    values = reader.probabilities([attributes[row][TEXT] for row in rows])[:, positive]
+    read = dict(zip(rows, values.tolist(), strict=True))
+    return [own | {column: read[row]} if row in read else own for row, own in enumerate(attributes)]

@@ -6,17 +6,22 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from features.facts import ItemFacts, extend_facts, fit_facts
 from features.histories import VALID, EventLog, build_log
 from features.leakage import leaking, refuse_leakage
 from features.opinions import fit_opinions, refuse_bad_opinions
 from features.ranking import RankingFeatures
+from features.recent import RecentEvents
 from recsys.config import RankerConfig
 from recsys.errors import RecsysError
 from serving.loading import load_bundle
 from serving.lookup import Lookup
 from serving.recommender import RecommendOptions
+from serving.store.feed import EventFeed
+from serving.store.store import Store, StoredEvent
 from tests.worlds import DAY, START, catalogue, tiny_bundle
 from tests.worlds import log_of as worlds_log
 
@@ -147,3 +152,51 @@ def test_a_bundle_with_opinions_gives_lists_by_them(tmp_path: Path) -> None:
     assert features.facts.opinions and features.facts.opinions.offsets[-1] == np.isfinite(opinions).sum()
     ranking = lookup.recommender.recommend(lookup.histories([("u0", None)]), RecommendOptions(5))
     assert ranking.items.shape == (1, 5)
+
+
+@settings(max_examples=30)
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.one_of(st.none(), st.floats(0, 1)), st.integers(0, 90)), min_size=1),
+    st.integers(0, 90),
+)
+def test_opinions_that_follow_a_fit_are_those_of_a_fit_on_all_events(
+    rows: list[tuple[int, float | None, int]], fitted_until: int
+) -> None:
+    """As of any moment, also where items were added in between."""
+    log = log_of([("b", "i0", 0.5, 0), *(("a", f"i{item}", value, day) for item, value, day in rows)])
+    newest = START + DAY * fitted_until
+    before = fit_facts(ITEMS, log.only(log.times <= newest), ())
+    followed = before.with_recent(RecentEvents.of_log(log, newest)).with_recent(RecentEvents.of_log(log, newest))
+    more = ITEMS.vstack(catalogue(["new"]).with_columns(item_id=pl.lit("n1")))
+    grown, known = extend_facts(followed, ITEMS, more, np.array([3]), ()).opinions, fit_facts(ITEMS, log, ()).opinions
+    assert grown and known
+    items = np.array([[0, 1, 2]])
+    for day in (0, fitted_until, 60, 99):
+        moment = np.array([[START + DAY * day]])
+        np.testing.assert_allclose(
+            grown.trend(items, moment, 30 * DAY), known.trend(items, moment, 30 * DAY), atol=1e-6
+        )
+        np.testing.assert_array_equal(grown.before(items, moment)[0], known.before(items, moment)[0])
+
+
+def test_opinions_of_the_stores_events_count_from_the_next_look_on(tmp_path: Path) -> None:
+    """What is no number from 0 to 1 does not."""
+    log = worlds_log([(f"u{step % 12}", f"i{step % 35}", "click", step) for step in range(60)], 40)
+    log = replace(log, opinions=np.full(len(log), 0.5))
+    lookup = Lookup(load_bundle(tiny_bundle(tmp_path, log, {"opinion": "said"})))
+    store = Store(f"sqlite:///{tmp_path}/store.db")
+    said = [{"said": 1.0}, {"said": 0}, {"said": "good"}, {"said": 7}, {"said": True}, {"other": 1.0}, None]
+    store.add_events(
+        [
+            StoredEvent(f"e{n}", "u0", "i3", "click", lookup.newest + 1 + n, context=own)  # type: ignore[arg-type]
+            for n, own in enumerate(said)
+        ]
+    )
+    feed = EventFeed(store, lookup)
+    feed.read()
+    store.close()
+    before, after = (
+        one.retriever.features.facts.opinions.before(np.array([[3]]), np.array([[lookup.newest + DAY]]))  # type: ignore[union-attr]
+        for one in (lookup, feed.followed_by(lookup))
+    )
+    assert after[0] - before[0] == 2 and after[1] - before[1] == 1.0

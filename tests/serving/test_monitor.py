@@ -139,7 +139,7 @@ def test_lists_of_a_shop_in_full_swing_are_no_drift(parts: tuple[Lookup, Store, 
         StoredEvent(f"d{n}", f"other{n}", f"i{n % 35}", "click", clock_of(lookup) + n * DAY // 4) for n in range(160)
     ]
     store.add_events(days)
-    now, feed = days[-1].timestamp + 1000, EventFeed(store, lookup.newest)
+    now, feed = days[-1].timestamp + 1000, EventFeed(store, lookup)
     feed.read()
     serve(store, feed.followed_by(lookup), now, name)
     drifts = {drift.feature: drift for drift in watch(name, store, 7, {}, now + 2).drifts}

@@ -2,17 +2,24 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import mlflow
+import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
 
 from recsys.cli import main
+from recsys.errors import RecsysError
 from recsys.registry import bundle_folder, mlflow_client
+from serving.api.app import create_app
+from serving.store.store import Store
+from serving.text.heads import HeadNames
 from tests.command_line import run
-from tests.worlds import write_dataset
+from tests.worlds import client_of, holder_of, log_of, tiny_bundle, write_dataset
 from training.tracking import text_versions
 
 pytestmark = pytest.mark.slow
@@ -149,6 +156,39 @@ def test_events_get_the_opinion_of_their_texts(inside: Path, capsys: pytest.Capt
     assert opinions[0] > 0.5 > opinions[1] and opinions[2] is None
     assert scored.drop("opinion").height == table.height
     assert {path.stem for path in Path("scored").iterdir()} == {path.stem for path in folder.iterdir()}
+
+
+def test_the_api_reads_the_opinion_of_an_events_text(
+    inside: Path, tmp_path: Path, encoder: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What the event says itself stays; a head that tells no positive texts is refused when the server starts."""
+    log = log_of([(f"u{step % 12}", f"i{step % 35}", "click", step) for step in range(60)], 40)
+    bundle = tiny_bundle(tmp_path, replace(log, opinions=np.full(len(log), 0.5)), {"opinion": "said"})
+    store = Store(f"sqlite:///{tmp_path}/store.db")
+    sent = [{"text": "good and fine 2"}, {"text": "bad and poor 2", "shop": "b"}, {"text": "good", "said": 0.1}, {}]
+    events = [{"user_id": "u", "item_id": "i1", "event_id": str(n), "attributes": own} for n, own in enumerate(sent)]
+    heads = HeadNames(opinion="models:/sentiment@champion").load()
+    with client_of(create_app(holder_of(bundle, store), store, heads=heads)) as client:
+        assert client.post("/v1/events", json={"events": events}).status_code == 200
+    kept: list[Any] = [event.context for event in store.events_of(["u"])]
+    store.close()
+    assert kept[0]["said"] > 0.5 > kept[1]["said"] and kept[1]["shop"] == "b"
+    assert kept[2:] == [{"text": "good", "said": 0.1}, None]
+    run(
+        capsys,
+        "text",
+        "train",
+        "classes",
+        "--name",
+        "places",
+        "--zero-shot",
+        "sea=sea,hill=hill",
+        *OPTIONS,
+        "--set",
+        f"encoder.name={encoder}",
+    )
+    with pytest.raises(RecsysError, match="the labels are hill, sea"):
+        HeadNames(opinion="models:/places@champion").load()
 
 
 def test_names_alone_make_a_head(inside: Path, encoder: str, capsys: pytest.CaptureFixture[str]) -> None:
