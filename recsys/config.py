@@ -44,7 +44,7 @@ class EncoderConfig(Section):
     """The text encoder."""
 
     name: str = PACKAGED_ENCODER
-    """The packaged MiniLM by default; else a Hugging Face name or a folder of a BERT-like model."""
+    """The packaged MiniLM by default; else a Hugging Face name or a folder of a BERT-like model, or a registered model of this engine (`models:/attributes@champion`), whose text encoder is then taken."""
     max_tokens: int = Field(64, ge=8, le=512)
     """Longest item text in tokens; the rest is cut."""
     trainable_layers: int = Field(2, ge=0)

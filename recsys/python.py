@@ -45,13 +45,13 @@ def train(
     Raises:
         RecsysError: the data, a setting or the model to start from is invalid.
     """
-    from recsys.config import load_config
+    from recsys.settings import read_settings
     from training.pipeline import train
     from training.update import Start
 
     sets = tuple(f"{key}={json.dumps(value)}" for key, value in (settings or {}).items())
     before = Start.of(start) if start else None
-    resolved = load_config(Path(config) if config else None, sets, before.config if before else None)
+    resolved = read_settings(Path(config) if config else None, sets, before.config if before else None)
     return train(Path(dataset), resolved, name, seed, fit_on, start=before)
 
 

@@ -7,8 +7,10 @@ Without `MLFLOW_TRACKING_URI`, MLflow keeps everything in `mlflow.db` and `mlart
 moved or copied together.
 """
 
+import hashlib
 import logging
 import os
+import shutil
 import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -26,10 +28,14 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from recsys import names
+from recsys.atomic import atomic_folder
+from recsys.bundle import MANIFEST
+from recsys.config import WORK
 from recsys.errors import RecsysError, first_line
 from recsys.names import OWN_DATABASE, OWN_STORE
 
 OWN_ARTIFACTS = Path("mlartifacts")
+ENCODERS = WORK / "encoders"
 LOCATIONS = (
     ("experiments", "artifact_location"),
     ("runs", "artifact_uri"),
@@ -73,6 +79,26 @@ def bundle_folder(model: str, option: str = "--model") -> Path:
         return folder
     with _client_for(model, option):
         return Path(mlflow.artifacts.download_artifacts(model)) / "artifacts" / "bundle"
+
+
+def encoder_folder(model: str, option: str) -> Path:
+    """Return a folder with the text encoder of the registered `model`: a copy in the working folder, where `--resume` finds it.
+
+    Errors name the `option`.
+
+    Raises:
+        RecsysError: no model with that name is registered, its files are gone, or MLflow is unreachable.
+    """
+    version = resolve(model, option)
+    bundle = bundle_folder(version, option)
+    digest = hashlib.sha256((bundle / MANIFEST).read_bytes()).hexdigest()[:8]
+    folder = ENCODERS / f"{version.removeprefix('models:/').replace('/', '-')}-{digest}"
+    ENCODERS.mkdir(parents=True, exist_ok=True)
+    with FileLock(ENCODERS / "lock"):  # two commands at once
+        if not folder.exists():
+            with atomic_folder(folder) as temporary:
+                shutil.copytree(bundle / "encoder", temporary, dirs_exist_ok=True)
+    return folder.resolve()
 
 
 def resolve(model: str, option: str = "--model") -> str:

@@ -202,9 +202,9 @@ def check(dataset: Path, config: Path | None, sets: tuple[str, ...]) -> None:
     """
     from rich.console import Console
 
-    from recsys.config import load_config
+    from recsys.settings import read_settings
 
-    encoder = load_config(config, sets).encoder.name
+    encoder = read_settings(config, sets).encoder.name
     from features.data.validate import check as validate
 
     report = validate(dataset, encoder)

@@ -58,14 +58,14 @@ def classes(
       recsys text train classes --zero-shot "negative=I hate it; it is terrible,positive=I love it; it is great"
     """
     from features.texts.classes import read_classes
-    from recsys.config import load_config
+    from recsys.settings import read_settings
     from training.text.classes import fit_head, measure_head
     from training.text.run import train_head
     from training.text.zero import class_words
 
     if data is None and zero_shot is None:
         raise UsageError("DATA is missing: a file of texts with labels; without any, name the classes by --zero-shot")
-    settings, words = load_config(config, sets), class_words(zero_shot) if zero_shot else None
+    settings, words = read_settings(config, sets), class_words(zero_shot) if zero_shot else None
     labelled = read_classes(data) if data else None
     trained = train_head(
         "classes",
@@ -103,11 +103,11 @@ def answers(data: Path, name: str, config: Path | None, sets: tuple[str, ...], s
     """
     from features.texts.answers import read_threads, require_enough
     from features.texts.split import shuffled_parts
-    from recsys.config import load_config
+    from recsys.settings import read_settings
     from training.text.answers import fit_answers, measure_answers
     from training.text.run import train_head
 
-    settings, threads = load_config(config, sets), read_threads(data)
+    settings, threads = read_settings(config, sets), read_threads(data)
     require_enough(data, threads)
     parts = shuffled_parts(len(threads))
     trained = train_head(
@@ -194,7 +194,7 @@ def tokens(
     from features.texts.split import SHARES
     from features.texts.tagged import read_tagged
     from features.texts.weak import weakly_tagged
-    from recsys.config import load_config
+    from recsys.settings import read_settings
     from training.text.run import train_head
     from training.text.tokens import fit_tokens, measure_tokens
 
@@ -202,7 +202,7 @@ def tokens(
         raise UsageError(
             "--valid goes with --test; name the file that is measured, or leave out both to divide DATA 6:2:2"
         )
-    settings = load_config(config, sets)
+    settings = read_settings(config, sets)
     tagged = weakly_tagged(load_dataset(data).items, tuple(weak.split(",")), "--weak") if weak else read_tagged(data)
     if valid and test:
         fitted, chosen, measured = tagged, read_tagged(valid), read_tagged(test)

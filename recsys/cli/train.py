@@ -57,9 +57,9 @@ def train(
     """
     from rich.console import Console
 
-    from recsys.config import load_config
+    from recsys.settings import read_settings
 
-    settings = load_config(config, sets)
+    settings = read_settings(config, sets)
     require_dataset(dataset)
     from training.evaluation.report import render
     from training.pipeline import train as run
@@ -67,7 +67,7 @@ def train(
 
     before = Start.of(start) if start else None
     if before:
-        settings = load_config(config, sets, before.config)
+        settings = read_settings(config, sets, before.config)
     trained = run(dataset, settings, name, seed, fit_on, resume, before)
     if trained.report:
         render(trained.report, Console())

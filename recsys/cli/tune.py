@@ -87,10 +87,10 @@ def tune(
       recsys tune shop --space interest --trials 12 --out interest.toml
       recsys tune shop --space space.toml --config interest.toml
     """
-    from recsys.config import load_config
+    from recsys.settings import read_settings
     from training.search.space import read_space
 
-    settings = load_config(config, sets)
+    settings = read_settings(config, sets)
     varied = read_space(space, settings)
     require_dataset(dataset)
     from training.search.run import Limits

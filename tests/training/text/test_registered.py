@@ -11,10 +11,14 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+import torch
 
 from recsys.cli import main
 from recsys.errors import RecsysError
+from recsys.models.encoder import load_encoder_folder
 from recsys.registry import bundle_folder, mlflow_client
+from recsys.settings import read_settings
+from recsys.text.bundle import load_text_model
 from serving.api.app import create_app
 from serving.store.store import Store
 from serving.text.heads import HeadNames
@@ -189,6 +193,23 @@ def test_the_api_reads_the_opinion_of_an_events_text(
     )
     with pytest.raises(RecsysError, match="the labels are hill, sea"):
         HeadNames(opinion="models:/places@champion").load()
+
+
+def test_a_recommender_can_be_trained_on_the_encoder_of_a_head(
+    inside: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is copied into the working folder once; a name that is not registered is one line."""
+    named = "encoder.name=models:/sentiment@champion"
+    folder, again = (read_settings(None, (named,)).encoder.name for _ in range(2))
+    assert folder == again and Path(folder).is_relative_to(inside / ".recsys")
+    encoder, _ = load_encoder_folder(folder, 1)
+    own = load_text_model(bundle_folder("models:/sentiment/1")).encoder
+    for mine, its in zip(encoder.parameters(), own.parameters(), strict=True):
+        assert torch.equal(mine, its)
+    shop = write_dataset(inside / "goods")
+    assert run(capsys, "data", "check", str(shop), "--set", named)[0] == 0
+    code, _, err = run(capsys, "data", "check", str(shop), "--set", "encoder.name=models:/nobody@champion")
+    assert code == 1 and err.startswith("error: encoder.name models:/nobody@champion") and err.count("\n") == 1
 
 
 def test_names_alone_make_a_head(inside: Path, encoder: str, capsys: pytest.CaptureFixture[str]) -> None:
