@@ -21,6 +21,7 @@ from transformers import AutoModel, AutoTokenizer
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.utils import logging as transformers_logging
 
+from recsys.arrays import offsets_of, spans
 from recsys.config import PACKAGED_ENCODER, EncoderConfig
 from recsys.errors import RecsysError
 
@@ -55,6 +56,11 @@ class Tokens:
         mask = columns < lengths[:, None]
         index = np.where(mask, self.offsets[rows][:, None] + columns, 0)
         return torch.from_numpy(np.where(mask, self.ids[index], 0)).long(), torch.from_numpy(mask)
+
+    def take(self, rows: NDArray[np.int64]) -> "Tokens":
+        """Return the tokens of the texts `rows`, in that order."""
+        offsets = offsets_of(self.lengths[rows])
+        return Tokens(self.ids[spans(self.offsets[rows], np.diff(offsets))], offsets)
 
     def batches(self, rows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
         """Yield `rows` in batches of similar length, each of at most `TOKENS_PER_BATCH` padded tokens."""
