@@ -9,6 +9,7 @@ RAY_ADDRESS, Ray is that of the cluster, and `--cores` what it gives.
 """
 
 import argparse
+import logging
 import os
 import tempfile
 import time
@@ -77,7 +78,9 @@ def timed(
     if "RAY_ADDRESS" in os.environ:
         start_ray()
     else:
-        ray.init(address="local", num_cpus=workers * cores, include_dashboard=False, log_to_driver=False)
+        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+        quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
+        ray.init(address="local", num_cpus=workers * cores, **quiet)
     start, came = time.perf_counter(), []
 
     def note(share: float, _: str) -> None:

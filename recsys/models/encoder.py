@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -183,11 +184,14 @@ class FrozenPrefix:
 
 
 @torch.no_grad()
-def encode_all(encoder: TextEncoder, prefix: FrozenPrefix) -> Tensor:
-    """Return the pooled vectors `[N, H]` (fp32) of every item of `prefix`, without dropout."""
+def encode_all(encoder: TextEncoder, prefix: FrozenPrefix, rank: int = 0, workers: int = 1) -> Tensor:
+    """Return the pooled vectors `[N, H]` (fp32) of every item of `prefix`, without dropout.
+
+    Worker `rank` of several encodes its share of the batches, and leaves zeros for the items of the others.
+    """
     device = next(encoder.parameters()).device
-    pooled = torch.empty(len(prefix.tokens), encoder.width, device=device)
-    for rows in prefix.tokens.batches(np.arange(len(prefix.tokens))):
+    pooled = torch.zeros(len(prefix.tokens), encoder.width, device=device)
+    for rows in islice(prefix.tokens.batches(np.arange(len(prefix.tokens))), rank, None, workers):
         hidden, mask = prefix.rows(rows)
         with autocast(device, prefix.precision):
             pooled[torch.from_numpy(rows).to(device)] = encoder.upper(hidden, mask).float()
