@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 EXTRA ?= cpu
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo benchmark-suite benchmark-peers benchmark-ablations benchmark-rankers benchmark-heads benchmark-speed benchmark-serving benchmark-batch benchmark-ann benchmark-encode benchmark-scale benchmark-chaos benchmark-leak benchmark-soak benchmark-off-policy benchmark-updates benchmark-text test test-fast check docs notebook audit format constraints clean
+.PHONY: help install demo benchmark-suite benchmark-peers benchmark-ablations benchmark-rankers benchmark-heads benchmark-speed benchmark-serving benchmark-batch benchmark-ann benchmark-encode benchmark-encode-scale benchmark-scale benchmark-chaos benchmark-leak benchmark-soak benchmark-off-policy benchmark-updates benchmark-text test test-fast check docs notebook audit format constraints clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -83,6 +83,10 @@ benchmark-updates: install ## updated weekly against retrained weekly against ne
 
 benchmark-encode: install ## encoding new items against sentence-transformers, and the similarity of the vectors
 	$(BIN)/python -m benchmarks.encode_speed
+
+ITEMS ?= 20000
+benchmark-encode-scale: install ## encoding a catalogue by 1 and 2 workers of Ray Data (ITEMS=1000000 for a large one)
+	$(BIN)/python -m benchmarks.encode_scale --items $(ITEMS)
 
 TEXTS ?= ../shared/data/texts
 benchmark-text: install ## what text heads get right; writes docs/text-quality.md (some 80 minutes on 2 cores; TEXTS=FOLDER)
