@@ -2,10 +2,12 @@
 
     .venv/bin/python -m benchmarks.encode_scale [--items 20000] [--workers 1 2] [--cores 1] [--rounds 1]
 
-In: nothing; texts are random tokens, whose speed is that of any of their lengths. Out: a row for each number of workers, with so many
-cores each and all in turn, and one for this process with all cores of the machine. The ratio is that of the time, from the call
-to the vectors, start of the actors included, to 1/N of that of one worker; 1.2 is the target. `--items 1000000` is possible. With
-RAY_ADDRESS, Ray is that of the cluster, and `--cores` what it gives.
+In: nothing; texts are random tokens. Out: a row for each number of workers with so many cores each, and the seconds of this process
+with all cores of the machine. A row's ratio compares its seconds with 1/N of those of one worker, start of the actors
+included; 1.2 is the target. Core seconds are those of all processes: where the machine is shared, they say what
+the workers cost, and wall clock what others left to them. With `--rounds` the fastest of some rounds in turn counts.
+
+`--items 1000000` is possible. With RAY_ADDRESS, Ray is that of the cluster, where core seconds are those of the command alone.
 """
 
 import argparse
@@ -14,8 +16,10 @@ import os
 import tempfile
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import psutil
 import ray
 import torch
 
@@ -28,6 +32,16 @@ from training.encoding import encode_on_ray, parts_of
 
 SHORTEST = 8
 """Tokens of the shortest texts."""
+
+
+class Took(NamedTuple):
+    """What an encoding took."""
+
+    seconds: float
+    first: float
+    """Seconds until the first part was there."""
+    core: float
+    """Seconds of all processors."""
 
 
 def main() -> None:
@@ -43,23 +57,19 @@ def main() -> None:
     options = parser.parse_args()
     encoder, _ = load_encoder(Config().encoder)
     tokens = random_tokens(options.items, options.tokens)
-    print(
-        f"{len(tokens):,} items of {SHORTEST} to {options.tokens} tokens, {len(parts_of(tokens))} parts, {options.precision}"
-    )
-    print(
-        f"{'workers':>8}{'cores each':>12}{'seconds':>9}{'to the first part':>19}{'items/s':>9}{'after it':>10}{'ratio':>7}"
-    )
-    seconds: dict[int, list[tuple[float, float, float]]] = {count: [] for count in options.workers}
+    lengths = f"{SHORTEST} to {options.tokens} tokens"
+    print(f"{len(tokens):,} items of {lengths}, {len(parts_of(tokens))} parts, {options.precision}", flush=True)
+    best: dict[int, Took] = {}
     for _ in range(options.rounds):
         for count in options.workers:
-            seconds[count].append(timed(encoder, tokens, options.precision, count, options.cores, options.gpu))
-    one = min(seconds[min(seconds)])[0] * min(seconds)
-    for count, rounds in seconds.items():
-        whole, first, speed = min(rounds)
-        ratio = whole * count / one
-        print(
-            f"{count:8}{options.cores:12}{whole:9.1f}{first:19.1f}{len(tokens) / whole:9.0f}{speed:10.0f}{ratio:7.2f}"
-        )
+            took = timed(encoder, tokens, options.precision, count, options.cores, options.gpu)
+            best[count] = min(took, best.get(count, took))
+    print(f"{'workers':>8}{'cores each':>12}{'seconds':>9}{'first part':>12}{'core s':>8}{'items/s':>9}{'ratio':>7}")
+    fewest = min(best)
+    for count, took in best.items():
+        ratio = took.seconds * count / (best[fewest].seconds * fewest)
+        figures = f"{took.seconds:9.1f}{took.first:12.1f}{took.core:8.1f}{len(tokens) / took.seconds:9.0f}{ratio:7.2f}"
+        print(f"{count:8}{options.cores:12}{figures}", flush=True)
     alone = timed_alone(encoder, tokens, options.precision)
     print(f"in this process, {torch.get_num_threads()} threads: {alone:.1f} s, {len(tokens) / alone:.0f} items/s")
 
@@ -71,29 +81,41 @@ def random_tokens(items: int, longest: int) -> Tokens:
     return Tokens(rng.integers(1000, 20_000, offsets[-1], dtype=np.int32), offsets)
 
 
-def timed(
-    encoder: TextEncoder, tokens: Tokens, precision: str, workers: int, cores: int, gpu: bool
-) -> tuple[float, float, float]:
-    """Return the seconds of the whole, those until the first part was there, and the items/s after it."""
+def timed(encoder: TextEncoder, tokens: Tokens, precision: str, workers: int, cores: int, gpu: bool) -> Took:
+    """Return what so many `workers` take."""
     if "RAY_ADDRESS" in os.environ:
         start_ray()
     else:
-        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-        quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
-        ray.init(address="local", num_cpus=workers * cores, **quiet)
-    start, came = time.perf_counter(), []
+        start_small_ray(workers * cores)
+    start, before, first, core = time.perf_counter(), core_seconds(), 0.0, 0.0
 
     def note(share: float, _: str) -> None:
-        came.append((time.perf_counter() - start, share))
+        nonlocal first, core
+        first = first or time.perf_counter() - start
+        if share == 1:
+            core = core_seconds() - before  # the actors end soon after
 
     with tempfile.TemporaryDirectory() as folder:
         compute = ComputeConfig(workers=workers)
         encode_on_ray(encoder, tokens, precision, folder=Path(folder), compute=compute, gpu=gpu, update=note)
-    whole = time.perf_counter() - start
+    seconds = time.perf_counter() - start
     if "RAY_ADDRESS" not in os.environ:
         ray.shutdown()
-    (first, share), (last, _) = came[0], came[-1]
-    return whole, first, len(tokens) * (1 - share) / max(last - first, 1e-9)
+    return Took(seconds, first, core)
+
+
+def start_small_ray(cores: int) -> None:
+    """Start Ray on this machine as if it had so many cores."""
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DATA_LOG_LEVEL": "ERROR"}
+    quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
+    ray.init(address="local", num_cpus=cores, **quiet)
+
+
+def core_seconds() -> float:
+    """Return the processor time that this process and all that it started have taken."""
+    own = psutil.Process()
+    times = [process.cpu_times() for process in (own, *own.children(recursive=True))]
+    return sum(each.user + each.system for each in times)
 
 
 def timed_alone(encoder: TextEncoder, tokens: Tokens, precision: str) -> float:
