@@ -11,6 +11,8 @@ Shapes: N texts, n of them in a part, H width of the text encoder.
 import io
 import shutil
 from collections.abc import Callable
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +25,18 @@ from recsys.atomic import atomic_file
 from recsys.cluster import Sent, cores_each, in_actor, interruptible, machine_cores, send, start_ray
 from recsys.config import ComputeConfig
 from recsys.errors import RecsysError, first_line
-from recsys.models.encoder import TOKENS_PER_BATCH, TextEncoder, Tokens
+from recsys.models.encoder import TextEncoder, Tokens
 from recsys.models.text_vectors import text_vectors
 from recsys.progress import Update
 from training.interest.trainer import TEXT_VECTORS, load_text_vectors
 
-PART_BATCHES = 8
-"""Batches of a part, some 5 seconds of a core: what is lost with an actor, or waited for at the end."""
+PART_TOKENS = 1 << 16
+"""Tokens of a part, some 5 seconds of a core: what is lost with an actor, or waited for at the end."""
 
-TOKENS_ALONE = 4 * PART_BATCHES * TOKENS_PER_BATCH
+TOKENS_ALONE = 4 * PART_TOKENS
 """Up to so many tokens, actors would start for longer than they save."""
 
-TOKENS_AT_RISK = 64 * PART_BATCHES * TOKENS_PER_BATCH
+TOKENS_AT_RISK = 64 * PART_TOKENS
 """Up to so many tokens, one worker encodes in this process, where all would be lost with it."""
 
 WORK = "parts"
@@ -104,9 +106,11 @@ def encode_on_ray(
 
 
 def parts_of(tokens: Tokens) -> list[Ints]:
-    """Return the rows `[n]` of each part: so many batches, of similar length."""
-    batches = list(tokens.batches(np.arange(len(tokens))))
-    return [np.concatenate(batches[start : start + PART_BATCHES]) for start in range(0, len(batches), PART_BATCHES)]
+    """Return the rows `[n]` of each part: whole batches of similar length, some `PART_TOKENS` together."""
+    batches, lengths = list(tokens.batches(np.arange(len(tokens)))), tokens.lengths
+    ends = np.cumsum([lengths[rows].sum() for rows in batches])
+    numbered = groupby(zip(ends // PART_TOKENS, batches, strict=True), key=itemgetter(0))
+    return [np.concatenate([rows for _, rows in part]) for _, part in numbered]
 
 
 def _prepare(encoder: TextEncoder, tokens: Tokens, work: Path) -> None:

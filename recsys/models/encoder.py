@@ -33,7 +33,7 @@ PACKAGED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d
 """Of `model.safetensors`, as published for sentence-transformers/all-MiniLM-L6-v2."""
 
 TOKENS_PER_BATCH = 8192
-"""Padded tokens per forward pass when many items are encoded."""
+"""Tokens per forward pass when many items are encoded."""
 
 
 @dataclass(frozen=True)
@@ -64,15 +64,12 @@ class Tokens:
         return Tokens(self.ids[spans(self.offsets[rows], np.diff(offsets))], offsets)
 
     def batches(self, rows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-        """Yield `rows` in batches of similar length, each of at most `TOKENS_PER_BATCH` padded tokens."""
-        ordered = rows[np.argsort(self.lengths[rows], kind="stable")]
-        start = 0
-        while start < len(ordered):
-            stop = start + 1
-            while stop < len(ordered) and (stop + 1 - start) * self.lengths[ordered[stop]] <= TOKENS_PER_BATCH:
-                stop += 1
-            yield ordered[start:stop]
-            start = stop
+        """Yield `rows` in batches of one length, which need no padding and no mask, of at most `TOKENS_PER_BATCH` tokens."""
+        lengths = self.lengths[rows]
+        ordered = np.argsort(lengths, kind="stable")
+        for same in np.split(ordered, np.flatnonzero(np.diff(lengths[ordered])) + 1):
+            size = max(1, TOKENS_PER_BATCH // max(1, int(lengths[same[:1]].sum())))
+            yield from (rows[same[start : start + size]] for start in range(0, len(same), size))
 
 
 class TextEncoder(nn.Module):

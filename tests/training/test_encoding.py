@@ -33,7 +33,7 @@ from training.encoding import (
 )
 from training.interest.trainer import TEXT_VECTORS
 
-COUNT, PARTS = 2000, 21
+COUNT, PARTS = 2000, 20
 DRIVER = """
 import sys
 from pathlib import Path
@@ -43,15 +43,15 @@ from tests.training.test_encoding import encoded, killed_half_way, shown, texts
 from training import encoding
 
 if __name__ == "__main__":
-    encoding.PART_BATCHES = 1
+    encoding.PART_TOKENS = 8192
     update = killed_half_way if sys.argv[3] == "killed" else shown
     encoded(load_encoder_folder(sys.argv[1], 0)[0], texts(), Path(sys.argv[2]), update, workers=2)
 """
 
 
 @pytest.fixture(autouse=True)
-def parts_of_one_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encoding, "PART_BATCHES", 1)
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoding, "PART_TOKENS", 8192)
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +134,7 @@ def test_all_parts_but_one_that_fails_are_kept(encoder: TextEncoder, alone: Floa
     """Here of the longest text, which comes last: a token that the encoder does not know."""
     bad = texts()
     bad.ids[bad.offsets[parts_of(bad)[-1][-1]]] = 10**6
-    with pytest.raises(RecsysError, match=r"^texts were not encoded, part 20: index out of range .*--resume$"):
+    with pytest.raises(RecsysError, match=r"^texts were not encoded, part 19: index out of range .*--resume$"):
         encoded(encoder, bad, tmp_path)
     check_resumed(encoder, tmp_path, kept_parts(tmp_path), alone)
 
@@ -158,14 +158,14 @@ def test_vectors_that_are_there_are_returned(encoder: TextEncoder, tmp_path: Pat
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.integers(1, 12), min_size=1, max_size=60), st.integers(1, 4))
-def test_parts_hold_the_batches_of_one_process(lengths: list[int], batches: int) -> None:
-    """Every text once; padding and neighbours of a text are the same, and with them its vector to the last bit."""
+@given(st.lists(st.integers(1, 12), min_size=1, max_size=60), st.integers(1, 60))
+def test_parts_hold_the_batches_of_one_process(lengths: list[int], size: int) -> None:
+    """Every text once; neighbours of a text are the same, and with them its vector to the last bit."""
     offsets = offsets_of(np.array(lengths))
     tokens = Tokens(np.arange(offsets[-1], dtype=np.int32), offsets)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(encoder_module, "TOKENS_PER_BATCH", 24)
-        patch.setattr(encoding, "PART_BATCHES", batches)
+        patch.setattr(encoding, "PART_TOKENS", size)
         parts = parts_of(tokens)
         of_parts = [
             rows[inside].tolist() for rows in parts for inside in tokens.take(rows).batches(np.arange(len(rows)))
