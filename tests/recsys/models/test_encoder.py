@@ -71,7 +71,7 @@ def test_many_texts_are_encoded_in_batches_of_one_length(lengths: list[int], mon
     tokens = Tokens(np.zeros(offsets[-1], np.int32), offsets)
     batches = [rows.tolist() for rows in tokens.batches(np.arange(len(lengths))[::-1])]
     assert sorted(row for rows in batches for row in rows) == list(range(len(lengths)))
-    for rows, following in zip(batches, [*batches[1:], []], strict=True):
+    for rows, following in zip(batches, [*batches, []][1:], strict=True):
         length = lengths[rows[0]]
         assert {lengths[row] for row in rows} == {length} and len(rows) <= max(1, 16 // max(1, length))
         same = following and lengths[following[0]] == length
