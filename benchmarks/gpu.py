@@ -33,7 +33,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.ann_speed import random_vectors
 from benchmarks.encode_scale import random_tokens
 from benchmarks.train_speed import matmul_peak, steps_of, synthetic_data
-from recsys.config import Config
+from recsys.config import Config, EncoderConfig, InterestConfig
 from recsys.errors import first_line
 from recsys.models.encoder import (
     TOKENS_PER_BATCH,
@@ -49,17 +49,17 @@ from serving.retrieval.index import VectorIndex
 from training.interest.trainer import InterestTrainer
 
 PEAK_TFLOPS = {
-    "T4": 65,
-    "V100": 125,
     "A10": 125,
     "L4": 121,
     "L40S": 362,
     "A100": 312,
+    "H100 PCIe": 756,
+    "H100 NVL": 835,
     "H100": 989,
     "H200": 989,
     "B200": 2250,
 }
-"""Dense 16-bit TFLOP/s by the makers' data sheets, by a word of the device's name; H100 and H200 as SXM."""
+"""Dense bfloat16 TFLOP/s by the maker's data sheets and by words of the device's name, the longer ones first."""
 
 NEIGHBOURS = 100
 USERS_PER_STEP = 64
@@ -81,8 +81,8 @@ class Device:
     def of(cls, name: str, tflops: float | None) -> "Device":
         """Return the device `name` with the peak that is named, known or measured, in this order."""
         precision = resolve_precision("auto", torch.device(name))
-        words = torch.cuda.get_device_name().replace("-", " ").split() if name == "cuda" else []
-        known = next((PEAK_TFLOPS[word] for word in words if word in PEAK_TFLOPS), None)
+        words = torch.cuda.get_device_name().replace("-", " ") if name == "cuda" else ""
+        known = next((peak for chip, peak in PEAK_TFLOPS.items() if f" {chip} " in f" {words} "), None)
         if name == "cuda" and precision == "bf16" and (tflops or known):
             return cls(name, precision, 1e12 * (tflops or known or 0), "--peak-tflops" if tflops else "data sheet")
         return cls(name, precision, matmul_peak(name, precision), "unknown: a matrix product, measured")
@@ -97,6 +97,9 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=64, help="longest texts, in tokens (default 64)")
     parser.add_argument("--steps", type=int, default=20, help="timed training steps (default 20)")
     parser.add_argument("--peak-tflops", type=float, help="the GPU's dense bfloat16 peak, where its name is not known")
+    parser.add_argument(
+        "--no-compile", action="store_true", help="leave out torch.compile, which takes minutes on a CPU"
+    )
     parser.add_argument("--encoder", default=Config().encoder.name, help="a folder or name (default: the packaged one)")
     options = parser.parse_args()
     names = ["cuda"] * torch.cuda.is_available() + ["cpu"]
@@ -105,26 +108,27 @@ def main() -> None:
     for device in (Device.of(name, options.peak_tflops) for name in names):
         print(f"\n{device.name} in {device.precision}, peak {device.peak / 1e12:.2f} TFLOP/s ({device.source})")
         print(f"{'':44}{'items/s':>10}{'tokens/s':>11}{'of peak':>9}", flush=True)
-        compare_encoding(device, config, random_tokens(options.items, options.tokens))
-        print_step(device, options.steps)
+        compare_encoding(device, config, random_tokens(options.items, options.tokens), not options.no_compile)
+        compare_steps(device, config.encoder, options.steps)
     print()
     compare_search(options.items)
-    compare_two_gpus(options.steps)
+    compare_two_gpus(config.encoder, options.steps)
 
 
-def compare_encoding(device: Device, config: Config, tokens: Tokens) -> None:
+def compare_encoding(device: Device, config: Config, tokens: Tokens, compile: bool) -> None:
     """Print a row for each way to encode `tokens`; the FLOP of all are those without padding."""
     encoder = load_encoder(config.encoder)[0].eval().to(device.name)
     prefix = FrozenPrefix(encoder, tokens, device.precision, limit_bytes=0)
     with FlopCounterMode(display=False) as counter:
         encode_all(encoder, prefix)
-    compiled = torch.compile(encoder, dynamic=True)
     ways: dict[str, Callable[[], Tensor]] = {
         "encoding, as the engine does it": lambda: encode_all(encoder, prefix),
         "pinned batches, prefetched": lambda: encoded(encoder, tokens, one_length(tokens), device),
-        "and torch.compile": lambda: encoded(compiled, tokens, one_length(tokens), device),
         "padded batches with a mask": lambda: encoded(encoder, tokens, all_lengths(tokens), device),
     }
+    if compile:
+        compiled = torch.compile(encoder, dynamic=True)
+        ways["pinned, prefetched, torch.compile"] = lambda: encoded(compiled, tokens, one_length(tokens), device)
     for name, way in ways.items():
         try:
             seconds = seconds_of(way)
@@ -186,13 +190,15 @@ def on_device(tokens: Tokens, batches: Iterator[NDArray[np.int64]], device: str)
         yield ahead
 
 
-def print_step(device: Device, steps: int) -> None:
-    """Print the training step in the precision of `device`."""
-    _, seconds, flop = steps_of(device.name, "auto", steps)
-    encoded = Config().interest.encoded_per_step
-    print_row(
-        f"fine-tuning, {1 / seconds:.2f} steps/s, items encoded", encoded / seconds, None, flop / seconds / device.peak
-    )
+def compare_steps(device: Device, encoder: EncoderConfig, steps: int) -> None:
+    """Print the training step in fp32 and in the precision of `device`; the first losses tell whether they do the same."""
+    for precision in dict.fromkeys(["fp32", device.precision]):
+        peak = device.peak if precision == device.precision else matmul_peak(device.name, precision)
+        changed = encoder.model_copy(update={"precision": precision})
+        losses, seconds, flop = steps_of(changed, device.name, steps)
+        name = f"fine-tuning in {precision}, {1 / seconds:.2f} steps/s"
+        print_row(name, Config().interest.encoded_per_step / seconds, None, flop / seconds / peak)
+        print(f"    first losses {' '.join(f'{loss:.4f}' for loss in losses)}", flush=True)
 
 
 def compare_search(count: int) -> None:
@@ -208,29 +214,29 @@ def compare_search(count: int) -> None:
     print(f"search in {count:,} vectors, {len(queries)} at a time: {rate:,.0f} searches/s {where}", flush=True)
 
 
-def compare_two_gpus(steps: int) -> None:
+def compare_two_gpus(encoder: EncoderConfig, steps: int) -> None:
     """Print the training step of two GPUs beside that of one."""
     if torch.cuda.device_count() < 2:
         print(f"two GPUs: not measured, PyTorch sees {torch.cuda.device_count()}")
         return
-    one, two = (sequences_per_second(count, "nccl", steps) for count in (1, 2))
+    one, two = (sequences_per_second(encoder, count, "nccl", steps) for count in (1, 2))
     print(f"fine-tuning on two GPUs (DDP): {two:,.0f} sequences/s, on one {one:,.0f}: {two / one:.2f} times as fast")
 
 
-def sequences_per_second(workers: int, backend: str, steps: int) -> float:
+def sequences_per_second(encoder: EncoderConfig, workers: int, backend: str, steps: int) -> float:
     """Return the sequences that so many workers, each with `USERS_PER_STEP` a step, train on in a second."""
     with tempfile.TemporaryDirectory() as folder:
-        spawn(work, (workers, backend, steps, folder), nprocs=workers)
+        spawn(work, (encoder, workers, backend, steps, folder), nprocs=workers)
         return workers * USERS_PER_STEP * steps / float((Path(folder) / "seconds").read_text())
 
 
-def work(rank: int, workers: int, backend: str, steps: int, folder: str) -> None:
+def work(rank: int, encoder: EncoderConfig, workers: int, backend: str, steps: int, folder: str) -> None:
     """Be one of the workers; the first writes how many seconds the steps took."""
     device = torch.device("cuda", rank) if backend == "nccl" else torch.device("cpu")
     if device.type == "cuda":
         torch.cuda.set_device(device)
     distributed.init_process_group(backend, f"file://{folder}/meeting", rank=rank, world_size=workers)
-    config = Config.model_validate({"interest": {"batch_users": workers * USERS_PER_STEP}})
+    config = Config(encoder=encoder, interest=InterestConfig(batch_users=workers * USERS_PER_STEP))
     trainer = InterestTrainer(
         synthetic_data(config, 1024),
         config,
