@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 EXTRA ?= cpu
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo benchmark-suite benchmark-peers benchmark-ablations benchmark-rankers benchmark-heads benchmark-speed benchmark-serving benchmark-batch benchmark-ann benchmark-encode benchmark-scale benchmark-chaos benchmark-leak benchmark-soak benchmark-off-policy benchmark-updates benchmark-text test test-fast check docs notebook audit format constraints clean
+.PHONY: help install demo benchmark-suite benchmark-peers benchmark-ablations benchmark-rankers benchmark-heads benchmark-speed benchmark-gpu benchmark-serving benchmark-batch benchmark-ann benchmark-encode benchmark-encode-scale benchmark-scale benchmark-chaos benchmark-leak benchmark-soak benchmark-off-policy benchmark-updates benchmark-text test test-fast check docs notebook audit format constraints clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -53,6 +53,9 @@ benchmark-heads: install ## two heads against one on the simulated shop; draws d
 benchmark-speed: install ## a fine-tuning epoch against the naive loop, on the CPU and on a GPU where there is one
 	$(BIN)/python -m benchmarks.train_speed
 
+benchmark-gpu: install ## encoding, the training step, search and two GPUs, as a share of the chip's peak; also runs on a CPU
+	$(BIN)/python -m benchmarks.gpu
+
 benchmark-serving: install ## the API's latencies and requests/s on 100,000 items (some 8 minutes)
 	$(BIN)/python -m benchmarks.serving_speed
 
@@ -83,6 +86,10 @@ benchmark-updates: install ## updated weekly against retrained weekly against ne
 
 benchmark-encode: install ## encoding new items against sentence-transformers, and the similarity of the vectors
 	$(BIN)/python -m benchmarks.encode_speed
+
+ITEMS ?= 20000
+benchmark-encode-scale: install ## encoding a catalogue by 1 and 2 workers of Ray Data (ITEMS=1000000 for a large one)
+	$(BIN)/python -m benchmarks.encode_scale --items $(ITEMS)
 
 TEXTS ?= ../shared/data/texts
 benchmark-text: install ## what text heads get right; writes docs/text-quality.md (some 80 minutes on 2 cores; TEXTS=FOLDER)

@@ -1,8 +1,8 @@
-"""Time an epoch of fine-tuning against the naive loop, and the training step on every device of this machine.
+"""Time an epoch of fine-tuning against the naive loop, on every device of this machine.
 
-In: nothing; the catalogue and its users are synthetic. Out: a table for each comparison.
+In: nothing; the catalogue and its users are synthetic. Out: a table for each device. `benchmarks.gpu` times the step.
 
-    .venv/bin/python benchmarks/train_speed.py [--epoch-users 512] [--steps 20]
+    .venv/bin/python benchmarks/train_speed.py [--epoch-users 512]
 
 The naive loop encodes the item of every position, padded to the longest text that is allowed, in
 fp32, and takes the items of the batch as negatives. The benchmark needs PyTorch, transformers and
@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from recsys.config import Config
+from recsys.config import Config, EncoderConfig, InterestConfig
 from recsys.events import EVENT_TYPES
 from recsys.models.encoder import load_encoder, resolve_precision, tokenize
 from training.interest.data import InterestData
@@ -154,9 +154,9 @@ def _row(name: str, naive: bool, users: int, device: str, target_loss: float) ->
     return row
 
 
-def steps_of(device: str, precision: str, steps: int) -> tuple[list[float], float, float]:
+def steps_of(encoder: EncoderConfig, device: str, steps: int) -> tuple[list[float], float, float]:
     """Return the first three losses, the seconds a step takes after them, and a step's FLOP."""
-    config = Config.model_validate({"encoder": {"precision": precision}, "interest": {"dropout": 0, "id_dropout": 0}})
+    config = Config(encoder=encoder, interest=InterestConfig(dropout=0, id_dropout=0))
     trainer = InterestTrainer(synthetic_data(config, 1024), config, device=torch.device(device), seed=0)
     trainer.start_tuning()
     batches = list(trainer.data.batches(0, config.interest.batch_users))
@@ -176,23 +176,6 @@ def steps_of(device: str, precision: str, steps: int) -> tuple[list[float], floa
         losses.append(loss.detach())
     _wait(device)
     return [loss.item() for loss in losses[:3]], (time.perf_counter() - start) / steps, flop
-
-
-def compare_steps(steps: int) -> None:
-    """Print losses, speed and the share of the measured peak of matrix products, per device and precision."""
-    runs = [("cpu", "fp32"), ("cpu", "auto")]
-    if torch.cuda.is_available():
-        runs += [("cuda", "fp32"), ("cuda", "bf16")]
-        print(torch.cuda.get_device_name())
-    else:
-        print("no GPU: CPU only")
-    print(f"{'device':8}{'precision':11}{'steps/s':>9}{'encoded items/s':>17}{'of peak':>9}   first losses")
-    for device, precision in runs:
-        losses, seconds, flop = steps_of(device, precision, steps)
-        encoded = Config().interest.encoded_per_step / seconds
-        share = flop / seconds / matmul_peak(device, precision)
-        first = " ".join(f"{loss:.4f}" for loss in losses)
-        print(f"{device:8}{precision:11}{1 / seconds:9.2f}{encoded:17.0f}{share:9.0%}   {first}", flush=True)
 
 
 def matmul_peak(device: str, precision: str) -> float:
@@ -215,14 +198,12 @@ def _wait(device: str) -> None:
 
 
 def main() -> None:
-    """Print both tables."""
+    """Print the tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--epoch-users", type=int, default=512, help="users in the compared epoch (default 512)")
-    parser.add_argument("--steps", type=int, default=20, help="timed steps per device (default 20)")
     options = parser.parse_args()
     for device in ["cpu"] + ["cuda"] * torch.cuda.is_available():
         compare_epochs(options.epoch_users, device)
-    compare_steps(options.steps)
 
 
 if __name__ == "__main__":

@@ -60,11 +60,18 @@ def start_ray() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
+def in_actor() -> bool:
+    """Return whether this process is an actor of Ray."""
+    import ray
+
+    return ray.is_initialized() and ray.get_runtime_context().get_actor_id() is not None
+
+
 def stop_own_ray() -> None:
     """Stop the Ray that this process started; a cluster that it joined, or whose work it is part of, stays as it is."""
     import ray
 
-    if "RAY_ADDRESS" not in os.environ and ray.get_runtime_context().get_actor_id() is None:
+    if "RAY_ADDRESS" not in os.environ and not in_actor():
         ray.shutdown()
 
 

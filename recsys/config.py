@@ -220,7 +220,7 @@ class ComputeConfig(Section):
     """Where training runs."""
 
     workers: int = Field(1, ge=1)
-    """Ray Train workers, each with its share of every step."""
+    """Ray Train workers, each with its share of every step; and the actors that encode a large catalogue."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """`auto` takes the GPU where there is one."""
     retries: int = Field(3, ge=0)

@@ -7,7 +7,9 @@ Shapes: N items of a catalogue, n items, M distinct segments, H width of the tex
 vectors.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from features.segments import SEGMENT_TOKENS, cut
 from features.tokens import item_texts
 from recsys.arrays import Floats, Ints
 from recsys.config import Config
-from recsys.models.encoder import TextEncoder, tokenize
+from recsys.models.encoder import Tokens, tokenize
 from recsys.models.interest import InterestModel
 from recsys.models.taste import SegmentVectors, TasteModel
 from recsys.models.text_vectors import text_vectors
@@ -67,16 +69,17 @@ def encode_tastes(model: InterestModel, tokenizer: Any, items: pl.DataFrame, con
     """Return the taste vectors `[n, A]` of `items` with the text vectors `whole` `[n, H]`."""
     if model.taste is None:
         return np.empty((items.height, 0), np.float32)
-    texts = segment_vectors(model.encoder, tokenizer, items, config.encoder.precision, whole)
+    encode = partial(text_vectors, model.encoder, precision=config.encoder.precision)
+    texts = segment_vectors(encode, tokenizer, items, whole)
     return taste_vectors(model.taste, texts)
 
 
 def segment_vectors(
-    encoder: TextEncoder, tokenizer: Any, items: pl.DataFrame, precision: str, whole: Tensor
+    encode: Callable[[Tokens], Tensor], tokenizer: Any, items: pl.DataFrame, whole: Tensor
 ) -> SegmentVectors:
-    """Return the segments of `items` as vectors; `whole` `[n, H]` are those of the whole texts."""
+    """Return the segments of `items` as vectors, which `encode` makes of texts; `whole` `[N, H]` are those of the whole ones."""
     segments = cut(items)
-    vectors = text_vectors(encoder, tokenize(segments.texts, tokenizer, SEGMENT_TOKENS), precision)
+    vectors = encode(tokenize(segments.texts, tokenizer, SEGMENT_TOKENS))  # [M, H]
     both = functional.normalize(torch.cat([vectors.cpu(), whole.cpu()]), dim=-1).numpy()
     return SegmentVectors(both, segments.rows, segments.kinds, segments.offsets)
 

@@ -50,11 +50,12 @@ from serving.rerank import Reranker
 from serving.retrieval.retriever import Retriever
 from serving.retrieval.sources import SOURCES, FitContext
 from training import costs, tracking
+from training.encoding import catalogue_vectors
 from training.evaluation.baselines import fit_baselines
 from training.evaluation.evaluate import evaluate
 from training.evaluation.report import Report
 from training.interest.data import InterestData
-from training.interest.ray_fit import Epochs, InterestFit, OnEpochs, choose_epochs, refit
+from training.interest.ray_fit import Epochs, InterestFit, OnEpochs, choose_epochs, refit, use_gpu
 from training.interest.sequences import at_most, prepare, valid_requests
 from training.interest.text_vectors import catalogue_text_vectors
 from training.interest.trainer import STATE, load_text_vectors, load_trained
@@ -338,7 +339,7 @@ def _choose(
     _check_enough(prepared, plan, requests)
     chosen = _fit_interest(prepared, plan.choose, folder / "choose", "choosing the interest model", on_epochs)
     model = _load_start(prepared, folder) if prepared.start else _load(prepared, plan.choose, chosen)
-    texts = texts or _texts(prepared, model, chosen)
+    texts = texts or _texts(prepared, model, chosen, folder)
     hidden = _rehearsed(prepared)
     model.hide(torch.from_numpy(hidden))
     return chosen, texts, assemble(prepared, plan.describe, model, texts, _exclude_seen(prepared, requests), hidden)
@@ -350,14 +351,25 @@ def _rehearsed(prepared: Prepared) -> Bools:
     return rng.random(prepared.dataset.items.height) < prepared.config.ranker.rehearsed_share
 
 
-def _texts(prepared: Prepared, model: InterestModel, chosen: InterestFit) -> CatalogueTexts:
-    """Return what the encoder of `model`, that of the fit `chosen`, makes of the catalogue's texts."""
-    items, precision = prepared.dataset.items, prepared.config.encoder.precision
-    whole = torch.from_numpy(catalogue_text_vectors(chosen, model.encoder, prepared.tokens, precision))
-    if not prepared.config.sources.taste:
+def _texts(prepared: Prepared, model: InterestModel, chosen: InterestFit, folder: Path) -> CatalogueTexts:
+    """Return what the encoder of `model`, that of the fit `chosen`, makes of the catalogue's texts.
+
+    Where a stopped run goes on with encoding them is in the stage folder `folder`.
+    """
+    items, config = prepared.dataset.items, prepared.config
+    encoder, precision = model.encoder, config.encoder.precision
+
+    def encode(title: str, name: str, tokens: Tokens) -> Tensor:
+        options: dict[str, Any] = {"folder": folder / name, "compute": config.compute, "gpu": use_gpu(config)}
+        with stage(title) as update:
+            return catalogue_vectors(encoder, tokens, precision, **options, update=update)
+
+    encode_items = partial(encode, "encoding the catalogue", "texts", prepared.tokens)
+    whole = torch.from_numpy(catalogue_text_vectors(chosen, encoder, precision, encode_items))
+    if not config.sources.taste:
         return CatalogueTexts(whole, None)
-    with stage("encoding the segments of texts"):
-        return CatalogueTexts(whole, segment_vectors(model.encoder, prepared.tokenizer, items, precision, whole))
+    encode_segments = partial(encode, "encoding the segments of texts", "segments")
+    return CatalogueTexts(whole, segment_vectors(encode_segments, prepared.tokenizer, items, whole))
 
 
 def ranker_requests(prepared: Prepared, plan: FitPlan) -> Requests:

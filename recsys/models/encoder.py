@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from transformers import AutoModel, AutoTokenizer
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.utils import logging as transformers_logging
 
+from recsys.arrays import offsets_of, spans
 from recsys.config import PACKAGED_ENCODER, EncoderConfig
 from recsys.errors import RecsysError
 
@@ -31,7 +33,7 @@ PACKAGED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d
 """Of `model.safetensors`, as published for sentence-transformers/all-MiniLM-L6-v2."""
 
 TOKENS_PER_BATCH = 8192
-"""Padded tokens per forward pass when many items are encoded."""
+"""Tokens per forward pass when many items are encoded."""
 
 
 @dataclass(frozen=True)
@@ -56,16 +58,18 @@ class Tokens:
         index = np.where(mask, self.offsets[rows][:, None] + columns, 0)
         return torch.from_numpy(np.where(mask, self.ids[index], 0)).long(), torch.from_numpy(mask)
 
+    def take(self, rows: NDArray[np.int64]) -> "Tokens":
+        """Return the tokens of the texts `rows`, in that order."""
+        offsets = offsets_of(self.lengths[rows])
+        return Tokens(self.ids[spans(self.offsets[rows], np.diff(offsets))], offsets)
+
     def batches(self, rows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-        """Yield `rows` in batches of similar length, each of at most `TOKENS_PER_BATCH` padded tokens."""
-        ordered = rows[np.argsort(self.lengths[rows], kind="stable")]
-        start = 0
-        while start < len(ordered):
-            stop = start + 1
-            while stop < len(ordered) and (stop + 1 - start) * self.lengths[ordered[stop]] <= TOKENS_PER_BATCH:
-                stop += 1
-            yield ordered[start:stop]
-            start = stop
+        """Yield `rows` in batches of one length, which need no padding and no mask, of at most `TOKENS_PER_BATCH` tokens."""
+        lengths = self.lengths[rows]
+        ordered = np.argsort(lengths, kind="stable")
+        for same in np.split(ordered, np.flatnonzero(np.diff(lengths[ordered])) + 1):
+            size = max(1, TOKENS_PER_BATCH // max(1, int(lengths[same[:1]].sum())))
+            yield from (rows[same[start : start + size]] for start in range(0, len(same), size))
 
 
 class TextEncoder(nn.Module):
@@ -177,11 +181,14 @@ class FrozenPrefix:
 
 
 @torch.no_grad()
-def encode_all(encoder: TextEncoder, prefix: FrozenPrefix) -> Tensor:
-    """Return the pooled vectors `[N, H]` (fp32) of every item of `prefix`, without dropout."""
+def encode_all(encoder: TextEncoder, prefix: FrozenPrefix, rank: int = 0, workers: int = 1) -> Tensor:
+    """Return the pooled vectors `[N, H]` (fp32) of every item of `prefix`, without dropout.
+
+    Worker `rank` of several encodes its share of the batches, and leaves zeros for the items of the others.
+    """
     device = next(encoder.parameters()).device
-    pooled = torch.empty(len(prefix.tokens), encoder.width, device=device)
-    for rows in prefix.tokens.batches(np.arange(len(prefix.tokens))):
+    pooled = torch.zeros(len(prefix.tokens), encoder.width, device=device)
+    for rows in islice(prefix.tokens.batches(np.arange(len(prefix.tokens))), rank, None, workers):
         hidden, mask = prefix.rows(rows)
         with autocast(device, prefix.precision):
             pooled[torch.from_numpy(rows).to(device)] = encoder.upper(hidden, mask).float()

@@ -23,12 +23,24 @@ import torch
 from torch import nn
 
 from recsys.atomic import atomic_file
-from recsys.cluster import Sent, cores_each, interruptible, machine_cores, opened, send, start_ray, stop_own_ray
+from recsys.cluster import (
+    Sent,
+    cores_each,
+    in_actor,
+    interruptible,
+    machine_cores,
+    opened,
+    send,
+    start_ray,
+    stop_own_ray,
+)
 from recsys.config import Config
 from recsys.errors import RecsysError, first_line
+from recsys.models.encoder import TextEncoder, load_encoder, resolve_precision
 from recsys.progress import Update, say
+from training.encoding import encode_on_ray, worth_ray
 from training.interest.data import InterestData
-from training.interest.trainer import InterestTrainer
+from training.interest.trainer import InterestTrainer, load_trained
 
 if TYPE_CHECKING:
     from ray.train import Result
@@ -37,7 +49,7 @@ if TYPE_CHECKING:
 DATA, PROGRESS, RESULT, HISTORY = "data.npz", "progress.json", "result.json", "history.json"
 KEPT = "kept"
 """Folder of the kept weights where checkpoints are in `compute.storage`."""
-ENCODER, ENCODER_FROM, START = "encoder", "encoder_from", "start"
+ENCODER, ENCODER_FROM, START, VECTORS = "encoder", "encoder_from", "start", "vectors"
 """What is sent to the workers beside the data."""
 
 RUN = "ray"
@@ -90,6 +102,8 @@ class _Job:
     """Checkpoint whose text encoder, and vectors of the catalogue, a fit starts with."""
     start: Path | None = None
     """Checkpoint that an update starts from."""
+    vectors_from: Path | None = None
+    """Folder of the catalogue's vectors by the encoder that the fit starts with, where actors encoded it."""
     threads: int = 1
     """CPU cores of each worker."""
     sent: dict[str, Sent] = field(default_factory=dict)
@@ -182,11 +196,49 @@ def _fit(
         return InterestFit(**json.loads(result.read_text(encoding="utf-8")))
     job.folder.mkdir(parents=True, exist_ok=True)
     data.save(job.folder / DATA)
+    job = _encoded(job, data, update)
     with _watching(job.folder / PROGRESS, update, on_epochs):
         fit = _run(loop, job, keep)
     with atomic_file(result) as temporary:
         temporary.write_text(json.dumps(asdict(fit)), encoding="utf-8")
     return fit
+
+
+def _refuse_no_storage(job: _Job) -> None:
+    """Raise RecsysError if there are several machines, and no storage is named that all of them reach."""
+    machines = machine_cores()
+    if len(machines) > 1 and not job.config.compute.storage:
+        raise RecsysError(
+            f"the cluster of RAY_ADDRESS has {len(machines)} machines; name what all of them reach, such as "
+            "--set compute.storage=s3://bucket/folder, or a folder that they share"
+        )
+
+
+def _encoded(job: _Job, data: InterestData, update: Update) -> _Job:
+    """Return the job with the catalogue encoded, where it is so large that not each worker should encode all of it."""
+    config = job.config
+    if job.encoder_from or not worth_ray(data.tokens, config.compute) or in_actor():
+        return job
+    start_ray()
+    _refuse_no_storage(job)
+    gpu, folder = use_gpu(config), job.folder / VECTORS
+    encode_on_ray(
+        _first_encoder(job, len(data.tokens)),
+        data.tokens,
+        resolve_precision(config.encoder.precision, torch.device("cuda" if gpu else "cpu")),
+        folder=folder,
+        compute=config.compute,
+        gpu=gpu,
+        update=lambda share, note: update(0.0, note),  # the share is that of the epochs
+    )
+    return replace(job, vectors_from=folder)
+
+
+def _first_encoder(job: _Job, items: int) -> TextEncoder:
+    """Return the text encoder that a fit starts with."""
+    if job.start:
+        return load_trained(job.start, job.config, torch.zeros(items, dtype=torch.bool)).encoder
+    return load_encoder(job.config.encoder)[0]
 
 
 def _run(loop: Callable[[dict[str, _Job]], None], job: _Job, keep: str) -> InterestFit:
@@ -221,13 +273,9 @@ def _equipped(job: _Job) -> _Job:
     """
     import ray
 
+    _refuse_no_storage(job)
     compute, machines = job.config.compute, machine_cores()
-    if len(machines) > 1 and not compute.storage:
-        raise RecsysError(
-            f"the cluster of RAY_ADDRESS has {len(machines)} machines; name what all of them reach, such as "
-            "--set compute.storage=s3://bucket/folder, or a folder that they share"
-        )
-    folders = {DATA: job.folder / DATA, ENCODER_FROM: job.encoder_from, START: job.start}
+    folders = {DATA: job.folder / DATA, ENCODER_FROM: job.encoder_from, START: job.start, VECTORS: job.vectors_from}
     if (encoder := Path(job.config.encoder.name)).is_dir():
         folders[ENCODER] = encoder
     notes = None
@@ -388,6 +436,7 @@ class _Worker:
                 wrap=parallel if world_size > 1 else _unwrapped,
                 encoder_from=paths.get(ENCODER_FROM),
                 start=paths.get(START),
+                vectors_from=paths.get(VECTORS),
             )
         if checkpoint := ray.train.get_checkpoint():
             with opened(checkpoint) as folder:

@@ -10,22 +10,26 @@ anyway, and rounds in its own way. `refit` leaves the encoder as it is, so one c
 Shapes: N catalogue, H width of the text encoder.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
+from torch import Tensor
+
 from recsys.arrays import Floats
-from recsys.models.encoder import TextEncoder, Tokens
+from recsys.models.encoder import TextEncoder
 from recsys.models.encoder_int8 import int8_encoder
-from recsys.models.text_vectors import text_vectors
 from training.interest.ray_fit import InterestFit
 from training.interest.trainer import load_text_vectors
 
 
-def catalogue_text_vectors(fit: InterestFit, encoder: TextEncoder, tokens: Tokens, precision: str) -> Floats:
-    """Return the text vectors `[N, H]` of the catalogue `tokens` by the `encoder` of `fit`, as they are served.
+def catalogue_text_vectors(
+    fit: InterestFit, encoder: TextEncoder, precision: str, encode: Callable[[], Tensor]
+) -> Floats:
+    """Return the text vectors `[N, H]` of the catalogue by the `encoder` of `fit`, as they are served.
 
-    `precision` is that of the configuration.
+    `precision` is that of the configuration, and `encode` encodes the catalogue by `encoder` in it.
     """
     if fit.device == "cpu" and int8_encoder(encoder, precision):
-        vectors: Floats = text_vectors(encoder, tokens, precision).numpy()
+        vectors: Floats = encode().numpy()
         return vectors
     return load_text_vectors(Path(fit.checkpoint))

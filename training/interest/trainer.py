@@ -59,11 +59,13 @@ class InterestTrainer:
         wrap: Callable[[nn.Module], nn.Module] = lambda module: module,
         encoder_from: Path | None = None,
         start: Path | None = None,
+        vectors_from: Path | None = None,
     ) -> None:
         """Build worker `rank` of `world_size`; `wrap` makes the objective data-parallel (DDP).
 
         The text encoder is frozen until `start_tuning`; with `encoder_from`, the folder of a checkpoint, it is taken
-        from there. With `start`, of which the same holds, all weights are, before that.
+        from there, and with it the vectors of the catalogue. With `start`, of which the same holds, all weights are,
+        before that. `vectors_from` is a folder with vectors by the encoder that the worker starts with; without it, it encodes all.
         """
         torch.manual_seed(seed)
         self.data, self.config, self.device = data, config, device
@@ -81,8 +83,8 @@ class InterestTrainer:
         encoder, precision = self.model.encoder.eval(), resolve_precision(config.encoder.precision, device)
         prefix = FrozenPrefix(encoder, data.tokens, precision, limit_bytes=0)
         self.objective = InterestObjective(self.model, prefix, frequencies, config.interest).to(device)
-        if encoder_from:
-            self.objective.cache.copy_(torch.from_numpy(load_text_vectors(encoder_from)))
+        if folder := encoder_from or vectors_from:
+            self.objective.cache.copy_(torch.from_numpy(load_text_vectors(folder)))
         else:
             self.objective.refresh()
         self.wrap, self.step_module = wrap, wrap(self.objective)

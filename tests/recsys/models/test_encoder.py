@@ -63,6 +63,21 @@ def test_long_descriptions_are_cut_to_the_configured_tokens(tiny: EncoderConfig)
     assert tokenize(item_texts(items, "[SEP]", 16), tokenizer, 16).lengths.tolist() == [16]
 
 
+@pytest.mark.parametrize("lengths", [[], [3], [0, 2, 0], [5, 1, 5, 5, 1, 5, 5], [70, 70, 64, 1]])
+def test_many_texts_are_encoded_in_batches_of_one_length(lengths: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without padding there is no mask; every text is in one batch, however long it is, and batches are full but the last of a length."""
+    monkeypatch.setattr(encoder_module, "TOKENS_PER_BATCH", 16)
+    offsets = np.append(0, np.cumsum(lengths)).astype(np.int64)
+    tokens = Tokens(np.zeros(offsets[-1], np.int32), offsets)
+    batches = [rows.tolist() for rows in tokens.batches(np.arange(len(lengths))[::-1])]
+    assert sorted(row for rows in batches for row in rows) == list(range(len(lengths)))
+    for rows, following in zip(batches, [*batches, []][1:], strict=True):
+        length = lengths[rows[0]]
+        assert {lengths[row] for row in rows} == {length} and len(rows) <= max(1, 16 // max(1, length))
+        same = following and lengths[following[0]] == length
+        assert not same or len(rows) == max(1, 16 // length)
+
+
 def test_tokens_are_read_back_for_the_same_texts_and_made_anew_for_others(tmp_path: Path, tiny: EncoderConfig) -> None:
     """The cache is keyed by content."""
     _, tokenizer = load_encoder(tiny)

@@ -25,7 +25,7 @@ from training.interest.objective import Batch, InterestObjective
 from training.interest.ray_fit import InterestFit
 from training.interest.sequences import prepare
 from training.interest.text_vectors import catalogue_text_vectors
-from training.interest.trainer import InterestTrainer, load_trained, save_start
+from training.interest.trainer import TEXT_VECTORS, InterestTrainer, load_trained, save_start
 
 ITEMS = 30
 CLICK = TYPE_CODE["click"]
@@ -417,6 +417,17 @@ def test_a_refit_takes_encoder_and_text_vectors_of_an_earlier_fit_and_encodes_no
         torch.testing.assert_close(loaded.state_dict()[name], tensor, msg=name)
 
 
+def test_vectors_that_are_handed_over_are_taken_and_not_encoded_again(folder: str, tmp_path: Path) -> None:
+    """They are by the encoder that the fit starts with, so that they are those of a trainer that encodes."""
+    config = config_of(folder)
+    first = InterestTrainer(data_of(config), config, device=torch.device("cpu"), seed=3)
+    handed = first.objective.cache + 1
+    np.save(tmp_path / TEXT_VECTORS, handed.numpy())
+    second = InterestTrainer(data_of(config), config, device=torch.device("cpu"), seed=3, vectors_from=tmp_path)
+    torch.testing.assert_close(second.objective.cache, handed, rtol=0, atol=0)
+    torch.testing.assert_close(encoder_of(second), encoder_of(first), rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("precision", ["fp32", "auto"])
 def test_catalogue_vectors_are_those_that_serving_gives_a_new_item_with_the_same_text(
     folder: str, tmp_path: Path, precision: Literal["fp32", "auto"]
@@ -429,7 +440,7 @@ def test_catalogue_vectors_are_those_that_serving_gives_a_new_item_with_the_same
     trainer.save(tmp_path)
     fit = InterestFit(1, 0.0, [], str(tmp_path), "cpu")
     encoder, tokens = load_trained(tmp_path, config, torch.ones(ITEMS, dtype=torch.bool)).encoder, trainer.data.tokens
-    catalogue = catalogue_text_vectors(fit, encoder, tokens, precision)
+    catalogue = catalogue_text_vectors(fit, encoder, precision, lambda: text_vectors(encoder, tokens, precision))
     rows = np.array([4, 9])
     ids, mask = tokens.padded(rows)
     new = Tokens(ids[mask].numpy().astype(np.int32), np.append(0, np.cumsum(mask.sum(1).numpy())))

@@ -1,5 +1,6 @@
 """Fits under Ray Train: two workers, early stopping, the refit, and the text vectors that they leave behind."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ from recsys.errors import RecsysError
 from recsys.models.encoder import load_encoder
 from recsys.models.text_vectors import text_vectors
 from tests.training.interest.small import choose, config_of, data_of, no_update, tokens_of
+from training import encoding
 from training.interest import ray_fit
-from training.interest.ray_fit import NDCG, TUNED, InterestFit, refit, since_best
+from training.interest.ray_fit import NDCG, TUNED, VECTORS, InterestFit, refit, since_best
 from training.interest.text_vectors import catalogue_text_vectors
-from training.interest.trainer import InterestTrainer, load_trained
+from training.interest.trainer import TEXT_VECTORS, InterestTrainer, load_text_vectors, load_trained
 
 CPU = torch.device("cpu")
 
@@ -174,10 +176,26 @@ def test_a_refit_by_two_workers_runs_the_chosen_epochs_with_the_chosen_encoder(f
     for name, weight in first.encoder.state_dict().items():
         torch.testing.assert_close(second.encoder.state_dict()[name], weight, rtol=0, atol=0, msg=name)
     tokens = tokens_of(config)
-    vectors = catalogue_text_vectors(chosen, first.encoder, tokens, "fp32")
-    np.testing.assert_array_equal(catalogue_text_vectors(fit, second.encoder, tokens, "fp32"), vectors)
+    vectors, again = (
+        catalogue_text_vectors(each, one.encoder, "fp32", partial(text_vectors, one.encoder, tokens, "fp32"))
+        for each, one in ((chosen, first), (fit, second))
+    )
+    np.testing.assert_array_equal(again, vectors)
     np.testing.assert_allclose(vectors, text_vectors(first.encoder, tokens, "fp32"), atol=1e-5)
     assert np.abs(vectors - text_vectors(untrained, tokens, "fp32").numpy()).max() > 1e-3
+
+
+@pytest.mark.slow
+def test_workers_start_with_the_vectors_of_a_catalogue_that_actors_encoded(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The encoder is frozen, so that the kept epoch still has them; without actors each worker would encode all of it."""
+    monkeypatch.setattr(encoding, "TOKENS_ALONE", 0)
+    config = config_of(folder, workers=2, epochs=1, batch_users=24)
+    fit = choose(config, tmp_path)
+    in_one_process = text_vectors(load_encoder(config.encoder)[0], tokens_of(config), "fp32").numpy()
+    np.testing.assert_array_equal(np.load(tmp_path / VECTORS / TEXT_VECTORS), in_one_process)
+    np.testing.assert_array_equal(load_text_vectors(Path(fit.checkpoint)), in_one_process)
 
 
 @pytest.mark.parametrize("named", ["ftp://host/fits", "s4://bucket"])

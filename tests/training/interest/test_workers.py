@@ -11,7 +11,8 @@ from torch.multiprocessing.spawn import spawn
 from torch.nn.parallel import DistributedDataParallel
 
 from recsys.config import Config
-from tests.training.interest.test_interest import ITEMS, config_of, data_of
+from recsys.models import encoder
+from tests.training.interest.test_interest import ITEMS, config_of, data_of, encoded_texts
 from training.interest.data import InterestData
 from training.interest.trainer import InterestTrainer
 
@@ -78,3 +79,32 @@ def test_the_gradients_of_two_workers_are_those_of_one_with_the_same_sequences(f
         assert any(gradient.abs().max() > 1e-3 for name, gradient in alone[step].items() if name.startswith("encoder"))
         torch.testing.assert_close(first[step], second[step], rtol=0, atol=0)
         torch.testing.assert_close(first[step], alone[step], rtol=1e-3, atol=1e-5)
+
+
+def encode(rank: int, config: Config, folder: Path) -> None:
+    """Be one of two workers that encode the catalogue, in batches of a few texts."""
+    torch.set_num_threads(1)
+    encoder.TOKENS_PER_BATCH = 64
+    distributed.init_process_group("gloo", f"file://{folder / 'encoding'}", rank=rank, world_size=2)
+    trainer = InterestTrainer(data_of(config), config, device=torch.device("cpu"), seed=SEED)
+    trainer.start_tuning()
+    with encoded_texts(trainer.model) as counts:
+        trainer.objective.refresh()
+    torch.save({"vectors": trainer.objective.cache, "encoded": torch.tensor(sum(counts))}, folder / f"{rank}.pt")
+    distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_workers_share_the_encoding_of_the_catalogue_and_both_have_all_of_it(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the last bit as one worker encodes it."""
+    config = config_of(folder)
+    spawn(encode, (config, tmp_path), nprocs=2)
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
+    monkeypatch.setattr(encoder, "TOKENS_PER_BATCH", 64)
+    alone = InterestTrainer(data_of(config), config, device=torch.device("cpu"), seed=SEED)
+    for worker in (first, second):
+        torch.testing.assert_close(worker["vectors"], alone.objective.cache, rtol=0, atol=0)
+        assert 0 < worker["encoded"] < ITEMS
+    assert first["encoded"] + second["encoded"] == ITEMS
