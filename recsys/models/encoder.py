@@ -177,10 +177,10 @@ class FrozenPrefix:
 
 
 @torch.no_grad()
-def encode_all(encoder: TextEncoder, prefix: FrozenPrefix) -> Tensor:
-    """Return the pooled vectors `[N, H]` (fp32) of every item of `prefix`, without dropout."""
+def encode_all(encoder: TextEncoder, prefix: FrozenPrefix, out: Tensor | None = None) -> Tensor:
+    """Return the pooled vectors `[N, H]` (fp32) of every item of `prefix`, without dropout; in `out` where it is there."""
     device = next(encoder.parameters()).device
-    pooled = torch.empty(len(prefix.tokens), encoder.width, device=device)
+    pooled = torch.empty(len(prefix.tokens), encoder.width, device=device) if out is None else out
     for rows in prefix.tokens.batches(np.arange(len(prefix.tokens))):
         hidden, mask = prefix.rows(rows)
         with autocast(device, prefix.precision):

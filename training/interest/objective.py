@@ -113,7 +113,7 @@ class InterestObjective(nn.Module):
 
     def refresh(self) -> None:
         """Encode the whole catalogue into the cache."""
-        self.cache.copy_(encode_all(self.model.encoder, self.prefix))
+        encode_all(self.model.encoder, self.prefix, out=self.cache)
 
     def forward(self, batch: Batch) -> Tensor:
         """Return the loss, a scalar."""
