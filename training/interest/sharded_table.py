@@ -8,7 +8,6 @@ Shapes: N catalogue when fitted, D width, n rows of this worker.
 """
 
 import logging
-from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
@@ -52,16 +51,17 @@ class ShardedIdTable(TorchRecIdTable):
         self.learning_rate = RATE * learning_rate
         options = {"lr": self.learning_rate, "eps": EPSILON}
         apply_optimizer_in_backward(RowWiseAdagrad, self.table.parameters(), options)
-        self.table: nn.Module = DistributedModelParallel(
+        parallel = DistributedModelParallel(
             self.table,
             device=known.device,
             plan=_plan(self.table, known.device.type, limit_bytes),
             sharders=[EmbeddingCollectionSharder()],
             init_data_parallel=False,
         )
+        self.table = parallel.module  # without the wrapper, names in the state are those of the plain table
 
     def set_rate(self, share: float) -> None:
-        """Learn with this share of the peak learning rate from now on."""
+        """Learn with this share of the peak learning rate from the next lookup on."""
         for group in self.table.fused_optimizer.param_groups:
             group["lr"] = share * self.learning_rate
         self.table.fused_optimizer.step()  # it hands the rate to the tables; the rows learn in the backward pass
@@ -72,19 +72,15 @@ class ShardedIdTable(TorchRecIdTable):
 
     def load_optimizer_state(self, state: dict[str, Tensor]) -> None:
         """Take this worker's rows of what `optimizer_state` returned."""
-        _take(state[MOMENTUM], self._momentum)
+        for shard in self._momentum.local_shards():
+            first, rows = shard.metadata.shard_offsets[0], shard.metadata.shard_sizes[0]
+            shard.tensor.copy_(state[MOMENTUM][first : first + rows])
 
     @property
     def _momentum(self) -> ShardedTensor:
         (state,) = self.table.fused_optimizer.state_dict()["state"].values()
         (momentum,) = state.values()
         return momentum
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        """Take this worker's rows of the whole table in `state_dict`."""
-        if (weight := state_dict.pop(prefix + WEIGHT, None)) is not None:
-            _take(weight, self.state_dict()[WEIGHT])
-        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 def is_sharded(parameter: Tensor) -> bool:
@@ -113,14 +109,6 @@ def gathered(tensor: Tensor) -> Tensor:
             elif rank == 0:
                 distributed.recv(whole[first + block.start : first + block.stop], owner)
     return whole
-
-
-@torch.no_grad()
-def _take(whole: Tensor, shares: ShardedTensor) -> None:
-    """Copy this worker's rows of `whole` into its share."""
-    for shard in shares.local_shards():
-        first, rows = shard.metadata.shard_offsets[0], shard.metadata.shard_sizes[0]
-        shard.tensor.copy_(whole[first : first + rows])
 
 
 def _plan(table: nn.Module, device: str, limit_bytes: int) -> ShardingPlan:

@@ -89,7 +89,7 @@ class InterestTrainer:
         self.optimizer = _optimizer(self.model, config)
         self.model.encoder.requires_grad_(False)
         if encoder_from:
-            self.model.load_state_dict(_encoder_state(encoder_from), strict=False)
+            self.model.encoder.load_state_dict(_encoder_state(encoder_from), strict=False)
         encoder, precision = self.model.encoder.eval(), resolve_precision(config.encoder.precision, device)
         prefix = FrozenPrefix(encoder, data.tokens, precision, limit_bytes=0)
         self.objective = InterestObjective(self.model, prefix, frequencies, config.interest).to(device)
@@ -146,10 +146,10 @@ class InterestTrainer:
         rate = float(self.optimizer.param_groups[TOWER]["lr"])
         batches = self.data.batches(epoch_seed, self.config.interest.batch_users, self.rank, self.world_size)
         for done, batch in enumerate(_prefetched(batches, self.device), start=1):
-            loss = self.step_module(batch)
-            self.optimizer.zero_grad()
             if self.shares:
                 self.shares.set_rate(self._rate(self.schedule.last_epoch))
+            loss = self.step_module(batch)
+            self.optimizer.zero_grad()
             loss.backward()
             norm_sum += clip_grad_norm_(self.model.parameters(), 1.0)
             self.optimizer.step()
@@ -302,7 +302,9 @@ def _model_state(folder: Path) -> dict[str, Tensor]:
 
 
 def _encoder_state(folder: Path) -> dict[str, Tensor]:
-    return {name: tensor for name, tensor in _model_state(folder).items() if name.startswith("encoder.")}
+    beginning = "encoder."
+    state = _model_state(folder)
+    return {name.removeprefix(beginning): tensor for name, tensor in state.items() if name.startswith(beginning)}
 
 
 def _optimizer(model: InterestModel, config: Config) -> torch.optim.Optimizer:
