@@ -1,7 +1,8 @@
 """The ID residual: a learned vector per item that had events, on TorchRec.
 
 In: item indexes `[S]`. Out: vectors `[S, D]`, zero for items that had no events when the model was
-fitted; their item vectors depend on the text alone. Only this module and the ranker import torchrec.
+fitted; their item vectors depend on the text alone. Only this module, the ranker and
+`training.interest.sharded_table` import torchrec.
 
 Shapes: S items, N catalogue when fitted, D width.
 """

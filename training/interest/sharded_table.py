@@ -11,7 +11,7 @@ import logging
 
 import torch
 from torch import Tensor, distributed, nn
-from torch.distributed._shard.sharded_tensor import ShardedTensor
+from torch.distributed._shard.sharded_tensor.api import ShardedTensor
 from torchrec.distributed.embedding import EmbeddingCollectionSharder
 from torchrec.distributed.embedding_types import EmbeddingComputeKernel
 from torchrec.distributed.model_parallel import DistributedModelParallel
@@ -79,6 +79,7 @@ class ShardedIdTable(TorchRecIdTable):
     @property
     def _momentum(self) -> ShardedTensor:
         (state,) = self.table.fused_optimizer.state_dict()["state"].values()
+        momentum: ShardedTensor
         (momentum,) = state.values()
         return momentum
 
@@ -99,7 +100,8 @@ def gathered(tensor: Tensor) -> Tensor:
     local = tensor.local_tensor().detach()
     whole = torch.empty(tensor.size() if rank == 0 else 0, dtype=local.dtype)
     for shard in tensor.metadata().shards_metadata:
-        owner, first, rows = shard.placement.rank(), shard.shard_offsets[0], shard.shard_sizes[0]
+        owner = shard.placement.rank()  # type: ignore[union-attr]
+        first, rows = shard.shard_offsets[0], shard.shard_sizes[0]
         for start in range(0, rows, BLOCK):
             block = slice(start, min(start + BLOCK, rows))
             if owner == rank == 0:

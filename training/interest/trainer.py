@@ -94,7 +94,7 @@ class InterestTrainer:
         prefix = FrozenPrefix(encoder, data.tokens, precision, limit_bytes=0)
         self.objective = InterestObjective(self.model, prefix, frequencies, config.interest).to(device)
         if encoder_from:
-            self.objective.cache.copy_(torch.from_numpy(load_text_vectors(encoder_from)))
+            self._take_text_vectors(encoder_from)
         else:
             self.objective.refresh()
         shared = [name for name, parameter in self.objective.named_parameters() if is_sharded(parameter)]
@@ -208,7 +208,11 @@ class InterestTrainer:
         self.schedule.last_epoch = state["schedule"]["last_epoch"]
         if state["tuning"] and not self.tuning:
             self.start_tuning()
-        self.objective.cache.copy_(torch.from_numpy(load_text_vectors(folder)))
+        self._take_text_vectors(folder)
+
+    def _take_text_vectors(self, folder: Path) -> None:
+        """Copy the catalogue's text vectors of a checkpoint, which is not read into memory as a whole."""
+        self.objective.cache.copy_(torch.from_numpy(np.load(folder / TEXT_VECTORS, mmap_mode="c", allow_pickle=False)))
 
     def _rate(self, step: int) -> float:
         return falling_rate(step, self.steps * self.config.interest.cycle_epochs)

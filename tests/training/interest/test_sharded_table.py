@@ -1,5 +1,6 @@
 """Two workers without Ray, each with a share of the ID residuals: they learn what one learns, and leave a whole table behind."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, distributed
+from torch import Tensor, distributed, nn
 from torch.multiprocessing.spawn import spawn
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_norm_
@@ -18,7 +19,7 @@ from recsys.errors import RecsysError
 from tests.training.interest.small import ITEMS, config_of
 from tests.training.interest.test_workers import data_with_impressions
 from training.interest import trainer as trainer_module
-from training.interest.sharded_table import EPSILON, MOMENTUM, RATE, WEIGHT
+from training.interest.sharded_table import EPSILON, MOMENTUM, RATE, WEIGHT, ShardedIdTable
 from training.interest.trainer import STATE, InterestTrainer, load_text_vectors, load_trained, valid_scores
 
 CPU = torch.device("cpu")
@@ -35,8 +36,9 @@ def config_with_shares(folder: str, gib: float = 8e-6) -> Config:
 
 
 def worker_of(config: Config, rank: int, world_size: int, seed: int = SEED) -> InterestTrainer:
-    data, wrap = data_with_impressions(config), {"wrap": parallel} if world_size > 1 else {}
-    return InterestTrainer(data, config, device=CPU, seed=seed, rank=rank, world_size=world_size, **wrap)
+    wrap: Callable[[nn.Module], nn.Module] = parallel if world_size > 1 else (lambda module: module)
+    data = data_with_impressions(config)
+    return InterestTrainer(data, config, device=CPU, seed=seed, rank=rank, world_size=world_size, wrap=wrap)
 
 
 def fit(trainer: InterestTrainer, first: Path, last: Path) -> dict[str, Any]:
@@ -58,7 +60,8 @@ def work(rank: int, config: Config, folder: Path) -> None:
     distributed.init_process_group("gloo", f"file://{folder / 'meeting'}", rank=rank, world_size=2)
     trainer = worker_of(config, rank, 2)
     said = fit(trainer, folder / FIRST, folder / LAST)
-    said["rows"] = [tuple(p.shape) for p in trainer.model.id_table.parameters()]
+    assert trainer.shares
+    said["rows"] = [tuple(p.shape) for p in trainer.shares.parameters()]
     resumed = worker_of(config, rank, 2, seed=99)
     resumed.seed = SEED
     resumed.restore(folder / FIRST)
@@ -92,7 +95,8 @@ def fitted(folder: str, tmp_path_factory: pytest.TempPathFactory) -> Fitted:
 
 def plain_adagrad(trainer: InterestTrainer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the table of one worker learn by the formula of row-wise Adagrad, before the other gradients are clipped."""
-    weight: Tensor = trainer.model.id_table.get_parameter(WEIGHT)
+    assert trainer.model.id_table is not None
+    weight = trainer.model.id_table.get_parameter(WEIGHT)
     others = [p for p in trainer.model.parameters() if p is not weight]
     for group in trainer.optimizer.param_groups:
         group["params"] = [p for p in group["params"] if p is not weight]
@@ -150,6 +154,26 @@ def test_workers_that_go_on_from_a_checkpoint_end_where_those_end_that_were_not_
     last, resumed = fitted.state(LAST), fitted.state(RESUMED)
     torch.testing.assert_close(resumed["model"], last["model"], rtol=0, atol=0)
     torch.testing.assert_close(resumed["table"], last["table"], rtol=0, atol=0)
+
+
+def test_one_worker_has_the_whole_table_however_large(folder: str) -> None:
+    """It learns as ever, by AdamW."""
+    trainer = worker_of(config_with_shares(folder), 0, 1)
+    assert trainer.shares is None and TABLE in dict(trainer.model.named_parameters())
+    assert any(len(p) == ITEMS for group in trainer.optimizer.param_groups for p in group["params"] if p.ndim)
+
+
+def test_a_share_that_is_larger_than_allowed_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    """By the planner, before anything is trained."""
+    distributed.init_process_group("gloo", f"file://{tmp_path / 'meeting'}", rank=0, world_size=1)
+    try:
+        ShardedIdTable(torch.ones(ITEMS, dtype=torch.bool), 32, 5 * ITEMS * 32, learning_rate=1e-3)
+        with pytest.raises(
+            RecsysError, match=r"^compute.id_table_gib: .* too few .* each of 1 workers .*id_residual=false$"
+        ):
+            ShardedIdTable(torch.ones(ITEMS, dtype=torch.bool), 32, 3 * ITEMS * 32, learning_rate=1e-3)
+    finally:
+        distributed.destroy_process_group()
 
 
 def test_vectors_of_a_catalogue_are_the_same_in_blocks(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
