@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 EXTRA ?= cpu
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo benchmark-suite benchmark-peers benchmark-ablations benchmark-rankers benchmark-heads benchmark-speed benchmark-serving benchmark-batch benchmark-ann benchmark-encode benchmark-scale benchmark-chaos benchmark-leak benchmark-soak benchmark-off-policy benchmark-updates benchmark-text test test-fast check docs notebook audit format constraints clean
+.PHONY: help install demo benchmark-suite benchmark-peers benchmark-ablations benchmark-rankers benchmark-heads benchmark-speed benchmark-tables benchmark-serving benchmark-batch benchmark-ann benchmark-encode benchmark-scale benchmark-chaos benchmark-leak benchmark-soak benchmark-off-policy benchmark-updates benchmark-text test test-fast check docs notebook audit format constraints clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -52,6 +52,9 @@ benchmark-heads: install ## two heads against one on the simulated shop; draws d
 
 benchmark-speed: install ## a fine-tuning epoch against the naive loop, on the CPU and on a GPU where there is one
 	$(BIN)/python -m benchmarks.train_speed
+
+benchmark-tables: install ## seconds and memory of workers that share ID residuals (some minutes; TABLES="--items 500000 --width 128")
+	$(BIN)/python -m benchmarks.tables $(TABLES)
 
 benchmark-serving: install ## the API's latencies and requests/s on 100,000 items (some 8 minutes)
 	$(BIN)/python -m benchmarks.serving_speed

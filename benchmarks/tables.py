@@ -36,7 +36,7 @@ from training.interest.trainer import STATE, TEXT_VECTORS, InterestTrainer, load
 
 LENGTH, VALID, TOPICS = 30, 256, 40
 BLOCK = 1 << 16
-RATES = (1.0, 3.0, 10.0, 30.0)
+RATES = (1.0, 3.0, 10.0)
 
 
 @dataclass
@@ -199,7 +199,11 @@ def measure_learning(options: argparse.Namespace) -> None:
         adagrad = [(f"row-wise Adagrad, rate x {rate:g}", SharedTrainer, rate, True) for rate in RATES]
         for title, kind, rate, residual in [*adam, *adagrad]:
             sharded_table.RATE = rate
-            interest = {"id_residual": residual, "catalogue_negatives": options.negatives}
+            interest = {
+                "id_residual": residual,
+                "catalogue_negatives": options.negatives,
+                "learning_rate": options.rate,
+            }
             config = Config.model_validate(
                 {"encoder": {"name": name, "trainable_layers": 0, "precision": "fp32"}, "interest": interest}
             )
@@ -229,8 +233,9 @@ def main() -> None:
         "--folder", type=Path, help="where files lie meanwhile; by default the system's folder for them"
     )
     parser.add_argument("--learning", action="store_true", help="compare optimisers")
-    parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--rate", type=float, default=1e-3, help="AdamW's peak learning rate with --learning")
     parser.add_argument("--negatives", type=int, default=512)
     options = parser.parse_args()
     if options.learning:

@@ -300,7 +300,7 @@ def load_text_vectors(folder: Path) -> Floats:
 
 
 def _model_state(folder: Path) -> dict[str, Tensor]:
-    state: dict[str, Any] = torch.load(folder / STATE, weights_only=True, map_location="cpu")
+    state: dict[str, Any] = torch.load(folder / STATE, weights_only=True, map_location="cpu", mmap=True)
     model: dict[str, Tensor] = state["model"]
     return model
 
