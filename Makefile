@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 EXTRA ?= cpu
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo benchmark-suite benchmark-peers benchmark-ablations benchmark-rankers benchmark-heads benchmark-speed benchmark-gpu benchmark-serving benchmark-batch benchmark-ann benchmark-encode benchmark-encode-scale benchmark-scale benchmark-chaos benchmark-leak benchmark-soak benchmark-off-policy benchmark-updates benchmark-text test test-fast check docs notebook audit format constraints clean
+.PHONY: help install demo benchmark-suite benchmark-peers benchmark-ablations benchmark-rankers benchmark-heads benchmark-speed benchmark-tables benchmark-gpu benchmark-serving benchmark-batch benchmark-ann benchmark-encode benchmark-encode-scale benchmark-scale benchmark-chaos benchmark-leak benchmark-soak benchmark-off-policy benchmark-updates benchmark-text test test-fast check docs notebook audit format constraints clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -55,6 +55,9 @@ benchmark-speed: install ## a fine-tuning epoch against the naive loop, on the C
 
 benchmark-gpu: install ## encoding, the training step, search and two GPUs, as a share of the chip's peak; also runs on a CPU
 	$(BIN)/python -m benchmarks.gpu
+
+benchmark-tables: install ## seconds and memory of workers that share ID residuals (some minutes; TABLES="--items 500000 --width 128")
+	$(BIN)/python -m benchmarks.tables $(TABLES)
 
 benchmark-serving: install ## the API's latencies and requests/s on 100,000 items (some 8 minutes)
 	$(BIN)/python -m benchmarks.serving_speed

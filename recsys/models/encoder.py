@@ -181,13 +181,16 @@ class FrozenPrefix:
 
 
 @torch.no_grad()
-def encode_all(encoder: TextEncoder, prefix: FrozenPrefix, rank: int = 0, workers: int = 1) -> Tensor:
-    """Return the pooled vectors `[N, H]` (fp32) of every item of `prefix`, without dropout.
+def encode_all(
+    encoder: TextEncoder, prefix: FrozenPrefix, out: Tensor | None = None, rank: int = 0, workers: int = 1
+) -> Tensor:
+    """Return the pooled vectors `[N, H]` (fp32) of every item of `prefix`, without dropout; in `out` where it is there.
 
     Worker `rank` of several encodes its share of the batches, and leaves zeros for the items of the others.
     """
     device = next(encoder.parameters()).device
-    pooled = torch.zeros(len(prefix.tokens), encoder.width, device=device)
+    pooled = torch.empty(len(prefix.tokens), encoder.width, device=device) if out is None else out
+    pooled.zero_()
     for rows in islice(prefix.tokens.batches(np.arange(len(prefix.tokens))), rank, None, workers):
         hidden, mask = prefix.rows(rows)
         with autocast(device, prefix.precision):

@@ -1,7 +1,8 @@
 """The ID residual: a learned vector per item that had events, on TorchRec.
 
 In: item indexes `[S]`. Out: vectors `[S, D]`, zero for items that had no events when the model was
-fitted; their item vectors depend on the text alone. Only this module and the ranker import torchrec.
+fitted; their item vectors depend on the text alone. Only this module, the ranker and
+`training.interest.sharded_table` import torchrec.
 
 Shapes: S items, N catalogue when fitted, D width.
 """
@@ -15,24 +16,27 @@ from torchrec import EmbeddingCollection, EmbeddingConfig, KeyedJaggedTensor
 # Tracing inside torchrec warns about a renamed function of torch.
 logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
 
+TABLE = "item_residual"
+CPU = torch.device("cpu")
+
 
 class TorchRecIdTable(nn.Module):
     """An `EmbeddingCollection` of one table; unknown items map to zero."""
 
     known: Tensor
 
-    def __init__(self, known: Tensor, width: int) -> None:
+    def __init__(self, known: Tensor, width: int, device: torch.device = CPU) -> None:
         """Make a table of zeros; `known` `[N]` says which items had events."""
         super().__init__()
         self.register_buffer("known", known)
         config = EmbeddingConfig(
-            name="item_residual",
+            name=TABLE,
             embedding_dim=width,
             num_embeddings=max(len(known), 1),
             feature_names=["item_id"],
             init_fn=lambda weight: nn.init.zeros_(weight),
         )
-        self.table = EmbeddingCollection(tables=[config], device=torch.device("cpu"))
+        self.table = EmbeddingCollection(tables=[config], device=device)
 
     @staticmethod
     def regrown(state: dict[str, Tensor], rows: Tensor) -> dict[str, Tensor]:

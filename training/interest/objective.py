@@ -114,7 +114,7 @@ class InterestObjective(nn.Module):
     def refresh(self) -> None:
         """Encode the whole catalogue into the cache; of several workers each a share of it, and all of them have to call this."""
         rank, workers = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-        self.cache.copy_(encode_all(self.model.encoder, self.prefix, rank, workers))
+        encode_all(self.model.encoder, self.prefix, self.cache, rank, workers)
         if workers > 1:
             dist.all_reduce(self.cache)
 

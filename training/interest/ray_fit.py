@@ -493,8 +493,8 @@ class _Worker:
         self.history = [*self.history, {"epoch": self.passes} | metrics]
         about = {"history": self.history, "device": self.trainer.device.type}
         with tempfile.TemporaryDirectory() as folder:
+            self.trainer.save(Path(folder))
             if self.rank == 0:
-                self.trainer.save(Path(folder))
                 (Path(folder) / HISTORY).write_text(json.dumps(self.history), encoding="utf-8")
             checkpoint = ray.train.Checkpoint.from_directory(folder) if self.rank == 0 else None
             ray.train.report(self.history[-1] | about, checkpoint=checkpoint)

@@ -7,6 +7,7 @@ Shapes: N catalogue, R validation requests, H width of the text encoder, D of it
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_norm_
 
 from recsys.arrays import Floats
@@ -26,6 +28,7 @@ from recsys.models.id_table import TorchRecIdTable
 from recsys.models.interest import InterestModel
 from training.interest.data import InterestData
 from training.interest.objective import Batch, InterestObjective, mean_over_workers
+from training.interest.sharded_table import ShardedIdTable, gathered, is_sharded
 from training.schedule import falling_rate
 
 SCALAR_LEARNING_RATE = 1e-2
@@ -38,7 +41,16 @@ PREFIX_BYTES = 3 << 30
 """Most memory for the output of the frozen layers, which is otherwise computed again at every step."""
 
 VALID_BLOCK = 256
-"""Validation requests that are scored at a time."""
+"""Most validation requests that are scored at a time."""
+
+VALID_SCORES = 1 << 26
+"""About the most scores of validation requests that are in memory at a time."""
+
+ITEM_BLOCK = 1 << 16
+"""Items whose vectors are computed at a time."""
+
+REPLICA_COPIES = 5
+"""Of the ID residuals in each worker, where each has all: weights, gradients, those that workers exchange, AdamW's two moments."""
 
 STATE = "state.pt"
 TEXT_VECTORS = "text_vectors.npy"
@@ -72,24 +84,39 @@ class InterestTrainer:
         self.seed, self.rank, self.world_size = seed, rank, world_size
         frequencies = data.frequencies()
         known = torch.from_numpy(frequencies > 0).to(device)
-        self.model = build_model(config, known.clone()).to(device)
+        self.model = build_model(config, known.clone(), self._new_table).to(device)
         if start:
             self.model.load_state_dict(_model_state(start), strict=False)
             self.model.know(known)
         self.optimizer = _optimizer(self.model, config)
         self.model.encoder.requires_grad_(False)
         if encoder_from:
-            self.model.load_state_dict(_encoder_state(encoder_from), strict=False)
+            self.model.encoder.load_state_dict(_encoder_state(encoder_from), strict=False)
         encoder, precision = self.model.encoder.eval(), resolve_precision(config.encoder.precision, device)
         prefix = FrozenPrefix(encoder, data.tokens, precision, limit_bytes=0)
         self.objective = InterestObjective(self.model, prefix, frequencies, config.interest).to(device)
         if folder := encoder_from or vectors_from:
-            self.objective.cache.copy_(torch.from_numpy(load_text_vectors(folder)))
+            self._take_text_vectors(folder)
         else:
             self.objective.refresh()
+        shared = [name for name, parameter in self.objective.named_parameters() if is_sharded(parameter)]
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(self.objective, shared)
         self.wrap, self.step_module = wrap, wrap(self.objective)
         self.steps = max(1, data.steps_per_epoch(config.interest.batch_users, world_size))
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._rate)
+
+    def _new_table(self, known: Tensor, width: int) -> TorchRecIdTable:
+        """Return ID residuals `[N, D]`: of several workers each holds a share of them where all would take too much of its memory."""
+        limit = int(self.config.compute.id_table_gib * 2**30)
+        if self.world_size == 1 or REPLICA_COPIES * known.numel() * width * torch.float32.itemsize <= limit:
+            return TorchRecIdTable(known, width)
+        return ShardedIdTable(known, width, limit, self.config.interest.learning_rate)
+
+    @property
+    def shares(self) -> ShardedIdTable | None:
+        """The ID residuals of which this worker holds a share; None where it holds all, or where there are none."""
+        table = self.model.id_table
+        return table if isinstance(table, ShardedIdTable) else None
 
     @property
     def tuning(self) -> bool:
@@ -121,6 +148,8 @@ class InterestTrainer:
         rate = float(self.optimizer.param_groups[TOWER]["lr"])
         batches = self.data.batches(epoch_seed, self.config.interest.batch_users, self.rank, self.world_size)
         for done, batch in enumerate(_prefetched(batches, self.device), start=1):
+            if self.shares:
+                self.shares.set_rate(self._rate(self.schedule.last_epoch))
             loss = self.step_module(batch)
             self.optimizer.zero_grad()
             loss.backward()
@@ -154,25 +183,38 @@ class InterestTrainer:
         return valid_scores(self.model, self.objective.cache, self.data)
 
     def save(self, folder: Path) -> None:
-        """Write the weights, all that resuming needs and the catalogue's text vectors into `folder`."""
+        """Let the first worker write the weights, all that resuming needs and the catalogue's text vectors into `folder`.
+
+        Every worker has to call this.
+        """
         state = {
             "model": trained_state(self.model),
             "optimizer": self.optimizer.state_dict(),
+            "table": self.shares.optimizer_state() if self.shares else {},
             "schedule": {"last_epoch": self.schedule.last_epoch},
             "tuning": self.tuning,
         }
+        if self.rank:
+            return
         torch.save(state, folder / STATE)
         np.save(folder / TEXT_VECTORS, self.objective.cache.cpu().numpy())
 
     def restore(self, folder: Path) -> None:
         """Continue from what `save` wrote."""
-        state = torch.load(folder / STATE, weights_only=True, map_location=self.device)
+        # A worker reads from a file that is mapped into memory what it takes its share of.
+        state = torch.load(folder / STATE, weights_only=True, map_location=self.device, mmap=bool(self.shares))
         self.model.load_state_dict(state["model"], strict=False)
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.optimizer.load_state_dict(deepcopy(state["optimizer"]))
+        if self.shares:
+            self.shares.load_optimizer_state(state["table"])
         self.schedule.last_epoch = state["schedule"]["last_epoch"]
         if state["tuning"] and not self.tuning:
             self.start_tuning()
-        self.objective.cache.copy_(torch.from_numpy(load_text_vectors(folder)))
+        self._take_text_vectors(folder)
+
+    def _take_text_vectors(self, folder: Path) -> None:
+        """Copy the catalogue's text vectors of a checkpoint, which is not read into memory as a whole."""
+        self.objective.cache.copy_(torch.from_numpy(np.load(folder / TEXT_VECTORS, mmap_mode="c", allow_pickle=False)))
 
     def _rate(self, step: int) -> float:
         return falling_rate(step, self.steps * self.config.interest.cycle_epochs)
@@ -185,9 +227,13 @@ def valid_scores(model: InterestModel, texts: Tensor, data: InterestData) -> Ite
     `texts` `[N, H]` are the catalogue's text vectors, on the device of the model.
     """
     model.eval()
-    vectors = model.item_vectors(texts, torch.arange(len(texts), device=texts.device))  # [N, D]
-    for start in range(0, len(data.valid_items), VALID_BLOCK):
-        history = data.valid_histories(slice(start, start + VALID_BLOCK)).to(texts.device)
+    items = torch.arange(len(texts), device=texts.device)
+    vectors = torch.empty_like(texts)  # [N, D]
+    for rows in items.split(ITEM_BLOCK):
+        vectors[rows] = model.item_vectors(texts[rows], rows)
+    requests = min(VALID_BLOCK, max(1, VALID_SCORES // len(items)))
+    for start in range(0, len(data.valid_items), requests):
+        history = data.valid_histories(slice(start, start + requests)).to(texts.device)
         users = model.last_user_vectors(vectors, history)[:, 0]
         yield (users @ vectors.T).float().cpu().numpy()
 
@@ -215,18 +261,24 @@ def _prefetched(batches: Iterator[Batch], device: torch.device) -> Iterator[Batc
         yield ahead
 
 
-def build_model(config: Config, known: Tensor) -> InterestModel:
-    """Return an unfitted model whose ID residual covers the items `known` `[N]`."""
+def build_model(
+    config: Config, known: Tensor, new_table: Callable[[Tensor, int], TorchRecIdTable] = TorchRecIdTable
+) -> InterestModel:
+    """Return an unfitted model whose ID residual, a table by `new_table`, covers the items `known` `[N]`."""
     encoder, _ = load_encoder(config.encoder)
-    table = TorchRecIdTable(known, encoder.width) if config.interest.id_residual else None
+    table = new_table(known, encoder.width) if config.interest.id_residual else None
     return InterestModel(encoder, config.interest, table)
 
 
 def trained_state(model: InterestModel) -> dict[str, Tensor]:
-    """Return the model's state without the frozen layers and token embeddings, which stay as they were loaded."""
+    """Return the model's state without the frozen layers and token embeddings, which stay as they were loaded.
+
+    The first worker gets the whole of what the workers share; every one has to call this.
+    """
     fixed = {id(parameter) for part in model.encoder.fixed() for parameter in part.parameters()}
     left_out = {name for name, parameter in model.named_parameters() if id(parameter) in fixed}
-    return {name: tensor.detach().cpu() for name, tensor in model.state_dict().items() if name not in left_out}
+    state = model.state_dict()
+    return {name: gathered(tensor).detach().cpu() for name, tensor in state.items() if name not in left_out}
 
 
 def load_trained(folder: Path, config: Config, known: Tensor) -> InterestModel:
@@ -250,19 +302,21 @@ def load_text_vectors(folder: Path) -> Floats:
 
 
 def _model_state(folder: Path) -> dict[str, Tensor]:
-    state: dict[str, Any] = torch.load(folder / STATE, weights_only=True, map_location="cpu")
+    state: dict[str, Any] = torch.load(folder / STATE, weights_only=True, map_location="cpu", mmap=True)
     model: dict[str, Tensor] = state["model"]
     return model
 
 
 def _encoder_state(folder: Path) -> dict[str, Tensor]:
-    return {name: tensor for name, tensor in _model_state(folder).items() if name.startswith("encoder.")}
+    beginning = "encoder."
+    state = _model_state(folder)
+    return {name.removeprefix(beginning): tensor for name, tensor in state.items() if name.startswith(beginning)}
 
 
 def _optimizer(model: InterestModel, config: Config) -> torch.optim.Optimizer:
     encoder = list(model.encoder.layers[model.encoder.split :].parameters())
     inside = {id(p) for p in model.encoder.parameters()}
-    rest = [p for p in model.parameters() if id(p) not in inside]
+    rest = [p for p in model.parameters() if id(p) not in inside and not is_sharded(p)]
     groups = [
         {"params": encoder, "lr": config.interest.encoder_learning_rate},
         {"params": [p for p in rest if p.ndim], "lr": config.interest.learning_rate},

@@ -30,7 +30,14 @@ from training.evaluation.evaluate import answer
 from training.interest.data import InterestData
 from training.interest.ray_fit import NDCG, Epochs, choose_epochs, use_gpu
 from training.interest.sequences import MAX_VALID_REQUESTS, at_most
-from training.interest.trainer import STATE, InterestTrainer
+from training.interest.trainer import (
+    STATE,
+    InterestTrainer,
+    load_text_vectors,
+    load_trained,
+    ndcg_by_request,
+    valid_scores,
+)
 from training.pipeline import (
     Fitted,
     Prepared,
@@ -189,6 +196,6 @@ def _measure_interest(job: Job, config: Config, folder: Path, on_best: Callable[
         encoder_from=job.folder / ENCODER,
     )
     best = Path(fit.checkpoint)
-    trainer = InterestTrainer(data, config, device=torch.device(fit.device), seed=job.seed, encoder_from=best)
-    trainer.restore(best)
-    return trainer.valid_gains()
+    device = torch.device(fit.device)
+    model = load_trained(best, config, torch.from_numpy(data.frequencies() > 0)).to(device)
+    return ndcg_by_request(valid_scores(model, torch.from_numpy(load_text_vectors(best)).to(device), data), data)

@@ -20,10 +20,17 @@ from ray.util.placement_group import PlacementGroup, placement_group_table, remo
 
 from recsys.config import Config
 from recsys.errors import RecsysError
-from tests.training.interest.small import choose, config_of, data_of
+from tests.training.interest.small import ITEMS, choose, config_of, data_of
 from training.interest import ray_fit
 from training.interest.ray_fit import PROGRESS, InterestFit
-from training.interest.trainer import STATE, InterestTrainer
+from training.interest.trainer import (
+    STATE,
+    InterestTrainer,
+    load_text_vectors,
+    load_trained,
+    ndcg_by_request,
+    valid_scores,
+)
 
 EPOCHS = 3
 WAIT_S = 120.0
@@ -118,6 +125,24 @@ def test_a_fit_whose_worker_dies_goes_on_by_itself_to_the_same_weights(
     assert lines[0].endswith(("goes on from epoch 1", "goes on from epoch 2"))  # a checkpoint counts a moment later
     assert of_epochs(fit) == of_epochs(undisturbed) and len(fit.history) == EPOCHS
     torch.testing.assert_close(weights_of(fit), weights_of(undisturbed), rtol=0, atol=0)
+
+
+@pytest.mark.slow
+def test_a_fit_in_shares_whose_worker_dies_goes_on_to_a_checkpoint_that_one_process_reads(
+    folder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each worker takes its rows of the ID residuals again."""
+    config = long_config(folder)
+    config = config.model_copy(update={"compute": config.compute.model_copy(update={"id_table_gib": 8e-6})})
+    with disturbed(tmp_path, kill_a_worker):
+        fit = choose(config, tmp_path)
+    assert capsys.readouterr().err.count("died") == 1 and len(fit.history) == EPOCHS
+    state: dict[str, Any] = torch.load(Path(fit.checkpoint) / STATE, weights_only=True)
+    assert state["table"]["momentum"].shape == (ITEMS,)
+    data = data_of(config)
+    model = load_trained(Path(fit.checkpoint), config, torch.from_numpy(data.frequencies() > 0))
+    scores = valid_scores(model, torch.from_numpy(load_text_vectors(Path(fit.checkpoint))), data)
+    assert ndcg_by_request(scores, data).mean() == pytest.approx(fit.metric, abs=1e-6)
 
 
 @pytest.mark.slow
