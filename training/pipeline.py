@@ -521,20 +521,26 @@ def _check_enough(prepared: Prepared, plan: FitPlan, requests: Requests) -> None
 
 def with_learned_queries(recommender: Recommender, prepared: Prepared, fit_on: FitOn, run_id: str) -> Recommender:
     """Return the recommender whose search has learned from the dataset's queries, if it has any; log what that is worth."""
-    dataset, log = prepared.dataset, prepared.log
+    dataset = prepared.dataset
     if dataset.queries is None:
         return recommender
     if split_rule(dataset, prepared.config) != "time":
         console.print("the search learns from no queries: these are split by time, and the events are not")
         return recommender
-    valid, test = (int(log.times[log.segments == segment].min(initial=LATEST)) for segment in (VALID, TEST))
     retriever, tokenizer = recommender.retriever, prepared.tokenizer
+    cuts = query_cuts(prepared.log)
     with stage("learning from queries") as update:
-        learned = learn(dataset.queries, retriever, tokenizer, (valid, test), fit_on, prepared.seed, update)
+        learned = learn(dataset.queries, retriever, tokenizer, cuts, fit_on, prepared.seed, update)
     console.print(f"search: {learned.said}", soft_wrap=True, markup=False)
     if learned.test:
         tracking.log_metrics(run_id, learned.test.metrics())
     return replace(recommender, retriever=replace(retriever, queries=learned.tower))
+
+
+def query_cuts(log: EventLog) -> tuple[int, int]:
+    """Return the times with which `valid` and `test` begin in a log that is split by time."""
+    valid, test = (int(log.times[log.segments == segment].min(initial=LATEST)) for segment in (VALID, TEST))
+    return valid, test
 
 
 def _report(recommender: Recommender, prepared: Prepared, fit_on: FitOn) -> Report | None:
