@@ -23,11 +23,11 @@ from training.plan import FitOn
 from training.queries import ClickedQueries, learn, ranks_of, reciprocal_ranks
 
 FIT_ON: FitOn = "train+valid"
-QUICK = (*SETTINGS, "sources.taste=0", "interest.epochs=3", "interest.tuning_epochs=0")
+QUICK = (*SETTINGS, "sources.taste=0", "interest.epochs=1", "interest.tuning_epochs=0")
 """The text encoder stays as it is, which takes a fraction of the time."""
 WORDS, WITHOUT, WITH = "BM25 alone", "search without learning", "search that has learned"
 
-ABOUT = """Queries of the simulated shop (2,000 users, 1,500 items; a shop and a training of its own for each seed; `--fit-on train+valid`; three epochs with a frozen text encoder), each with the one item that was
+ABOUT = """Queries of the simulated shop (2,000 users, 1,500 items; a shop and a training of its own for each seed; `--fit-on train+valid`; one epoch with a frozen text encoder), each with the one item that was
 clicked. Half of the typed words are in no text of the shop. Relevant is the clicked item alone, though others fit as well, so that figures are far below 1. Intervals are over texts."""
 
 
