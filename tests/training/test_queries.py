@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import polars as pl
 import pytest
 
 from features.histories import Histories
+from recsys.config import Config
 from recsys.registry import bundle_folder, mlflow_client
 from serving.loading import load_bundle, read_sentences, save_bundle, with_items
 from serving.lookup import Lookup
@@ -17,6 +19,7 @@ from serving.retrieval.queries import FILE, QueryTower
 from serving.retrieval.retriever import Retriever
 from tests.conftest import Shop
 from tests.worlds import DAY, START, catalogue, tiny_recommender
+from training.pipeline import with_learned_queries
 from training.queries import ClickedQueries, learn, ranks_of
 
 FILLERS = ("please", "cheap", "best", "nice", "good", "large", "small", "today", "sale", "buy", "now", "shop")
@@ -173,6 +176,20 @@ def test_a_few_queries_teach_nothing(parts: Parts) -> None:
         learned.said
         == "too little to learn from: 100 queries of train and 120 of valid; at least 200 and 50 are needed"
     )
+
+
+def test_queries_of_a_log_that_is_not_split_by_time_teach_nothing(
+    parts: Parts, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nobody could tell which of them come after the events that are measured; without queries nothing is said."""
+    recommender, _, _ = parts
+    said = []
+    for queries in (None, clicks(recommender.retriever)):
+        dataset = SimpleNamespace(queries=queries, info=SimpleNamespace(split="leave-last"))
+        prepared: Any = SimpleNamespace(dataset=dataset, config=Config())
+        assert with_learned_queries(recommender, prepared, "train+valid", "a run") is recommender
+        said.append(capsys.readouterr().err)
+    assert said[0] == "" and "the search learns from no queries" in said[1]
 
 
 def test_a_training_learns_from_the_queries_of_its_dataset_and_measures_them(inside: Shop) -> None:
