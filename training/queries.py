@@ -4,7 +4,8 @@ In: the retriever that serves, and the dataset's table `queries`. Out: a `QueryT
 
 A small linear residual is added to the vectors of queries, and their words get a weight. Both begin as the search without them and are fitted by a softmax
 over the items, a clicked one against the others, with restraint. Queries of the time of `train` are fitted, those of `valid` choose the
-epoch, by the logarithms of ranks, and whether it is kept, by MRR@10; then all that `--fit-on` allows are fitted, and those of `test` are measured. Queries that are the title of an item are left out: that item comes first anyway.
+epoch, by the logarithms of ranks, and whether it is kept, by MRR@10; then all that `--fit-on` allows are fitted, and those of `test` are measured.
+Queries that are the title of an item are left out: that item comes first anyway.
 
 Shapes: Q queries, T distinct texts, N catalogue, D width, B queries of a step, S items of a step.
 """
@@ -32,6 +33,8 @@ from training.text.fit import fit
 
 LEAST_FITTED, LEAST_VALID = 200, 50
 """Clicked queries of `train` and of `valid` below which nothing is learned."""
+MOST_READ, MOST_MEASURED = 300_000, 5_000
+"""Clicked queries that are read, and those of `valid` and of `test` that are measured: the newest."""
 MOST_ITEMS = 20_000
 """Items that a step compares at most; of larger catalogues they are drawn."""
 RESTRAINT = 0.01
@@ -59,10 +62,7 @@ class ClickedQueries:
 
     @classmethod
     def of(cls, table: pl.DataFrame, retriever: Retriever, tokenizer: Any) -> "ClickedQueries":
-        """Read the rows of a dataset's table `queries` as the search of `retriever` reads them."""
-        flat = pl.col("query").str.strip_chars().str.to_lowercase()
-        titles = retriever.items["title"].str.strip_chars().str.to_lowercase()
-        table = table.with_columns(query=flat).filter(~pl.col("query").is_in(titles.implode()))
+        """Read the rows of a dataset's table `queries`, of which there are some, as the search of `retriever` reads them."""
         distinct = table["query"].unique(maintain_order=True)
         sentences = read_sentences(retriever, tokenizer, distinct.to_list())
         shape = (len(distinct), len(retriever.vectors))
@@ -82,6 +82,10 @@ class ClickedQueries:
         size = max(1, BLOCK // width)
         for start in range(0, len(self), size):
             yield self.rows(np.arange(start, min(start + size, len(self))))
+
+    def newest(self, most: int) -> "ClickedQueries":
+        """Return the last rows, `most` at most."""
+        return self.rows(np.arange(max(0, len(self) - most), len(self)))
 
 
 @dataclass(frozen=True)
@@ -168,15 +172,18 @@ def learn(
     update: Update = lambda share, note: None,
 ) -> LearnedQueries:
     """Return what the queries of `table` teach; `cuts` are the times with which `valid` and `test` begin."""
-    queries = ClickedQueries.of(table, retriever, tokenizer)
-    part = np.searchsorted(cuts, queries.times, side="right")  # 0 train, 1 valid, 2 test
-    train, valid, test = (queries.rows(part == index) for index in range(3))
-    if len(train) < LEAST_FITTED or len(valid) < LEAST_VALID:
+    table = newest_queries(table, retriever.items)
+    part = np.searchsorted(cuts, table["timestamp"].to_numpy(), side="right")  # 0 train, 1 valid, 2 test
+    counts = np.bincount(part, minlength=3)
+    if counts[0] < LEAST_FITTED or counts[1] < LEAST_VALID:
         return LearnedQueries(
             None,
-            f"too little to learn from: {len(train):,} queries of train and {len(valid):,} of valid; "
+            f"too little to learn from: {counts[0]:,} queries of train and {counts[1]:,} of valid; "
             f"at least {LEAST_FITTED} and {LEAST_VALID} are needed",
         )
+    queries = ClickedQueries.of(table, retriever, tokenizer)
+    train, valid, test = (queries.rows(part == index) for index in range(3))
+    valid, test = valid.newest(MOST_MEASURED), test.newest(MOST_MEASURED)
     tower, epochs = fit_tower(train, retriever, SCHEDULE, seed, valid, update)
     chosen = QueryReport.of(tower, valid, retriever)
     if chosen.gain.low <= 0:
@@ -186,6 +193,13 @@ def learn(
         tower, _ = fit_tower(fitted, retriever, SCHEDULE.model_copy(update={"epochs": epochs}), seed)
     measured = QueryReport.of(tower, test, retriever) if len(test) and fit_on != "all" else None
     return LearnedQueries(tower, (measured or chosen).line("test" if measured else "valid"), measured)
+
+
+def newest_queries(table: pl.DataFrame, items: pl.DataFrame) -> pl.DataFrame:
+    """Return the last rows of `table` in order of time, without queries that are the title of one of `items`."""
+    flat = pl.col("query").str.strip_chars().str.to_lowercase()
+    titles = items["title"].str.strip_chars().str.to_lowercase()
+    return table.filter(~flat.is_in(titles.implode())).sort("timestamp", maintain_order=True).tail(MOST_READ)
 
 
 def fit_tower(

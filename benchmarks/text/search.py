@@ -20,7 +20,7 @@ from serving.retrieval.queries import QueryTower
 from training.demo import SETTINGS
 from training.pipeline import fit_retrievers, prepare_dataset, query_cuts
 from training.plan import FitOn
-from training.queries import ClickedQueries, learn, ranks_of, reciprocal_ranks
+from training.queries import ClickedQueries, learn, newest_queries, ranks_of, reciprocal_ranks
 
 FIT_ON: FitOn = "train+valid"
 QUICK = (*SETTINGS, "sources.taste=0", "interest.epochs=1", "interest.tuning_epochs=0")
@@ -53,7 +53,7 @@ def searched(seed: int, folder: Path) -> Searched:
     assert table is not None
     learned = learn(table, retriever, prepared.tokenizer, cuts, FIT_ON, seed)
     assert learned.tower is not None, learned.said
-    queries = ClickedQueries.of(table, retriever, prepared.tokenizer)
+    queries = ClickedQueries.of(newest_queries(table, retriever.items), retriever, prepared.tokenizer)
     test = queries.rows(queries.times >= cuts[1])
     towers = {
         WORDS: QueryTower(-np.eye(width, dtype=np.float32), 1.0),  # queries without a vector

@@ -19,6 +19,7 @@ from serving.retrieval.queries import FILE, QueryTower
 from serving.retrieval.retriever import Retriever
 from tests.conftest import Shop
 from tests.worlds import DAY, START, catalogue, tiny_recommender
+from training import queries as queries_module
 from training.pipeline import with_learned_queries
 from training.queries import ClickedQueries, learn, ranks_of
 
@@ -190,6 +191,18 @@ def test_queries_of_a_log_that_is_not_split_by_time_teach_nothing(
         assert with_learned_queries(recommender, prepared, "train+valid", "a run") is recommender
         said.append(capsys.readouterr().err)
     assert said[0] == "" and "the search learns from no queries" in said[1]
+
+
+def test_of_many_queries_the_newest_are_read_and_measured(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many there are, a training has an end."""
+    recommender, _, tokenizer = parts
+    monkeypatch.setattr(queries_module, "MOST_READ", 470)
+    table = clicks(recommender.retriever).reverse()
+    kept = queries_module.newest_queries(table, recommender.retriever.items)["timestamp"]
+    assert kept.len() == 470 and kept.is_sorted() and kept.min() == FIRST + 130 * MINUTE
+    read = ClickedQueries.of(table, recommender.retriever, tokenizer)
+    np.testing.assert_array_equal(read.newest(60).times, read.times[-60:])
+    assert len(read.newest(1000)) == 600
 
 
 def test_a_training_learns_from_the_queries_of_its_dataset_and_measures_them(inside: Shop) -> None:
