@@ -1,6 +1,6 @@
 """The data contract: tables, columns, event types and `dataset.json`.
 
-A dataset is a folder with `items`, `events` and optionally `users`, each as `.parquet`, `.csv` or
+A dataset is a folder with `items`, `events` and optionally `users` and `queries`, each as `.parquet`, `.csv` or
 `.jsonl`, and an optional `dataset.json` (`DatasetInfo`).
 """
 
@@ -39,17 +39,27 @@ EVENT_COLUMNS: dict[str, pl.DataType] = {
     "split": pl.String(),
 }
 USER_COLUMNS: dict[str, pl.DataType] = {"user_id": pl.String()}
+QUERY_COLUMNS: dict[str, pl.DataType] = {
+    "query": pl.String(),
+    "item_id": pl.String(),
+    "timestamp": pl.Int64(),
+    "user_id": pl.String(),
+}
+"""What was typed, and an item that was chosen from what it found."""
 
 MAX_ID = 256
 """Characters of an id of a user or an item."""
 ID_PATTERN = r"^[^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f][^\x00-\x1f\x7f]*$"
 """An id has no control characters, and something to see in it."""
 
-TABLES = {"items": ITEM_COLUMNS, "events": EVENT_COLUMNS, "users": USER_COLUMNS}
+TABLES = {"items": ITEM_COLUMNS, "events": EVENT_COLUMNS, "users": USER_COLUMNS, "queries": QUERY_COLUMNS}
+OPTIONAL = ("users", "queries")
+"""Tables that a dataset may lack."""
 REQUIRED = {
     "items": ("item_id", "title"),
     "events": ("user_id", "item_id", "event_type", "timestamp"),
     "users": ("user_id",),
+    "queries": ("query", "item_id", "timestamp"),
 }
 
 

@@ -36,6 +36,7 @@ from recsys.schema import ITEM_COLUMNS
 from serving.encoding import EncodedItems, encode_items
 from serving.recommender import Recommender
 from serving.rerank import Reranker
+from serving.retrieval.queries import QueryTower
 from serving.retrieval.retriever import PURCHASE_INTEREST, Retriever
 from serving.retrieval.sources import SOURCES, Catalogue, Sentences
 
@@ -89,6 +90,8 @@ def save_bundle(folder: Path, recommender: Recommender, tokenizer: Any, log: Eve
     features.facts.save(folder / "facts.npz")
     for source in retriever.sources.values():
         source.save(folder)
+    if retriever.queries:
+        retriever.queries.save(folder)
     recommender.ranker.save(folder)
     log.attributes.table.write_parquet(folder / ATTRIBUTES)
     log.rejections.table().write_parquet(folder / REJECTIONS)
@@ -165,6 +168,7 @@ def _load_retriever(folder: Path, config: Config, model: InterestModel) -> Retri
         sources={name: SOURCES[name].load(folder, catalogue) for name in names},
         features=features,
         exclude_seen=serving["exclude_seen"],
+        queries=QueryTower.load(folder),
     ).restricted(offered_items(items))
 
 

@@ -49,6 +49,7 @@ from serving.recommender import Recommender
 from serving.rerank import Reranker
 from serving.retrieval.retriever import Retriever
 from serving.retrieval.sources import SOURCES, FitContext
+from serving.retrieval.windows import LATEST
 from training import costs, tracking
 from training.encoding import catalogue_vectors
 from training.evaluation.baselines import fit_baselines
@@ -63,6 +64,7 @@ from training.machine import machine
 from training.pictures.charts import pictures
 from training.pictures.page import as_files, report_page
 from training.plan import PLANS, UPDATES, FitOn, FitPlan, Segments, item_counts
+from training.queries import learn
 from training.ranker import fit_ranker
 from training.ranker.calibration import latest_rows
 from training.ranker.data import RankingData, impression_data, ranking_data
@@ -199,6 +201,7 @@ def train(
             recommender, fits = fit(prepared, fit_on, WORK / "runs" / run_id, log_meanwhile)
             for title, result in fits.items():
                 log_epochs(title, result.history)
+            recommender = with_learned_queries(recommender, prepared, fit_on, run_id)
             report = _report(recommender, prepared, fit_on)
             _log_pictures(run_id, report, {title: result.history for title, result in fits.items()})
             version = _register(run_id, up_to_date(prepared, recommender), prepared, fit_on, report)
@@ -526,6 +529,30 @@ def _check_enough(prepared: Prepared, plan: FitPlan, requests: Requests) -> None
             f"{len(requests)} requests in it, {valid} in valid; "
             "each needs at least 2: add events, or change data.split or data.valid_share"
         )
+
+
+def with_learned_queries(recommender: Recommender, prepared: Prepared, fit_on: FitOn, run_id: str) -> Recommender:
+    """Return the recommender whose search has learned from the dataset's queries, if it has any; log what that is worth."""
+    dataset = prepared.dataset
+    if dataset.queries is None:
+        return recommender
+    if split_rule(dataset, prepared.config) != "time":
+        console.print("the search learns from no queries: these are split by time, and the events are not")
+        return recommender
+    retriever, tokenizer = recommender.retriever, prepared.tokenizer
+    cuts = query_cuts(prepared.log)
+    with stage("learning from queries") as update:
+        learned = learn(dataset.queries, retriever, tokenizer, cuts, fit_on, prepared.seed, update)
+    console.print(f"search: {learned.said}", soft_wrap=True, markup=False)
+    if learned.test:
+        tracking.log_metrics(run_id, learned.test.metrics())
+    return replace(recommender, retriever=replace(retriever, queries=learned.tower))
+
+
+def query_cuts(log: EventLog) -> tuple[int, int]:
+    """Return the times with which `valid` and `test` begin in a log that is split by time."""
+    valid, test = (int(log.times[log.segments == segment].min(initial=LATEST)) for segment in (VALID, TEST))
+    return valid, test
 
 
 def _report(recommender: Recommender, prepared: Prepared, fit_on: FitOn) -> Report | None:

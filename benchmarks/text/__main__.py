@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from benchmarks.text import answers, classes, lists, tokens
+from benchmarks.text import answers, classes, lists, search, tokens
 from recsys.atomic import atomic_file
 from recsys.config import WORK
 from recsys.progress import stage
@@ -47,6 +47,7 @@ PARTS: dict[str, tuple[str, str, Measure]] = {
     ),
     "opinion": ("Surges of negative texts", classes.ABOUT_SURGES, lambda data, seeds: classes.monitor()),
     "answers": ("Questions and answers: StackFAQ", answers.ABOUT, answers.table),
+    "search": ("A search that learns from clicks", search.ABOUT, lambda data, seeds: search.table(seeds)),
 }
 """Name -> title, what it is, and what measures it."""
 

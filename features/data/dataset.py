@@ -33,6 +33,8 @@ class Dataset:
     """The contract's columns that the file has, in the contract's order, then the file's others; read when collected."""
     users: pl.DataFrame | None
     paths: dict[str, Path]
+    queries: pl.DataFrame | None = None
+    """What users typed and which item they then chose, one row each."""
 
     @property
     def has_clock(self) -> bool:
@@ -81,7 +83,9 @@ def load_dataset(folder: Path, on_invalid: Literal["error", "quarantine"] = "err
     items = _public(tables, "items").collect()
     absent = [pl.lit(None, kind).alias(name) for name, kind in ITEM_COLUMNS.items() if name not in items.columns]
     attributes = [name for name in items.columns if name not in ITEM_COLUMNS]
-    users = _public(tables, "users").collect() if "users" in tables.frames else None
+    users, queries = (
+        _public(tables, table).collect() if table in tables.frames else None for table in ("users", "queries")
+    )
     return Dataset(
         folder=folder,
         info=tables.info,
@@ -89,6 +93,7 @@ def load_dataset(folder: Path, on_invalid: Literal["error", "quarantine"] = "err
         events=_public(tables if errors else raw, "events"),  # without the join that only validation needs
         users=users,
         paths=dict(tables.paths),
+        queries=queries,
     )
 
 

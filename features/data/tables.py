@@ -14,7 +14,7 @@ import polars as pl
 from features.data import values
 from features.data.formats import scan, unreadable
 from recsys.errors import RecsysError
-from recsys.schema import REQUIRED, TABLES, DatasetInfo, read_info
+from recsys.schema import OPTIONAL, REQUIRED, TABLES, DatasetInfo, read_info
 
 SUFFIXES = (".parquet", ".csv", ".jsonl")
 ROW = "_row"
@@ -212,7 +212,7 @@ def _find(folder: Path, table: str) -> Path | None:
     paths = [folder / f"{table}{suffix}" for suffix in SUFFIXES if (folder / f"{table}{suffix}").exists()]
     if len(paths) > 1:
         raise RecsysError(f"{folder}: {paths[0].name} and {paths[1].name} are both there; keep one of them")
-    if not paths and table != "users":
+    if not paths and table not in OPTIONAL:
         raise RecsysError(
             f"{folder}: {table}.parquet, .csv or .jsonl is missing; "
             f"`recsys data import files {folder} --out NEW` reads other names"

@@ -23,13 +23,15 @@ from features.data.vocabulary import readability
 from recsys.config import PACKAGED_ENCODER
 from recsys.errors import RecsysError
 from recsys.events import DAY_US, LOGGED_TYPES, SPLITS
-from recsys.schema import EVENT_COLUMNS, ID_PATTERN, MAX_ID
+from recsys.schema import EVENT_COLUMNS, ID_PATTERN, MAX_ID, OPTIONAL
 
 EXAMPLES = 3
 LONG_DESCRIPTION = 100_000
 """Characters from which a description is reported; the encoder reads its beginning."""
 NAMED = {"items": ("item_id", "title", "brand", "category"), "events": ("user_id", "item_id"), "users": ("user_id",)}
 """Columns in which a word for an empty cell would become a name."""
+ON_ITEMS = {"events": "event", "queries": "query"}
+"""Tables whose rows are on items, and what a row is called."""
 UNREADABLE_SHARE = 0.05
 """Share of items that the encoder cannot read from which another one is named. It has twice the layers of the packaged
 one and is trained on English less, and every other item pays for that."""
@@ -116,17 +118,19 @@ def rules(tables: Tables) -> list[Rule]:
              pl.col("description").str.len_bytes() > LONG_DESCRIPTION, "item_id",
              "only the first encoder.max_tokens tokens are read", "warning"),
         Rule("empty user_id", "events", ("user_id",), blank("user_id"), ROW, quarantine),
-        Rule("event on unknown item", "events", ("item_id",), ~pl.col("_known_item"), "item_id",
-             "add the items to the items table, or " + quarantine),
+        Rule("empty query", "queries", ("query",), blank("query"), ROW, quarantine),
+        *(Rule(f"{what} on unknown item", table, ("item_id",), ~pl.col("_known_item"), "item_id",
+               "add the items to the items table, or " + quarantine) for table, what in ON_ITEMS.items()),
         Rule("unknown event_type", "events", ("event_type",), ~pl.col("event_type").is_in(LOGGED_TYPES).fill_null(False),
              "event_type", f"use one of {', '.join(LOGGED_TYPES)}, or " + quarantine),
-        Rule("unparsable timestamp", "events", ("timestamp",), moment.is_null(), "_raw_timestamp",
-             "use ISO datetimes, or one unit since 1970 for all numbers (after 1989), or " + quarantine),
+        *(Rule("unparsable timestamp", table, ("timestamp",), moment.is_null(), "_raw_timestamp",
+               "use ISO datetimes, or one unit since 1970 for all numbers (after 1989), or " + quarantine)
+          for table in ON_ITEMS),
         Rule("value is not a finite number", "events", ("value",),
              failed("value") | number.is_nan() | number.is_infinite(), "_raw_value", quarantine),
         Rule("position is not a whole number from 1", "events", ("position",),
              failed("position") | (pl.col("position") < 1), "_raw_position", quarantine),
-        *(wrong_id(table, name) for table, name in (("items", "item_id"), ("events", "user_id"), ("users", "user_id"))),
+        *(wrong_id(table, name) for table, name in (("items", "item_id"), ("events", "user_id"), ("users", "user_id"), ("queries", "user_id"))),
         Rule("empty user_id", "users", ("user_id",), blank("user_id"), ROW, quarantine),
         Rule("duplicate user_id", "users", ("user_id",), ~pl.col("user_id").is_first_distinct(), "user_id", quarantine),
     ]  # fmt: skip
@@ -136,9 +140,12 @@ def rules(tables: Tables) -> list[Rule]:
                       ~pl.struct(columns).hash().is_first_distinct(), ROW,
                       "each counts; `recsys data import files FOLDER --out NEW --duplicates drop` keeps one", "warning"))  # fmt: skip
     if tables.info.timestamp == "utc":
-        every.append(Rule("timestamp in the future", "events", ("timestamp",), moment > tomorrow, "_raw_timestamp",
-                          'check the unit, set "timestamp": "ordinal" in dataset.json, or ' + quarantine))  # fmt: skip
-        every.append(Rule("timestamp before 1970", "events", ("timestamp",), moment < 0, "_raw_timestamp", quarantine))
+        for table in ON_ITEMS:
+            every += [
+                Rule("timestamp in the future", table, ("timestamp",), moment > tomorrow, "_raw_timestamp",
+                     'check the unit, set "timestamp": "ordinal" in dataset.json, or ' + quarantine),
+                Rule("timestamp before 1970", table, ("timestamp",), moment < 0, "_raw_timestamp", quarantine),
+            ]  # fmt: skip
     if tables.info.split == "column":
         every.append(Rule("unknown split", "events", ("split",), ~pl.col("split").is_in(SPLITS).fill_null(False),
                           "split", f"use one of {', '.join(SPLITS)}, or " + quarantine))  # fmt: skip
@@ -212,10 +219,10 @@ def judge_texts(items: pl.DataFrame, encoder: str, file: str) -> tuple[str, list
 
 
 def prepare(tables: Tables) -> Tables:
-    """Return the tables with items (of plain text) and users in memory, and events with a column `_known_item`.
+    """Return the tables with all but the events in memory, items of plain text, and a column `_known_item` in events and queries.
 
     Raises:
-        RecsysError: the items or users cannot be read.
+        RecsysError: a table that is read cannot be.
     """
     small = {table: collect(tables, table, tables.frames[table]) for table in tables.frames if table != "events"}
     small["items"] = plain_items(small["items"])
@@ -224,12 +231,17 @@ def prepare(tables: Tables) -> Tables:
 
 
 def with_known_items(tables: Tables, item_ids: pl.Series) -> Tables:
-    """Return the tables, events with a column `_known_item`: whether their item is among `item_ids`."""
+    """Return the tables, events and queries with a column `_known_item`: whether their item is among `item_ids`."""
     known = pl.LazyFrame({"item_id": item_ids.unique()}).with_columns(_known_item=True)
-    events = tables.frames["events"].drop("_known_item", strict=False)
-    events = events.join(known, on="item_id", how="left", maintain_order="left")
-    events = events.with_columns(pl.col("_known_item").fill_null(False))
-    return replace(tables, frames=tables.frames | {"events": events})
+    frames = {
+        table: tables.frames[table]
+        .drop("_known_item", strict=False)
+        .join(known, on="item_id", how="left", maintain_order="left")
+        .with_columns(pl.col("_known_item").fill_null(False))
+        for table in ON_ITEMS
+        if table in tables.frames
+    }
+    return replace(tables, frames=tables.frames | frames)
 
 
 def violations(tables: Tables) -> list[Violation]:
@@ -274,7 +286,7 @@ def _refuse_wrong_info(tables: Tables) -> None:
 
 def _refuse_unusable(tables: Tables, table: str, counts: dict[str, int]) -> None:
     path = tables.paths[table]
-    if table != "users" and not counts["rows"]:
+    if table not in OPTIONAL and not counts["rows"]:
         raise RecsysError(f"{path}: empty: 0 rows; a dataset needs items and events")
     if table == "events" and counts["users"] < 2:
         user = collect(tables, table, tables.frames[table].select("user_id").head(1)).item()
@@ -297,8 +309,9 @@ def _counts(tables: Tables) -> dict[str, Any]:
     items = collect(tables, "items", described).row(0, named=True)
     events = collect(tables, "events", acted).row(0, named=True)
     counts: dict[str, Any] = {"name": tables.info.name, "items": items["rows"], "events": events["rows"]}
-    if "users" in tables.frames:
-        counts["users"] = collect(tables, "users", tables.frames["users"].select(pl.len())).item()
+    for table in OPTIONAL:
+        if table in tables.frames:
+            counts[table] = collect(tables, table, tables.frames[table].select(pl.len())).item()
     counts["event types"] = ", ".join(f"{one['event_type']} {one['count']:,}" for one in events["types"])
     counts["users with events"], counts["items with events"] = events["users"], events["items"]
     span = pl.Series([events["first"], events["last"]], dtype=pl.Int64)

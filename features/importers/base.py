@@ -53,6 +53,7 @@ class Imported:
     """The file of each table, where one file is one table."""
     broken_lines: Mapping[str, Path] = field(default_factory=dict)
     """By the names of files, where their lines are that are no rows, when these are to be left out."""
+    queries: pl.LazyFrame | None = None
 
 
 @dataclass(frozen=True)
@@ -232,7 +233,7 @@ def write_dataset(imported: Imported, out: Path, quarantine: bool = False) -> Im
         RecsysError: `out` is not empty, or the source cannot be read to its end.
     """
     notes = list(imported.notes)
-    frames = {"items": imported.items, "events": imported.events, "users": imported.users}
+    frames = {table: getattr(imported, table) for table in TABLES}
     with atomic_folder(out) as folder:
         for table, frame in frames.items():
             if frame is None:

@@ -14,7 +14,7 @@ from features.importers.base import Imported, Importer, Options
 from features.importers.names import ALIASES, EVENT_ALIASES, OWN_ID, QUANTITIES, flat
 from recsys.errors import Problems, RecsysError, suggest
 from recsys.events import LOGGED_TYPES
-from recsys.schema import REQUIRED, TABLES, DatasetInfo
+from recsys.schema import OPTIONAL, REQUIRED, TABLES, DatasetInfo
 
 
 class NamedOptions(Options):
@@ -66,6 +66,8 @@ class NamedTablesImporter(Importer):
         Raises:
             RecsysError: with all problems.
         """
+        left_out = {"queries"} & set(sources) if self.options.no_timestamps else set()
+        sources = {table: source for table, source in sources.items() if table not in left_out}
         columns = {table: source.frame.collect_schema().names() for table, source in sources.items()}
         self._check_columns(columns, problems)
         tables = {}
@@ -83,9 +85,10 @@ class NamedTablesImporter(Importer):
             notes.append(
                 "times: the order of the rows; splits follow it, and no feature of age, hour or window is computed"
             )
-        users = tables["users"].frame if "users" in tables else None
+        notes += [f"{table}: left out, since the rows of two tables have no common order" for table in left_out]
+        users, queries = (tables[table].frame if table in tables else None for table in OPTIONAL)
         mappings = [table.mapping for table in tables.values()]
-        return Imported(tables["items"].frame, events, users, info, [*mappings, *notes])
+        return Imported(tables["items"].frame, events, users, info, [*mappings, *notes], queries=queries)
 
     def _check_columns(self, columns: Mapping[str, list[str]], problems: Problems) -> None:
         """Note where `--column` names a column that is not ours, or one that no table has."""

@@ -8,6 +8,7 @@ FILES = {
     "events": ("events", "event", "interactions", "ratings", "reviews", "behaviors", "clicks", "orders", "purchases",
                "transactions", "views", "log"),
     "users": ("users", "user", "customers", "members"),
+    "queries": ("queries", "query", "searches", "search_queries"),
 }  # fmt: skip
 ALIASES = {
     "user_id": ("userid", "user", "uid", "customer_id", "customerid", "reviewerid", "visitorid", "member_id"),
@@ -24,6 +25,7 @@ ALIASES = {
     "available": ("is_available", "isavailable"),
     "session_id": ("sessionid", "session"),
     "request_id": ("requestid", "impression_id"),
+    "query": ("search_query", "search_term", "search", "keyword", "q"),
 }  # fmt: skip
 OWN_ID = ("id",)
 """What a table of items or users may call its own ID."""

@@ -1,6 +1,6 @@
 """A database: PostgreSQL or SQLite, by a query for each table.
 
-In: a folder with `items.sql` and `events.sql` (and `users.sql`), a `SELECT` each, and the address of the database. Out: what they
+In: a folder with `items.sql` and `events.sql` (and `users.sql`, `queries.sql`), a `SELECT` each, and the address of the database. Out: what they
 return in the contract's columns; these have the usual names, or are named with `AS` or `--column ours=theirs`.
 """
 

@@ -1,7 +1,7 @@
 """The simulated shop: a dataset whose true tastes are known, so that the best possible ranking is too.
 
 In: numbers of users and items, and a seed. Out: a dataset folder (items, events with impressions
-and positions, users, `dataset.json`) and `truth.npz`, from which `oracle_scores` ranks every item.
+and positions, users, queries, `dataset.json`) and `truth.npz`, from which `oracle_scores` ranks every item.
 
 A visit has an intent, one of the user's 1 to 3 tastes: one or two categories, two liked attributes
 and maybe a disliked one. The shop shows ten items per request, the user looks at position p with
@@ -21,6 +21,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from features.simulator.queries import query_table
 from features.simulator.text import (
     ALLOWED,
     ATTRIBUTES,
@@ -95,6 +96,7 @@ def _write(folder: Path, users: int, items: int, seed: int) -> None:
     _item_table(rng, truth).write_parquet(folder / "items.parquet")
     _event_table(rng, truth, impressions, clicked, bought).write_parquet(folder / "events.parquet")
     _user_table(truth).write_parquet(folder / "users.parquet")
+    query_table(truth, seed).write_parquet(folder / "queries.parquet")
     np.savez_compressed(folder / TRUTH, allow_pickle=False, **vars(truth))
     about = {
         "name": "simulated-shop",

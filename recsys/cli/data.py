@@ -133,7 +133,8 @@ def export(dataset: Path, out: Path, store: str) -> None:
     """Add what the API has stored to a dataset.
 
     Writes DATASET with the store's events, changed items and lists to --out, ready for `recsys train`.
-    Listed items that led to no event become impressions. Users who were deleted are left out.
+    Listed items that led to no event become impressions, and searches whose items were chosen become queries. Users who
+    were deleted are left out.
 
     \b
     Example:
@@ -146,8 +147,8 @@ def export(dataset: Path, out: Path, store: str) -> None:
     with stage(f"exporting to {out}"):
         report = write(dataset, Store(store), out)
     click.echo(
-        f"{out}: {report.events:,} events, {report.impressions:,} impressions and {report.items:,} item changes "
-        f"beyond {dataset}"
+        f"{out}: {report.events:,} events, {report.impressions:,} impressions, {report.queries:,} queries and "
+        f"{report.items:,} item changes beyond {dataset}"
     )
     for note in report.notes:
         click.echo(f"  {note}")

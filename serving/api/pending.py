@@ -51,6 +51,8 @@ class Pending(Generic[Key]):
     candidates: list[int] = field(default_factory=list)
     after: str | None = None
     """The `request_id` of the list of which this is the next page."""
+    query: str | None = None
+    """What was typed, where the list is what a search found."""
     scenario: ActiveScenario | None = None
     """The kind of list, where one was requested."""
     explore: float = 0.0

@@ -109,7 +109,7 @@ class Service:
     def search(self, request: schemas.SearchRequest) -> schemas.RecommendResponse:
         """Return the items that match a sentence: those of exactly this title first, then the best matches."""
         typed = schemas.RecommendRequest(query=request.query, k=request.k, filters=request.filters)
-        pending = self._pending_list(self.holder.snapshot, typed)
+        pending = replace(self._pending_list(self.holder.snapshot, typed), query=request.query)
         lookup, filters, sentences = pending.snapshot.lookup, pending.batch_key.filter, pending.sentences
         assert sentences is not None  # the query's
         found = lookup.found(request.query, sentences, request.k, filters.allowed if filters else None, pending.now)
@@ -582,6 +582,7 @@ class Service:
                     experiment=assignment.experiment if assignment else None,
                     arm=assignment.arm if assignment else None,
                     teams=teams,
+                    query=request.query,
                 )
             )
         return schemas.RecommendResponse(

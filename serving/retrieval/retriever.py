@@ -23,6 +23,7 @@ from recsys.config import Config, SourcesConfig
 from recsys.models.interest import InterestModel
 from serving.deadline import Deadline
 from serving.retrieval.index import VectorIndex
+from serving.retrieval.queries import QueryTower
 from serving.retrieval.sources import (
     Candidates,
     CandidateSource,
@@ -72,6 +73,8 @@ class Retriever:
     """Whether items of the history are excluded, unless a request says otherwise."""
     available: Bools | None = None
     """`[N]` items that may be in lists in their time (see `windows`); None for all."""
+    queries: QueryTower | None = None
+    """What the search has learned from queries; None where it has not."""
 
     def restricted(self, available: Bools) -> "Retriever":
         """Return the same retriever for lists of `available` `[N]` items alone."""
@@ -269,13 +272,14 @@ class Retriever:
 
     def matching(self, sentences: Sentences, k: int, allowed: Bools | None, now: int) -> Ints:
         """Return the k items offered at the time `now` that match one sentence best, by its words and by its vector."""
-        allowed = _both(self.offered(now), allowed)
-        near = self._index.search(sentences.vectors, min(k, len(self.vectors)), allowed)[0]
+        allowed, learned = _both(self.offered(now), allowed), self.queries
+        vectors = learned.vectors(sentences.vectors) if learned else sentences.vectors
+        near = self._index.search(vectors, min(k, len(self.vectors)), allowed)[0]
         items = distinct(np.concatenate([near, *(matches.indices for matches in sentences.matches.values())])[None])[0]
         items = items[(items >= 0) & (True if allowed is None else allowed[items])]
-        relevance = self.vectors[items] @ sentences.vectors[0]
+        relevance = self.vectors[items] @ vectors[0]
         for matches in sentences.matches.values():
-            relevance += matches[0, items].toarray()[0]
+            relevance += matches[0, items].toarray()[0] * (learned.words if learned else 1)
         return items[np.argsort(-relevance, kind="stable")[:k]]
 
     @cached_property

@@ -1,7 +1,8 @@
 """The store's log as a dataset to train on: `recsys data export shop --out shop-2`.
 
 In: a dataset folder and a store. Out: a new dataset folder with the old tables, the events and items that the API
-received since, and an impression for every item that was listed and led to no event.
+received since, an impression for every item that was listed and led to no event, and a query for every item that was chosen
+from what a search found.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,7 +16,7 @@ from features.data.dataset import Dataset, load_dataset
 from features.data.tables import TIMES
 from recsys.atomic import atomic_folder
 from recsys.events import NO_ACTION, REJECTIONS, moment_at
-from recsys.schema import EVENT_COLUMNS, DatasetInfo
+from recsys.schema import EVENT_COLUMNS, QUERY_COLUMNS, DatasetInfo
 from serving.columns import held, items_table, with_attributes
 from serving.loading import changed_catalogue
 from serving.store.changes import later_changes
@@ -48,6 +49,7 @@ class Exported:
 
     events: int
     impressions: int
+    queries: int
     items: int
     notes: list[str]
 
@@ -81,7 +83,12 @@ def export(folder: Path, store: Store, out: Path) -> Exported:
     events = pl.concat([old_events, new_events, impressions], how="diagonal_relaxed")
     as_of = max([dataset.items_as_of, *(change.at for change in changes if change.at is not None)])
     users = with_users(dataset.users, list(store.every_user()), list(forgotten))
-    _write(dataset, items, as_of, events.sort("timestamp", maintain_order=True), users, out)
+    none = pl.DataFrame(schema=QUERY_COLUMNS)
+    old_queries = none if dataset.queries is None else pl.concat([none, dataset.queries], how="diagonal_relaxed")
+    old_queries, new_queries = _without(old_queries, forgotten), queries_table(store, stored.filter(in_catalogue))
+    new_queries = new_queries.join(old_queries, on=list(QUERY_COLUMNS), how="anti", nulls_equal=True)
+    queries = pl.concat([old_queries, new_queries], how="diagonal_relaxed").sort("timestamp", maintain_order=True)
+    _write(dataset, items, as_of, events.sort("timestamp", maintain_order=True), users, queries, out)
     notes = _notes(
         dataset,
         unknown_items=stored.filter(~in_catalogue)["item_id"],
@@ -89,7 +96,7 @@ def export(folder: Path, store: Store, out: Path) -> Exported:
         forgotten=len(forgotten),
         deleted=items.filter(gone).height,
     )
-    return Exported(new_events.height, impressions.height, len(bodies), notes)
+    return Exported(new_events.height, impressions.height, new_queries.height, len(bodies), notes)
 
 
 def _without(rows: pl.DataFrame, forgotten: dict[str, int]) -> pl.DataFrame:
@@ -127,6 +134,16 @@ def actions(events: pl.DataFrame) -> pl.DataFrame:
         .agg(purchase=bought.any(), value=pl.col("value").filter(bought).sum())
         .with_columns(click=pl.lit(True))
     )
+
+
+def queries_table(store: Store, events: pl.DataFrame) -> pl.DataFrame:
+    """Return a query for each item that `events` say was chosen from what a search found, when it was chosen first."""
+    searches = [(one.request_id, one.query, one.items) for one in store.every_list() if one.query is not None]
+    schema = {"request_id": pl.String(), "query": pl.String(), "item_id": pl.List(pl.String())}
+    found = pl.DataFrame(searches, schema=schema, orient="row").explode("item_id", empty_as_null=False)
+    chosen = events.filter(~pl.col("event_type").is_in(NO_ACTION)).sort("timestamp", maintain_order=True)
+    chosen = chosen.unique([*IMPRESSION_KEY, "user_id"], keep="first", maintain_order=True)
+    return chosen.join(found, on=IMPRESSION_KEY, maintain_order="left").select(list(QUERY_COLUMNS))
 
 
 def named_columns(rows: Sequence[Mapping[str, Any]], schema: Mapping[str, pl.DataType]) -> list[pl.Series]:
@@ -180,14 +197,22 @@ def _with_positions(events: pl.DataFrame, listed: pl.DataFrame) -> pl.DataFrame:
 
 
 def _write(
-    dataset: Dataset, items: pl.DataFrame, as_of: int, events: pl.DataFrame, users: pl.DataFrame | None, out: Path
+    dataset: Dataset,
+    items: pl.DataFrame,
+    as_of: int,
+    events: pl.DataFrame,
+    users: pl.DataFrame | None,
+    queries: pl.DataFrame,
+    out: Path,
 ) -> None:
     changes = {"name": dataset.info.name, "items_as_of": moment_at(as_of)}
     if dataset.info.split == "column":
         changes["split"] = "time"
         events = events.drop("split")
     if dataset.has_clock:
-        events = events.with_columns(pl.col("timestamp").cast(pl.Datetime("us", "UTC")))
+        events, queries = (
+            table.with_columns(pl.col("timestamp").cast(pl.Datetime("us", "UTC"))) for table in (events, queries)
+        )
         times = [name for name in TIMES if name in items.columns]
         items = items.with_columns(pl.col(times).cast(pl.Datetime("us", "UTC")))
     info = DatasetInfo.model_validate(dataset.info.model_dump() | changes)
@@ -196,6 +221,8 @@ def _write(
         events.write_parquet(folder / "events.parquet")
         if users is not None:
             users.write_parquet(folder / "users.parquet")
+        if queries.height:
+            queries.write_parquet(folder / "queries.parquet")
         (folder / "dataset.json").write_text(info.model_dump_json(indent=1), encoding="utf-8")
 
 

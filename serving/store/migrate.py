@@ -15,7 +15,7 @@ from sqlalchemy.engine import Connection
 from serving.store.database import BUSY_TIMEOUT_S, StoreError, describe
 from serving.store.tables import about, metadata
 
-REVISION = "0008"
+REVISION = "0009"
 """The latest revision; `tables.py` describes the tables at this revision."""
 FIRST_REVISION = "0001"
 """The tables as they were before migrations: `about.version` was 1, and no revision was recorded."""

@@ -57,6 +57,8 @@ class ImpressionList:
     arm: str | None = None
     teams: list[str] | None = None
     """The arm that each item of an interleaved list is from."""
+    query: str | None = None
+    """What was typed, where the list is what a search found."""
 
 
 @dataclass(frozen=True)

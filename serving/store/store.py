@@ -190,12 +190,15 @@ class Store:
             yield row.user_id, row.attributes
 
     def forget_user(self, user_id: str) -> int:
-        """Delete the user's events, attributes and lists, have models ignore the user's past, and return the rows deleted."""
+        """Delete the user's events, attributes and lists, have models ignore the user's past, and return the rows deleted.
+
+        Searches are lists without a user; those from which the user chose an item are deleted, too.
+        """
         with self._writing() as connection:
             self._lock_forgotten(connection, "EXCLUSIVE")
             deleted = sum(
-                connection.execute(table.delete().where(table.c.user_id == user_id)).rowcount
-                for table in (events, lists, users)
+                connection.execute(table.delete().where(_of_user(table, user_id))).rowcount
+                for table in (lists, events, users)  # the events tell which searches were the user's
             )
             connection.execute(self._add_forgotten, {"user_id": user_id, "at": time.time_ns() // 1000})
             return deleted
@@ -217,7 +220,7 @@ class Store:
                 table.name: [
                     dict(row)
                     for row in connection.execute(
-                        sa.select(table).where(table.c.user_id == user_id).order_by(table.c.timestamp)
+                        sa.select(table).where(_of_user(table, user_id)).order_by(table.c.timestamp)
                     ).mappings()
                 ]
                 for table in (events, lists)
@@ -399,3 +402,12 @@ class Store:
 
     def __str__(self) -> str:
         return describe(self.url)
+
+
+def _of_user(table: sa.Table, user_id: str) -> sa.ColumnElement[bool]:
+    """Hold for the rows of a user: those that name the user, and searches from which the user chose an item."""
+    named = table.c.user_id == user_id
+    if table is not lists:
+        return named
+    chosen = sa.select(events.c.request_id).where(events.c.user_id == user_id, events.c.request_id.is_not(None))
+    return named | (lists.c.query.is_not(None) & lists.c.request_id.in_(chosen))

@@ -54,6 +54,7 @@ lists = sa.Table(
     sa.Column("experiment", sa.Text),
     sa.Column("arm", sa.Text),
     sa.Column("teams", sa.JSON(none_as_null=True)),
+    sa.Column("query", sa.Text),
 )
 experiments = sa.Table(
     "experiments",

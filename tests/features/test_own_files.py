@@ -414,3 +414,16 @@ def test_when_an_item_is_available_is_read_like_every_time(tmp_path: Path) -> No
     until, start = (shop.column("items", name)[:3] for name in ("available_until", "available_from"))
     assert until == ["2999-12-31 00:00:00", "2022-06-25 00:00:00", "None"]
     assert start == ["2022-06-24 00:00:00", "None", "None"]
+
+
+def test_queries_are_imported_under_their_usual_names_and_left_out_without_times(tmp_path: Path) -> None:
+    """The table is optional. Rows that are ordered by themselves have no moment between those of events."""
+    files = {"items.csv": ITEMS, "events.csv": EVENTS, "searches.csv": "search_term,sku,time\nlamp,a,1700000050\n"}
+    (tmp_path / "timed").mkdir()
+    (tmp_path / "ordered").mkdir()
+    timed = Imported(tmp_path / "timed", files)
+    assert timed.column("queries", "query") == ["lamp"] and timed.column("queries", "item_id") == ["a"]
+    assert timed.checked.ok and timed.checked.counts["queries"] == 1
+    ordered = Imported(tmp_path / "ordered", files, options={"no_timestamps": "true"})
+    assert not (ordered.out / "queries.parquet").exists()
+    assert "queries: left out" in ordered.notes

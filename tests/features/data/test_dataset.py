@@ -15,6 +15,7 @@ from recsys.errors import RecsysError
 from tests.worlds import DATA, write_dataset
 
 EVENTS = "user_id,item_id,event_type,timestamp\n"
+QUERIES = "query,item_id,timestamp\n"
 GOOD = "u1,i1,click,1700000000\nu2,i2,click,1700000001\n"
 
 BAD: dict[str, tuple[dict[str, Any], list[str]]] = {
@@ -48,6 +49,15 @@ BAD: dict[str, tuple[dict[str, Any], list[str]]] = {
                       ["unknown split", "'dev'"]),
     "negative price": ({"items.csv": "item_id,title,price\ni1,a,-3\ni2,b,4\n", "events.csv": EVENTS + GOOD},
                        ["price", "'-3'"]),
+    "empty query": ({"queries.csv": QUERIES + "  ,i1,1700000000\nlamp,i1,1700000000\n"},
+                    ["queries.csv", "empty query", "1 row", "row 1"]),
+    "query on unknown item": ({"queries.csv": QUERIES + "lamp,nowhere,1700000000\n"},
+                              ["queries.csv", "query on unknown item", "1 row", "'nowhere'"]),
+    "unparsable time of a query": ({"queries.csv": QUERIES + "lamp,i1,yesterday\n"},
+                                   ["queries.csv", "unparsable timestamp", "'yesterday'"]),
+    "future time of a query": ({"queries.csv": QUERIES + "lamp,i1,2190-01-01T00:00:00\n"},
+                               ["queries.csv", "timestamp in the future", "2190"]),
+    "queries without times": ({"queries.csv": "query,item_id\nlamp,i1\n"}, ["queries.csv", "'timestamp' is missing"]),
 }  # fmt: skip
 
 
@@ -175,3 +185,27 @@ def test_an_id_that_the_api_would_refuse_is_refused(wrong: str, tmp_path: Path) 
                    {"events.csv": EVENTS + GOOD + f"{wrong},i1,click,1700000002\n"}):  # fmt: skip
         with pytest.raises(RecsysError, match="of more than 256 characters, or with control characters: 1 row"):
             load_dataset(write_dataset(tmp_path / "bad", **change))
+
+
+def test_queries_are_read_counted_and_part_of_the_fingerprint(tmp_path: Path) -> None:
+    """The table is optional; its times are read like those of events, and its users may be unknown."""
+    rows = "query,item_id,timestamp,user_id\nred lamp,i1,1700000000,\nlamp,i2,1700000001,u1\n"
+    without = load_dataset(write_dataset(tmp_path / "without"))
+    found = load_dataset(write_dataset(tmp_path / "with", **{"queries.csv": rows}))
+    assert without.queries is None
+    assert found.queries is not None and found.queries.rows() == [
+        ("red lamp", "i1", 1_700_000_000_000_000, None),
+        ("lamp", "i2", 1_700_000_001_000_000, "u1"),
+    ]
+    assert found.fingerprint != without.fingerprint
+    assert check(tmp_path / "with").counts["queries"] == 2
+
+
+def test_queries_on_quarantined_items_are_quarantined(tmp_path: Path) -> None:
+    """An item that is left out takes its queries along."""
+    items = "item_id,title\n" + "".join(f"i{row},{'' if row == 1 else 'lamp'}\n" for row in range(8))
+    rows = QUERIES + "lamp,i1,1700000000\nlamp,i2,1700000000\n"
+    folder = write_dataset(tmp_path / "shop", **{"items.csv": items, "queries.csv": rows})
+    queries = load_dataset(folder, "quarantine").queries
+    assert queries is not None and queries["item_id"].to_list() == ["i2"]
+    assert pl.read_parquet(folder / "quarantine" / "queries.parquet")["rule"].to_list() == ["query on unknown item"]

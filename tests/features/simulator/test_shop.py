@@ -40,7 +40,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(tmp_path: 
     """A shop is its seed."""
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         simulate(tmp_path / name, users=40, items=60, seed=seed)
-    for file in ("items.parquet", "events.parquet", "users.parquet", "dataset.json", "truth.npz"):
+    for file in ("items.parquet", "events.parquet", "users.parquet", "queries.parquet", "dataset.json", "truth.npz"):
         same = [(tmp_path / name / file).read_bytes() for name in "abc"]
         assert same[0] == same[1], file
     assert (tmp_path / "a" / "events.parquet").read_bytes() != (tmp_path / "c" / "events.parquet").read_bytes()

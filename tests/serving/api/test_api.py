@@ -397,6 +397,20 @@ def test_a_request_may_say_what_clicks_and_purchases_are_worth(client: TestClien
         assert client.post("/v1/recommend", json={"value": wrong}).status_code == 422
 
 
+def test_what_was_typed_is_kept_with_the_list_that_the_search_found_and_with_no_other(
+    client: TestClient, store: Store
+) -> None:
+    """So that what is chosen from it tells what was meant; a sentence for a recommendation is not kept."""
+    searched = client.post("/v1/search", json={"query": "Red lamp", "k": 3}).json()
+    client.post("/v1/recommend", json={"query": "steel table", "k": 3})
+    deadline = time.monotonic() + 5
+    while len(kept := {one.request_id: one for one in store.every_list()}) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    found = kept.pop(searched["request_id"])
+    assert found.query == "Red lamp" and found.items == [item["item_id"] for item in searched["items"]]
+    assert [one.query for one in kept.values()] == [None]
+
+
 def test_every_list_is_logged_with_its_request_id(tiny: Path, client: TestClient, store: Store) -> None:
     """With its items and scores, in their order."""
     answer = client.post("/v1/recommend", json={"user_id": "u1", "k": 4}).json()

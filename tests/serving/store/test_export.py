@@ -162,3 +162,55 @@ def test_a_dataset_that_is_newer_than_a_change_wins_over_it(shop: Path, store: S
     stated = write_dataset(tmp_path / "stated", **{"dataset.json": json.dumps({"items_as_of": "2023-01-31T06:00:00Z"})})
     assert load_dataset(stated).items_as_of == 1_675_144_800_000_000
     assert export(stated, store, tmp_path / "as of stated").items == 1
+
+
+def test_what_was_chosen_from_a_search_becomes_a_query(shop: Path, store: Store, tmp_path: Path) -> None:
+    """Once for each item and user, however often; not what was rejected, nor what the search did not find."""
+    nobody: Any = {"scores": [3.0, 2.0, 1.0], "propensities": [None, None, None], "query": "red lamp"}
+    store.add_lists([ImpressionList("r1", None, AFTER, "m/1", ["i3", "i5", "i6"], **nobody)])
+    store.add_lists([ImpressionList("r2", "u1", AFTER, "m/1", ["i3"], [3.0], [None])])
+    chosen = [
+        click(2, "u1", "i5", "r1"),
+        replace(click(5, "u1", "i5", "r1"), event_type="purchase"),
+        click(3, "u2", "i3", "r1"),
+    ]
+    others = [
+        replace(click(4, "u2", "i6", "r1"), event_type="hide"),
+        click(6, "u1", "i7", "r1"),
+        click(7, "u1", "i3", "r2"),
+    ]
+    store.add_events(chosen + others)
+    assert export(shop, store, tmp_path / "out").queries == 2
+    queries = load_dataset(tmp_path / "out").queries
+    assert queries is not None
+    assert queries.rows() == [("red lamp", "i5", AFTER + 2, "u1"), ("red lamp", "i3", AFTER + 3, "u2")]
+    again = export(tmp_path / "out", store, tmp_path / "again")
+    kept = load_dataset(tmp_path / "again").queries
+    assert again.queries == 0 and kept is not None and queries.equals(kept)
+
+
+def test_queries_of_a_forgotten_user_leave_the_store_and_the_dataset(shop: Path, store: Store, tmp_path: Path) -> None:
+    """Those that were exported before, and those that wait in the store; of others, and without a user, they stay."""
+    rows = f"query,item_id,timestamp,user_id\nold,i1,{AFTER},u1\nold,i2,{AFTER},u2\nold,i3,{AFTER},\n"
+    (shop / "queries.csv").write_text(rows)
+    for number, user in enumerate(("u1", "u2")):
+        store.add_lists([ImpressionList(f"r{number}", None, AFTER, "m/1", ["i3"], [3.0], [None], query=f"of {user}")])
+        store.add_events([click(number, user, "i3", f"r{number}")])
+    store.forget_user("u1")
+    assert [one.query for one in store.every_list()] == ["of u2"]
+    export(shop, store, tmp_path / "out")
+    queries = load_dataset(tmp_path / "out").queries
+    assert queries is not None
+    assert sorted(queries.select("query", "item_id").rows()) == [("of u2", "i3"), ("old", "i2"), ("old", "i3")]
+
+
+def test_a_dataset_whose_queries_have_no_users_takes_those_of_the_store(
+    shop: Path, store: Store, tmp_path: Path
+) -> None:
+    """The column is optional."""
+    (shop / "queries.csv").write_text(f"query,item_id,timestamp\nold,i1,{AFTER}\n")
+    store.add_lists([ImpressionList("r1", None, AFTER, "m/1", ["i3"], [3.0], [None], query="new")])
+    store.add_events([click(1, "u1", "i3", "r1")])
+    export(shop, store, tmp_path / "out")
+    queries = load_dataset(tmp_path / "out").queries
+    assert queries is not None and queries.select("query", "user_id").rows() == [("old", None), ("new", "u1")]

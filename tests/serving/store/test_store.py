@@ -95,6 +95,21 @@ def test_of_a_forgotten_user_only_the_name_is_kept(store: Store) -> None:
     assert list(store.forgotten_users()) == ["u"]
 
 
+def test_searches_from_which_a_user_chose_are_the_users_own(store: Store) -> None:
+    """They are shown and deleted with the events that tell it, and go by age like other lists."""
+    searches = [replace(listed(number, None), query=f"query {number}") for number in (1, 2, 3)]
+    store.add_lists([*searches, listed(4, None)])
+    chosen = [
+        replace(event(number, user=user), request_id=f"r{number}") for number, user in ((1, "u"), (2, "v"), (4, "u"))
+    ]
+    store.add_events(chosen)
+    assert [row["query"] for row in store.everything_of("u")["lists"]] == ["query 1"]
+    assert store.forget_user("u") == 3
+    assert [one.query for one in store.every_list()] == ["query 2", "query 3", None]
+    store.prune(max(one.timestamp for one in searches) + 1)
+    assert [one.request_id for one in store.every_list()] == ["r4"]
+
+
 def test_a_list_that_waited_while_its_user_was_forgotten_stays_out(store: Store) -> None:
     """Also one of another server; a list of afterwards is kept, and so are those of others."""
     before = time.time_ns() // 1000
