@@ -21,7 +21,7 @@ PAGE = Path("docs/text-quality.md")
 KEPT = WORK / "text-quality"
 OPENING = """# Text quality
 
-What [text heads](text.md) get right, beside a simple baseline of the same run. `make benchmark-text` writes this page; every part says when it was measured and by
+What [text heads](text.md), and a search that learns, get right, beside a simple baseline of the same run. `make benchmark-text` writes this page; every part says when it was measured and by
 which command. Choices are made on `valid` alone, figures are of `test`, with 95 % bootstrap intervals. The encoder is the bundled MiniLM (22.7 M parameters) unless a table says otherwise.
 """
 
