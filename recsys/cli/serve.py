@@ -175,7 +175,7 @@ def _serve_alone(
     from serving.api.access.limits import Limits
     from serving.api.server import open_model, run
     from serving.store.store import Store
-    from serving.text.heads import HeadNames
+    from serving.text.heads import HeadNames, TextHeads
 
     with stage(f"loading {model}"):
         for name in filter(None, (model, compare)):
@@ -183,7 +183,7 @@ def _serve_alone(
         opened = Store(store)
         holder = open_model(model, opened, keep_days)
         compared = open_model(compare, opened) if compare else None
-        loaded = HeadNames(**heads).load()
+        loaded = TextHeads.load(HeadNames(**heads))
     run(
         holder,
         opened,

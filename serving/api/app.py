@@ -58,7 +58,7 @@ def create_app(
     local: bool = True,
     seed: int | None = None,
     batch: int = BATCH,
-    heads: TextHeads = TextHeads(),  # noqa: B008  frozen
+    heads: TextHeads | None = None,
     metrics_files: Sequence[Path] = (),
 ) -> FastAPI:
     """Return the application that serves the model of `holder` and the events and items of `store`.
@@ -68,6 +68,7 @@ def create_app(
     no key while none was created. `seed` makes exploration repeatable. Up to `batch` lists are made in one
     call of the model. `/metrics` shows what is in `metrics_files`, too.
     """
+    heads = heads or TextHeads()
     metrics = Metrics(lambda: holder.snapshot.name, lambda: holder.failed, metrics_files)
     experiments = Experiments(store, holder, ModelHolder)
     impressions = ImpressionLog(store, metrics.dropped.inc)
@@ -94,7 +95,7 @@ def create_app(
     if TRACED & os.environ.keys():
         _trace(app, store)
     app.state.workers = Workers(service, batch)
-    app.state.faq = heads.faq
+    app.state.heads = heads
     app.state.previews = [preview(each, store, clock) for each in (holder, compared) if each]
     app.router.route_class = ReadRoute
     protect_documentation(app)

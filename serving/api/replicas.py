@@ -30,7 +30,7 @@ from serving.api.app import create_app
 from serving.api.server import is_local, log_to_stderr, notice, open_model
 from serving.api.workers import BATCH
 from serving.store.store import Store
-from serving.text.heads import HeadNames
+from serving.text.heads import HeadNames, TextHeads
 
 NAME = "recsys"
 HEALTH_CHECK_S = 2.0
@@ -69,7 +69,7 @@ class Replica:
             limits=plan.limits,
             local=plan.local,
             batch=plan.batch,
-            heads=plan.heads.load(),
+            heads=TextHeads.load(plan.heads),
             metrics_files=plan.metrics_files,
         )
         self._app.add_middleware(WithoutRequestId)

@@ -22,6 +22,7 @@ from serving.api.live import ModelHolder, Snapshot
 from serving.api.metrics import Metrics
 from serving.api.pending import Pending, RankKey, answer_in_groups, deadline_of, join_histories, join_sentences
 from serving.api.refusals import UnknownItemError, UnknownListError
+from serving.api.repeat import Repeated
 from serving.api.rows import TITLES, occasions, without_repeats
 from serving.api.scenarios import Scenarios, offer_of
 from serving.audience import SHORTLIST, audience, nearest_users
@@ -39,10 +40,12 @@ from serving.scenarios.definition import Scenario
 from serving.scenarios.kept import ActiveScenario, active_scenario
 from serving.store.impressions import ImpressionLog
 from serving.store.store import ImpressionList, Store
-from serving.text.heads import TextHeads
+from serving.text.heads import HeadNames, TextHeads
 
 T = TypeVar("T")
 
+HEADS_EVERY_S = 10.0
+"""Seconds between two looks at the aliases of text heads."""
 MOST_PAGES = 100
 """Pages before a page whose items are left out."""
 
@@ -65,7 +68,7 @@ class Service:
         seed: int | None = None,
         experiments: Experiments | None = None,
         timeout_ms: int | None = None,
-        heads: TextHeads = TextHeads(),  # noqa: B008  frozen
+        heads: TextHeads | None = None,
     ) -> None:
         """`clock` gives the time of each request in microseconds; `seed` makes exploration repeatable.
 
@@ -76,19 +79,24 @@ class Service:
         """
         self.holder, self.store, self.metrics, self.impressions, self.clock = holder, store, metrics, impressions, clock
         self.experiments, self.timeout_ms = experiments, timeout_ms
-        self.changes = Changes(holder, store, metrics, clock, heads)
+        self.heads, self._repeated = heads or TextHeads(), list[Repeated]()
+        self.changes = Changes(holder, store, metrics, clock, self.heads)
         self.known, self.scenarios = Known(store, clock), Scenarios(holder, store)
         self._rng, self._drawing = np.random.default_rng(seed), threading.Lock()
 
     def watch(self) -> None:
-        """Follow which experiment runs, until `close` is called."""
+        """Follow which experiment runs and which text heads serve, until `close` is called."""
         if self.experiments:
             self.experiments.watch()
+        if self.heads.names != HeadNames():
+            self._repeated.append(Repeated(self.heads.follow, HEADS_EVERY_S))
 
     def close(self) -> None:
         """Stop following, and write the lists that wait."""
         if self.experiments:
             self.experiments.stop()
+        for repeated in self._repeated:
+            repeated.stop()
         if self.impressions:
             self.impressions.close()
 

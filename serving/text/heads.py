@@ -3,33 +3,24 @@
 In: their names. Out: `TextHeads`: what answers questions, and what reads attributes of items and opinions of events.
 """
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
 from features.texts.opinions import POSITIVE, named_label
-from recsys.registry import bundle_folder
+from recsys.registry import bundle_folder, resolve
 from recsys.text.bundle import TextModel, load_text_model
 from serving.text import classes, tokens
 from serving.text.classes import Classifier
 from serving.text.faq import Faq
 from serving.text.tokens import Tagger
 
-
-@dataclass(frozen=True)
-class TextHeads:
-    """Text heads; None for what a server does without."""
-
-    faq: Faq | None = None
-    """Answers questions."""
-    tagger: Tagger | None = None
-    """Reads the attributes of items that are put."""
-    classifier: Classifier | None = None
-    """Reads the opinion of events' texts."""
+log = logging.getLogger("recsys.heads")
 
 
 @dataclass(frozen=True)
 class HeadNames:
-    """Names of text heads, by which every process loads its own."""
+    """Names of text heads, by which every process loads its own; None for what a server does without."""
 
     answers: str | None = None
     answer_base: Path | None = None
@@ -37,17 +28,61 @@ class HeadNames:
     attributes: str | None = None
     opinion: str | None = None
 
-    def load(self) -> TextHeads:
-        """Return the heads.
+    def versions(self) -> "HeadNames":
+        """Return the same with the versions that the names stand for now.
+
+        Raises:
+            RecsysError: there is no such model, or MLflow is unreachable.
+        """
+        return HeadNames(
+            self.answers and resolve(self.answers, "--answers"),
+            self.answer_base,
+            self.attributes and resolve(self.attributes, "--attributes"),
+            self.opinion and resolve(self.opinion, "--opinion"),
+        )
+
+
+@dataclass
+class TextHeads:
+    """Text heads, which follow their names; None for what a server does without."""
+
+    faq: Faq | None = None
+    """Answers questions."""
+    tagger: Tagger | None = None
+    """Reads the attributes of items that are put."""
+    classifier: Classifier | None = None
+    """Reads the opinion of events' texts."""
+    names: HeadNames = HeadNames()
+    versions: HeadNames = HeadNames()
+    """Those that are loaded."""
+
+    @classmethod
+    def load(cls, names: HeadNames) -> "TextHeads":
+        """Return the heads that `names` stand for now.
 
         Raises:
             RecsysError: there is no such model, it is of another kind, or the file cannot be read.
         """
-        return TextHeads(
-            faq=Faq(self.answers, self.answer_base) if self.answers else None,
-            tagger=Tagger(_loaded(self.attributes, "--attributes", tokens.KIND)) if self.attributes else None,
-            classifier=_classifier(self.opinion) if self.opinion else None,
+        now = names.versions()
+        return cls(
+            faq=Faq(now.answers, now.answer_base) if now.answers else None,
+            tagger=Tagger(_loaded(now.attributes, "--attributes", tokens.KIND)) if now.attributes else None,
+            classifier=_classifier(now.opinion) if now.opinion else None,
+            names=names,
+            versions=now,
         )
+
+    def follow(self) -> None:
+        """Load all anew where a name stands for another version; where that fails, those that are loaded stay.
+
+        Raises:
+            RecsysError: as `load`.
+        """
+        if self.names.versions() == self.versions:
+            return
+        new = self.load(self.names)
+        self.faq, self.tagger, self.classifier, self.versions = new.faq, new.tagger, new.classifier, new.versions
+        log.info("%s serve", self.versions)
 
 
 def _classifier(name: str) -> Classifier:

@@ -18,7 +18,7 @@ async def answers(body: schemas.AnswersRequest, workers: ServiceWorkers, request
 
     Answers that are added to the server's file are found from the next request on.
     """
-    faq: Faq | None = request.app.state.faq
+    faq: Faq | None = request.app.state.heads.faq
     if faq is None:
         raise RecsysError("this server has no answers; start it with `recsys serve --answers MODEL`")
     return await workers.run(_answer, faq, body)

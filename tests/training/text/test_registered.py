@@ -21,7 +21,7 @@ from recsys.settings import read_settings
 from recsys.text.bundle import load_text_model
 from serving.api.app import create_app
 from serving.store.store import Store
-from serving.text.heads import HeadNames
+from serving.text.heads import HeadNames, TextHeads
 from tests.command_line import run
 from tests.worlds import client_of, holder_of, log_of, tiny_bundle, write_dataset
 from training.tracking import text_versions
@@ -171,7 +171,7 @@ def test_the_api_reads_the_opinion_of_an_events_text(
     store = Store(f"sqlite:///{tmp_path}/store.db")
     sent = [{"text": "good and fine 2"}, {"text": "bad and poor 2", "shop": "b"}, {"text": "good", "said": 0.1}, {}]
     events = [{"user_id": "u", "item_id": "i1", "event_id": str(n), "attributes": own} for n, own in enumerate(sent)]
-    heads = HeadNames(opinion="models:/sentiment@champion").load()
+    heads = TextHeads.load(HeadNames(opinion="models:/sentiment@champion"))
     with client_of(create_app(holder_of(bundle, store), store, heads=heads)) as client:
         assert client.post("/v1/events", json={"events": events}).status_code == 200
     kept: list[Any] = [event.context for event in store.events_of(["u"])]
@@ -192,7 +192,29 @@ def test_the_api_reads_the_opinion_of_an_events_text(
         f"encoder.name={encoder}",
     )
     with pytest.raises(RecsysError, match="the labels are hill, sea"):
-        HeadNames(opinion="models:/places@champion").load()
+        TextHeads.load(HeadNames(opinion="models:/places@champion"))
+
+
+def test_heads_follow_their_alias_and_stay_while_it_stands_for_none_that_loads(inside: Path) -> None:
+    """Nothing is loaded again while it stays where it is."""
+    with mlflow_client() as client:
+        client.set_registered_model_alias("sentiment", "live", "1")
+    heads = TextHeads.load(HeadNames(opinion="models:/sentiment@live"))
+    first = heads.classifier
+    heads.follow()
+    assert heads.classifier is first
+    with mlflow_client() as client:
+        source = client.get_model_version("sentiment", "1")
+        newer = client.create_model_version("sentiment", source.source, source.run_id)
+        client.set_registered_model_alias("sentiment", "live", newer.version)
+    heads.follow()
+    assert heads.classifier is not first and heads.versions.opinion == f"models:/sentiment/{newer.version}"
+    second = heads.classifier
+    with mlflow_client() as client:
+        client.delete_registered_model_alias("sentiment", "live")
+    with pytest.raises(RecsysError, match="--opinion models:/sentiment@live"):
+        heads.follow()
+    assert heads.classifier is second
 
 
 def test_a_recommender_can_be_trained_on_the_encoder_of_a_head(
