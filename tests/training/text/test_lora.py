@@ -23,7 +23,8 @@ TEXTS = [["a", colour, thing] for colour in ("red", "blue") for thing in ("shoe"
 def config(tmp_path: Path, *sets: str) -> Config:
     """Return a configuration with a tiny encoder and adapters."""
     name = tiny_encoder(tmp_path / "encoder")
-    return load_config(None, (f"encoder.name={name}", "text.lora_rank=2", "text.trainable_layers=1", *sets))
+    exact = "encoder.precision=fp32"  # bf16, where the CPU has it, rounds merged and unmerged matrices differently
+    return load_config(None, (f"encoder.name={name}", exact, "text.lora_rank=2", "text.trainable_layers=1", *sets))
 
 
 def test_nothing_but_adapters_of_the_upper_layers_is_fitted(tmp_path: Path) -> None:
