@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -185,18 +186,23 @@ def test_opinions_of_the_stores_events_count_from_the_next_look_on(tmp_path: Pat
     log = replace(log, opinions=np.full(len(log), 0.5))
     lookup = Lookup(load_bundle(tiny_bundle(tmp_path, log, {"opinion": "said"})))
     store = Store(f"sqlite:///{tmp_path}/store.db")
-    said = [{"said": 1.0}, {"said": 0}, {"said": "good"}, {"said": 7}, {"said": True}, {"other": 1.0}, None]
+    said: list[dict[str, Any] | None] = [
+        {"said": 1.0},
+        {"said": 0},
+        {"said": "good"},
+        {"said": 7},
+        {"said": True},
+        {"other": 1.0},
+        None,
+    ]
     store.add_events(
-        [
-            StoredEvent(f"e{n}", "u0", "i3", "click", lookup.newest + 1 + n, context=own)  # type: ignore[arg-type]
-            for n, own in enumerate(said)
-        ]
+        [StoredEvent(f"e{n}", "u0", "i3", "click", lookup.newest + 1 + n, context=own) for n, own in enumerate(said)]
     )
     feed = EventFeed(store, lookup)
     feed.read()
     store.close()
-    before, after = (
-        one.retriever.features.facts.opinions.before(np.array([[3]]), np.array([[lookup.newest + DAY]]))  # type: ignore[union-attr]
-        for one in (lookup, feed.followed_by(lookup))
-    )
+    fitted, followed = (one.retriever.features.facts.opinions for one in (lookup, feed.followed_by(lookup)))
+    assert fitted and followed
+    item, moment = np.array([[3]]), np.array([[lookup.newest + DAY]])
+    before, after = fitted.before(item, moment), followed.before(item, moment)
     assert after[0] - before[0] == 2 and after[1] - before[1] == 1.0
