@@ -215,7 +215,7 @@ def _refuse_no_storage(job: _Job) -> None:
 
 
 def _encoded(job: _Job, data: InterestData, update: Update) -> _Job:
-    """Return the job with the catalogue encoded, where it is so large that not each worker should encode all of it."""
+    """Return the job with the catalogue encoded by actors, where it is so large that a stopped run should keep what is done."""
     config = job.config
     if job.encoder_from or not worth_ray(data.tokens, config.compute) or in_actor():
         return job
