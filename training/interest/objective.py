@@ -3,10 +3,12 @@
 In: a `Batch` of user sequences. Out: the loss. Plain PyTorch, so that it runs alone on any machine.
 
 Shapes: B sequences, L positions, N catalogue, K items with events, S items in the step's softmax, U items that
-the step encodes, P predicted positions, W impressions of a request, H width of the text encoder, D of item vectors.
+the step encodes, P predicted positions, Q of
+them purchases, W impressions of a request, H width of the text encoder, D of item vectors.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -15,10 +17,14 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from torch.nn import functional as F
 
+from recsys.arrays import Ints
 from recsys.config import InterestConfig
 from recsys.events import PURCHASE
 from recsys.models.encoder import FrozenPrefix, autocast, encode_all
-from recsys.models.interest import HEADS, HistoryBatch, InterestModel, to_device
+from recsys.models.interest import HistoryBatch, InterestModel, to_device
+
+LENGTHS = 4
+"""Parts of similar length in which the items of a step are encoded on a CPU, where padding costs more than further calls."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +39,11 @@ class Targets:
     """`[P]` event weights."""
     impressions: Tensor
     """`[P, W]` items shown with the target and not acted on; -1 pads."""
+
+    @cached_property
+    def purchases(self) -> Tensor:
+        """`[Q]` positions that are purchases."""
+        return (self.types == PURCHASE).nonzero().squeeze(1)
 
 
 @dataclass(frozen=True)
@@ -131,17 +142,17 @@ class InterestObjective(nn.Module):
             users = self.model.user_vectors(vectors[columns], batch.history)[batch.predicted].float()  # [P, 2, D]
             fresh = self._encode(encoded)  # [U, D]
         targets = batch.at_predicted()
-        logits = _logits(users, vectors.float(), self.model.temperature)  # [2, P, S]
+        logits = _logits(users, vectors.float(), self.model.temperature, targets)  # [P + Q, S]
         loss = self._softmax(logits, items, self.log_inclusion(items, len(events)), targets)
-        loss = loss + self.config.impression_weight * _impression_loss(logits[0], items, targets)
+        loss = loss + self.config.impression_weight * _impression_loss(logits[: len(users)], items, targets)
         if len(encoded):
-            logits = _logits(users.detach(), fresh.float(), self.model.temperature.detach())  # [2, P, U]
+            logits = _logits(users.detach(), fresh.float(), self.model.temperature.detach(), targets)  # [P + Q, U]
             inclusion = self.log_inclusion_encoded(encoded, len(events), len(of_batch))
             loss = loss + self._softmax(logits, encoded, inclusion, targets)
         return loss
 
     def _softmax(self, logits: Tensor, items: Tensor, log_inclusion: Tensor, targets: Targets) -> Tensor:
-        """Return both heads' sampled softmax for logits `[2, P, S]` over `items` `[S]`, ascending.
+        """Return both heads' sampled softmax for logits `[P + Q, S]` over `items` `[S]`, ascending.
 
         Dividing by each item's probability of being in the sample makes the denominator unbiased
         (logQ correction; Yi et al. 2019). A target in the sample is there with certainty and needs
@@ -149,11 +160,11 @@ class InterestObjective(nn.Module):
         """
         columns = torch.searchsorted(items, targets.items).clamp(max=len(items) - 1)  # [P]
         weights = targets.weights * (items[columns] == targets.items)
-        of_target = columns.expand(len(HEADS), -1).unsqueeze(2)  # [2, P, 1]
-        corrected = (logits - log_inclusion).scatter(2, of_target, logits.gather(2, of_target))
-        click = weighted_mean(F.cross_entropy(corrected[0], columns, reduction="none"), weights)
-        purchases = weights * (targets.types == PURCHASE)
-        purchase = weighted_mean(F.cross_entropy(corrected[1], columns, reduction="none"), purchases)
+        of_target = torch.cat([columns, columns[targets.purchases]]).unsqueeze(1)  # [P + Q, 1]
+        corrected = (logits - log_inclusion).scatter_(1, of_target, logits.gather(1, of_target))
+        losses = F.cross_entropy(corrected, of_target.squeeze(1), reduction="none")
+        click = weighted_mean(losses[: len(columns)], weights)
+        purchase = weighted_mean(losses[len(columns) :], weights[targets.purchases])
         return click + self.config.purchase_weight * purchase
 
     def log_inclusion(self, items: Tensor, draws: int) -> Tensor:
@@ -199,14 +210,22 @@ class InterestObjective(nn.Module):
         """Encode `items` with gradients, keep their text vectors in the cache and return their item vectors `[U, D]`."""
         if not len(items):
             return self.cache[:0]
-        hidden, mask = self.prefix.rows(items.cpu().numpy())
-        pooled = self.model.encoder.upper(hidden, mask)
+        order, parts = self._of_similar_length(items.cpu().numpy())
+        pooled = torch.cat([self.model.encoder.upper(*self.prefix.rows(part)) for part in parts])[order]  # [U, H]
         self.cache[items] = pooled.detach()
         return self.model.item_vectors(pooled, items, encoder_only=True)
 
+    def _of_similar_length(self, items: Ints) -> tuple[Ints, list[Ints]]:
+        """Return `items` `[U]` in parts that are padded less than all at once, and where each item is in them."""
+        by_length = np.argsort(self.prefix.tokens.lengths[items], kind="stable")
+        parts = 1 if self.cache.is_cuda else LENGTHS
+        return np.argsort(by_length), np.array_split(items[by_length], min(parts, len(items)))
 
-def _logits(users: Tensor, vectors: Tensor, temperature: Tensor) -> Tensor:
-    return torch.einsum("phd,sd->hps", users, vectors) / temperature
+
+def _logits(users: Tensor, vectors: Tensor, temperature: Tensor, targets: Targets) -> Tensor:
+    """Return the logits `[P + Q, S]` of the click head for every target and of the purchase head for purchases, by user vectors `[P, 2, D]`."""
+    click, purchase = users.unbind(1)
+    return (torch.cat([click, purchase[targets.purchases]]) / temperature) @ vectors.T
 
 
 def softmax_loss(chosen: Tensor, others: Tensor) -> Tensor:

@@ -126,8 +126,7 @@ class InterestTrainer:
     def start_tuning(self) -> None:
         """Fine-tune the upper layers of the text encoder from now on."""
         encoder, objective = self.model.encoder, self.objective
-        for layer in encoder.layers[encoder.split :]:
-            layer.requires_grad_(True)
+        encoder.start_tuning()
         objective.prefix = FrozenPrefix(encoder, self.data.tokens, objective.prefix.precision, PREFIX_BYTES)
         self.step_module = self.wrap(objective)
 

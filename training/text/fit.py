@@ -41,8 +41,7 @@ def load_trainable(config: Config) -> tuple[TextEncoder, Any]:
     """
     frozen, tokenizer = load_encoder(config.encoder.model_copy(update={"trainable_layers": 0}))
     encoder = TextEncoder(frozen.model, config.text.trainable_layers)
-    for layer in encoder.layers[encoder.split :]:
-        layer.requires_grad_(True)
+    encoder.start_tuning()
     if config.text.lora_rank and encoder.trainable:
         add_adapters(encoder, config.text.lora_rank)
     return encoder, tokenizer

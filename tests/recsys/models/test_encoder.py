@@ -48,6 +48,16 @@ def test_only_the_top_layers_have_gradients(tiny: EncoderConfig) -> None:
     assert learned and all("layer.2." in name for name in learned)
 
 
+def test_a_text_keeps_its_vector_when_tuning_starts(tiny: EncoderConfig) -> None:
+    """Gradients are computed by another attention on a CPU, padded texts included."""
+    text_encoder, tokenizer = load_encoder(tiny)
+    ids, mask = tokenize(["a red shoe", "shoe"], tokenizer, 64).padded(np.arange(2))
+    before = text_encoder(ids, mask)
+    text_encoder.start_tuning()
+    torch.testing.assert_close(text_encoder(ids, mask), before)
+    assert text_encoder.trainable
+
+
 def test_texts_join_title_tags_brand_category_and_description() -> None:
     """Absent and empty parts leave no separators behind."""
     items = catalogue(

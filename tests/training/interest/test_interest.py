@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -175,9 +176,21 @@ def test_the_encoder_learns_from_fresh_vectors_and_the_rest_from_the_catalogue(f
 def test_a_step_encodes_each_item_once_and_at_most_as_many_as_configured(folder: str) -> None:
     """The cost of a step is bounded by the configuration."""
     objective, data = objective_of(config_of(folder, encoded_per_step=8))
+    before = objective.cache.clone()
     with encoded_texts(objective.model) as counts:
         objective(first_batch(data))
-    assert len(counts) == 1 and 0 < counts[0] <= 8
+    assert 0 < sum(counts) <= 8
+    torch.testing.assert_close(objective.cache, before)
+
+
+def test_a_part_of_a_step_has_texts_of_similar_length_and_none_is_left_out(folder: str) -> None:
+    """Longer texts come later, and each text's vector goes back to its item."""
+    objective, data = objective_of(config_of(folder))
+    items = np.arange(ITEMS)[::-1]
+    order, parts = objective._of_similar_length(items)
+    np.testing.assert_array_equal(np.concatenate(parts)[order], items)
+    lengths = data.tokens.lengths
+    assert all(lengths[one].max() <= lengths[other].min() for one, other in pairwise(parts))
 
 
 @contextmanager
