@@ -62,9 +62,16 @@ class InterestData:
         """The catalogue's texts as token ids."""
         return Tokens(self.token_ids, self.token_offsets)
 
-    def valid_histories(self, rows: slice) -> HistoryBatch:
-        """Return the histories of some validation requests."""
-        return self._history(self.valid_items[rows], self.valid_types[rows], self.valid_times[rows])
+    def valid_histories(self, rows: Ints) -> HistoryBatch:
+        """Return the histories of the validation requests `rows`, without the columns that are padding in all of them."""
+        columns = slice(-max(1, int(self.valid_lengths[rows].max(initial=0))), None)
+        arrays = (self.valid_items, self.valid_types, self.valid_times)
+        return self._history(*(array[rows, columns] for array in arrays))
+
+    @property
+    def valid_lengths(self) -> Ints:
+        """Return the number of events `[R]` in each validation request's history."""
+        return (self.valid_items >= 0).sum(1)
 
     def frequencies(self) -> NDArray[np.float64]:
         """Return each item's share `[N]` of the training events."""

@@ -230,11 +230,18 @@ def valid_scores(model: InterestModel, texts: Tensor, data: InterestData) -> Ite
     vectors = torch.empty_like(texts)  # [N, D]
     for rows in items.split(ITEM_BLOCK):
         vectors[rows] = model.item_vectors(texts[rows], rows)
-    requests = min(VALID_BLOCK, max(1, VALID_SCORES // len(items)))
-    for start in range(0, len(data.valid_items), requests):
-        history = data.valid_histories(slice(start, start + requests)).to(texts.device)
-        users = model.last_user_vectors(vectors, history)[:, 0]
-        yield (users @ vectors.T).float().cpu().numpy()
+    users = _valid_users(model, vectors, data)
+    for block in users.split(min(VALID_BLOCK, max(1, VALID_SCORES // len(items)))):
+        yield (block @ vectors.T).float().cpu().numpy()
+
+
+def _valid_users(model: InterestModel, vectors: Tensor, data: InterestData) -> Tensor:
+    """Return the user vectors `[R, D]` of the validation requests by item vectors `[N, D]`; histories of similar length are computed together."""
+    users = vectors.new_empty(len(data.valid_items), vectors.shape[1])
+    for rows in torch.from_numpy(np.argsort(data.valid_lengths, kind="stable")).split(VALID_BLOCK):
+        history = data.valid_histories(rows.numpy()).to(vectors.device)
+        users[rows] = model.last_user_vectors(vectors, history)[:, 0]
+    return users
 
 
 def ndcg_by_request(blocks: Iterable[Floats], data: InterestData) -> NDArray[np.float64]:
