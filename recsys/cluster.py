@@ -18,6 +18,7 @@ import numpy as np
 from filelock import FileLock
 
 from recsys.errors import RecsysError, first_line
+from recsys.names import OWN_STORE
 
 if TYPE_CHECKING:
     from ray.train import Checkpoint
@@ -45,8 +46,10 @@ def start_ray() -> None:
     if ray.is_initialized():
         return
     # Ray puts the working directory first in the path of its workers; importing recsys imports what it may hide.
-    own_packages = {"worker_process_setup_hook": "recsys.packages.import_own"}
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "runtime_env": own_packages}
+    runtime: dict[str, Any] = {"worker_process_setup_hook": "recsys.packages.import_own"}
+    if not OWN_STORE:  # machines that were started elsewhere know another MLflow, or none
+        runtime["env_vars"] = {"MLFLOW_TRACKING_URI": os.environ["MLFLOW_TRACKING_URI"]}
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "runtime_env": runtime}
     if "RAY_ADDRESS" not in os.environ:
         # "local": `ray start` leaves an address behind that Ray would join otherwise.
         quiet |= {"address": "local", "include_dashboard": False, "object_store_memory": 200 << 20}

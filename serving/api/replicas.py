@@ -2,7 +2,7 @@
 
 In: the name of a model, and a store that all machines can reach. Out: a port of Ray Serve with several
 replicas of the application behind it. Each replica loads the model for itself and follows the alias. A
-replica that dies is replaced while the others answer.
+replica that dies is replaced while the others answer. Folders and files that only this machine has are sent to the others.
 """
 
 import logging
@@ -14,8 +14,8 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,9 @@ from fastapi import FastAPI
 from ray import cluster_resources, serve, shutdown
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from recsys.cluster import start_ray
+from recsys.cluster import Sent, machine_cores, send, start_ray
 from recsys.errors import RecsysError, UsageError
+from recsys.names import OWN_DATABASE, OWN_STORE
 from serving.api.access.limits import Limits
 from serving.api.app import create_app
 from serving.api.server import is_local, log_to_stderr, notice, open_model
@@ -37,6 +38,8 @@ HEALTH_CHECK_S = 2.0
 """Seconds between two health checks of a replica."""
 READY_S = 60.0
 """Seconds within which the port must answer once the replicas have started."""
+LOCAL_STORES = ("sqlite:", "file:", "/", ".")
+"""Beginnings of `MLFLOW_TRACKING_URI` that name a file."""
 
 QUIET = {"log_level": "ERROR", "enable_access_log": False}
 
@@ -53,6 +56,18 @@ class Plan:
     keep_days: int | None = None
     heads: HeadNames = HeadNames()  # noqa: RUF009  frozen
     metrics_files: tuple[Path, ...] = ()
+    sent: dict[str, Sent] = field(default_factory=dict)
+    """The folders and files among these, by their path on the machine that sent them."""
+
+    @property
+    def named(self) -> list[str]:
+        """The models and files that a replica loads."""
+        return [str(name) for name in (self.model, *astuple(self.heads)) if name]
+
+    def at(self, paths: dict[str, Path]) -> "Plan":
+        """Return the same with other paths for some."""
+        heads = {name: value and type(value)(paths.get(str(value), value)) for name, value in vars(self.heads).items()}
+        return replace(self, model=str(paths.get(self.model, self.model)), heads=HeadNames(**heads))
 
 
 @serve.ingress()
@@ -61,6 +76,9 @@ class Replica:
 
     def __init__(self, plan: Plan) -> None:
         log_to_stderr()
+        with ExitStack() as stack:
+            plan = plan.at({path: stack.enter_context(sent.here()) for path, sent in plan.sent.items()})
+            self._files = stack.pop_all()  # what is loaded maps some of them
         store = Store(plan.store)
         holder = open_model(plan.model, store, plan.keep_days)
         self._app = create_app(
@@ -109,7 +127,7 @@ def run(plan: Plan, *, host: str, port: int, replicas: int) -> None:
     Raises:
         UsageError: the store is a file, which other machines cannot reach.
         RecsysError: other machines could send requests without a key, the port is in use, the cluster
-            has too few cores or serves already, or no replica started.
+            has too few cores, cannot reach a model or serves already, or no replica started.
     """
     if plan.store.startswith("sqlite"):
         raise UsageError(
@@ -120,7 +138,8 @@ def run(plan: Plan, *, host: str, port: int, replicas: int) -> None:
     plan = replace(plan, local=is_local(host, store))
     _check_port(host, port)
     with _ray_serve(host, port, replicas):
-        _deploy(plan, replicas)
+        _check_reach(plan, len(machine_cores()))
+        _deploy(replace(plan, sent={name: send(Path(name)) for name in plan.named if ":/" not in name}), replicas)
         _wait_until_ready(host, port)
         print(notice(host, port, store), flush=True)
         threading.Event().wait()
@@ -191,6 +210,17 @@ def _check_cluster(replicas: int) -> None:
     if others:
         raise RecsysError(
             f"the cluster of RAY_ADDRESS serves already ({', '.join(others)}); `serve shutdown` ends that"
+        )
+
+
+def _check_reach(plan: Plan, machines: int) -> None:
+    """Raise RecsysError if a model is registered where only this one of several machines can read it."""
+    registered = [name for name in plan.named if ":/" in name]
+    where = str(OWN_DATABASE) if OWN_STORE else os.environ["MLFLOW_TRACKING_URI"]
+    if machines > 1 and registered and (OWN_STORE or where.startswith(LOCAL_STORES)):
+        raise RecsysError(
+            f"the cluster of RAY_ADDRESS has {machines} machines, and {registered[0]} is in {where} of this one; "
+            "set MLFLOW_TRACKING_URI to an MLflow server, or name a folder"
         )
 
 

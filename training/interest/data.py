@@ -64,9 +64,8 @@ class InterestData:
 
     def valid_histories(self, rows: Ints) -> HistoryBatch:
         """Return the histories of the validation requests `rows`, without the columns that are padding in all of them."""
-        columns = slice(-max(1, int(self.valid_lengths[rows].max(initial=0))), None)
-        arrays = (self.valid_items, self.valid_types, self.valid_times)
-        return self._history(*(array[rows, columns] for array in arrays))
+        where = rows, slice(-max(1, int(self.valid_lengths[rows].max(initial=0))), None)
+        return self._history(self.valid_items[where], self.valid_types[where], self.valid_times[where])
 
     @property
     def valid_lengths(self) -> Ints:

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,8 +17,14 @@ import httpx
 import psutil
 import pytest
 
+from recsys.errors import RecsysError
+from serving.api import replicas
+from serving.api.access.limits import Limits
+from serving.api.replicas import Plan, _check_reach
 from serving.store.store import Store
+from serving.text.heads import HeadNames
 from tests.command_line import run
+from tests.machines import two_machines
 from tests.worlds import empty_database, tiny_bundle
 
 POSTGRES = os.environ.get("RECSYS_TEST_POSTGRES", "")
@@ -48,33 +55,40 @@ class Served:
         return started
 
 
-@pytest.fixture
-def served(tmp_path: Path) -> Iterator[Served]:
-    """Start two replicas on a free port and an empty database; stop them if the test does not."""
+@contextmanager
+def serving(folder: Path, env: dict[str, str]) -> Iterator[Served]:
+    """Start two replicas in `folder` on a free port and an empty database; stop them if the body does not."""
     if not POSTGRES:
         pytest.skip("RECSYS_TEST_POSTGRES is not set; `.ci/run` starts a server and sets it")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    with empty_database(POSTGRES) as store, (tmp_path / "stderr").open("w") as errors:
-        arguments = ["--model", str(tiny_bundle(tmp_path)), "--store", store, "--port", str(port), "--replicas", "2"]
+    with empty_database(POSTGRES) as store, (folder / "stderr").open("w") as errors:
+        arguments = ["--model", str(tiny_bundle(folder)), "--store", store, "--port", str(port), "--replicas", "2"]
         process = subprocess.Popen(
             [sys.executable, "-c", "from recsys.cli import main; main()", "serve", "--ray", *arguments],
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
-            cwd=tmp_path,
-            env={key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
-            | {"PYTHONPATH": str(Path(__file__).parents[3])},
+            cwd=folder,
+            env=env,
             start_new_session=True,
         )
         below: list[psutil.Process] = []
         try:
-            yield Served(process, f"http://127.0.0.1:{port}", store, tmp_path / "stderr")
+            yield Served(process, f"http://127.0.0.1:{port}", store, folder / "stderr")
             below = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
         finally:
             for left in [*below, process]:
                 left.kill()
             process.wait()
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    """Start two replicas on this machine."""
+    env = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
+    with serving(tmp_path, env | {"PYTHONPATH": str(Path(__file__).parents[3])}) as started:
+        yield started
 
 
 @dataclass
@@ -156,6 +170,43 @@ def test_a_replica_killed_under_load_is_replaced_and_no_acknowledged_event_is_lo
     assert kept >= set(clients.acknowledged)
     assert len(clients.failed) < 50, clients.failed[:5]
     assert "Traceback" not in served.errors.read_text(), served.errors.read_text()
+
+
+@pytest.mark.slow
+def test_replicas_on_two_machines_need_no_folder_that_both_reach(tmp_path: Path) -> None:
+    """Each of the two has the cores for one; the bundle reaches the second, and Ctrl-C leaves the cluster without them."""
+    folder = tmp_path / "driver"
+    folder.mkdir()
+    with two_machines(folder, {}) as env, serving(folder, env) as served:
+        assert "listening on" in first_line(served.process, START_S), served.errors.read_text()
+        assert len(served.answering()) == 2
+        answer = httpx.post(f"{served.url}/v1/recommend", json={"user_id": "new", "k": 3}, timeout=30)
+        assert len(answer.raise_for_status().json()["items"]) == 3
+        os.killpg(served.process.pid, signal.SIGINT)
+        assert served.process.wait(timeout=STOP_S) == 0
+        assert "Traceback" not in served.errors.read_text(), served.errors.read_text()
+
+
+@pytest.mark.parametrize("name", ["models:/recsys@champion", "runs:/1/bundle"])
+def test_a_model_that_only_one_of_several_machines_can_read_is_refused(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A text head as well; an MLflow server is reached by all, and folders are sent."""
+    plans = [Plan(name, "", Limits()), Plan("bundle", "", Limits(), heads=HeadNames(answers=name))]
+    for plan in plans:
+        _check_reach(plan, 1)
+        with pytest.raises(
+            RecsysError, match=r"2 machines, and .* is in mlflow\.db of this one; set MLFLOW_TRACKING_URI"
+        ):
+            _check_reach(plan, 2)
+    _check_reach(Plan("bundle", "", Limits()), 2)
+    monkeypatch.setattr(replicas, "OWN_STORE", False)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
+    for plan in plans:
+        _check_reach(plan, 2)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
+    with pytest.raises(RecsysError, match=r"is in sqlite:///mlflow\.db of this one"):
+        _check_reach(plans[0], 2)
 
 
 @pytest.mark.parametrize(
