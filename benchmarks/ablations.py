@@ -29,9 +29,10 @@ from recsys.atomic import atomic_file
 from recsys.config import load_config
 from recsys.models.encoder import FrozenPrefix
 from recsys.progress import console
+from training.fits import interest_data
 from training.interest.objective import Batch, InterestObjective
 from training.interest.trainer import InterestTrainer
-from training.pipeline import Prepared, interest_data, prepare_dataset
+from training.prepared import Prepared, prepare_dataset
 
 WORK = Path(".recsys/ablations")
 FROZEN, DEFAULT = "default with a frozen encoder", "default"

@@ -23,8 +23,9 @@ from recsys.progress import console
 from serving.recommender import Recommender, RecommendOptions
 from serving.rerank import Reranker
 from serving.retrieval.retriever import BLOCK, Retriever
-from training.pipeline import Prepared, late_ranking_data, prepare_dataset, ranker_requests
+from training.fits import late_ranking_data, ranker_requests
 from training.plan import PLANS
+from training.prepared import Prepared, prepare_dataset
 from training.ranker import fit_ranker
 from training.ranker.data import RankingData, ranking_data
 

@@ -33,7 +33,8 @@ from recsys.models.interest import HEADS
 from recsys.progress import console
 from serving.recommender import Recommender, RecommendOptions
 from training.evaluation.evaluate import LIST_LENGTH, Evaluation
-from training.pipeline import fit, late_ranking_data, prepare_dataset
+from training.fits import fit, late_ranking_data
+from training.prepared import prepare_dataset
 from training.ranker import fit_ranker
 from training.ranker.data import impression_data
 

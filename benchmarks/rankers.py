@@ -23,8 +23,9 @@ from recsys.metrics import Interval, bootstrap_interval, list_ranks, ndcg, paire
 from recsys.models.rankers import value
 from recsys.progress import console
 from serving.retrieval.retriever import Retriever
-from training.pipeline import late_ranking_data, prepare_dataset, ranker_requests
+from training.fits import late_ranking_data, ranker_requests
 from training.plan import PLANS
+from training.prepared import prepare_dataset
 from training.ranker import fit_ranker
 from training.ranker.data import RankingData
 

@@ -32,12 +32,13 @@ from recsys.events import DAY_US
 from recsys.metrics import bootstrap_interval
 from serving.loading import load_bundle, save_bundle
 from training.evaluation.evaluate import evaluate
+from training.fits import fit, judge_update, up_to_date
 from training.interest import ray_fit
 from training.interest.data import InterestData
 from training.interest.ray_fit import DATA, NDCG, Epochs, InterestFit
 from training.interest.trainer import InterestTrainer
-from training.pipeline import fit, judge_update, prepare_dataset, up_to_date
 from training.plan import PLANS, FitOn
+from training.prepared import prepare_dataset
 from training.update import Start
 
 RESULTS = "results.json"

@@ -242,7 +242,7 @@ def test_a_stopped_run_goes_on_where_it_was(tmp_path: Path, inside: Shop, monkey
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("training.pipeline.fit_ranker", stopped)
+        patch.setattr("training.fits.fit_ranker", stopped)
         with pytest.raises(KeyboardInterrupt):
             train(Path("shop"), config, None, 0, "train")
     run_id = next((tmp_path / ".recsys" / "runs").iterdir()).name
@@ -256,7 +256,7 @@ def test_a_stopped_run_goes_on_where_it_was(tmp_path: Path, inside: Shop, monkey
         seen.append(kept.stat().st_mtime_ns)
         return fit_ranker(*arguments)
 
-    monkeypatch.setattr("training.pipeline.fit_ranker", watched)
+    monkeypatch.setattr("training.fits.fit_ranker", watched)
     trained = train(Path("shop"), config, None, 0, "train", resume=run_id)
     assert seen == [before]
     assert (trained.run_id, trained.version) == (run_id, "1")

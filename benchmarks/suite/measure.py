@@ -35,8 +35,9 @@ from serving.recommender import Recommender, RecommendOptions
 from serving.retrieval.retriever import Retriever
 from training.evaluation.baselines import fit_baselines
 from training.evaluation.evaluate import LIST_LENGTH, Evaluation, baseline_ranks, oracle_ranks, source_recall
-from training.pipeline import Prepared, fit, late_ranking_data, prepare_dataset
+from training.fits import fit, late_ranking_data
 from training.plan import PLANS, FitOn, item_counts
+from training.prepared import Prepared, prepare_dataset
 from training.ranker import fit_ranker
 from training.ranker.data import impression_data
 

@@ -28,8 +28,9 @@ from serving.text.attributes import CONFIDENCE, extract
 from serving.text.tokens import Tagger
 from training.demo import LABELLED, SETTINGS
 from training.evaluation.evaluate import Evaluation
-from training.pipeline import fit, prepare_dataset
+from training.fits import fit
 from training.plan import FitOn, item_counts
+from training.prepared import prepare_dataset
 from training.text.tokens import fit_tokens
 
 FIT_ON: FitOn = "train+valid"

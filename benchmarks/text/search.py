@@ -22,9 +22,11 @@ from recsys.models.text_vectors import text_vectors
 from serving.retrieval.queries import QueryTower
 from serving.retrieval.retriever import Retriever
 from training.demo import SETTINGS
+from training.fits import CatalogueTexts, assemble
 from training.interest.trainer import build_model
-from training.pipeline import CatalogueTexts, Prepared, assemble, prepare_dataset, query_cuts
+from training.pipeline import query_cuts
 from training.plan import PLANS, FitOn
+from training.prepared import Prepared, prepare_dataset
 from training.queries import ClickedQueries, learn, newest_queries, ranks_of, reciprocal_ranks
 
 FIT_ON: FitOn = "train+valid"

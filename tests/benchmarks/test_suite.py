@@ -200,7 +200,7 @@ def without_ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         return InterestFit(1, None, [], str(folder), "cpu")
 
     for name in ("choose_epochs", "refit"):
-        monkeypatch.setattr(f"training.pipeline.{name}", fit_here)
+        monkeypatch.setattr(f"training.fits.{name}", fit_here)
     yield
 
 

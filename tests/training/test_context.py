@@ -14,9 +14,10 @@ from serving.lookup import Lookup, PastEvent, RequestContext
 from serving.recommender import Recommender, RecommendOptions
 from tests.training.test_rehearsal import fit_here
 from tests.worlds import shop_of_devices, tiny_encoder
-from training import pipeline
+from training import fits
 from training.evaluation.evaluate import Evaluation
-from training.pipeline import Prepared, fit, prepare_dataset
+from training.fits import fit
+from training.prepared import Prepared, prepare_dataset
 
 TOLD = {"context": ["device", "session_id"], "user_attributes": ["plan", "age"]}
 
@@ -29,7 +30,7 @@ def fitted(folder: Path, encoder: str, ranker: dict[str, list[str]]) -> tuple[Pr
     prepared = prepare_dataset(load_dataset(folder / "shop"), config, 0)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr(pipeline, "_fit_interest", fit_here)
+        patch.setattr(fits, "_fit_interest", fit_here)
         return prepared, fit(prepared, "train", folder / f"stages-{len(ranker)}")[0]
 
 

@@ -17,11 +17,12 @@ from serving.encoding import project
 from serving.retrieval.retriever import Retriever
 from serving.retrieval.sources.taste import TasteSource
 from tests.worlds import tiny_encoder, write_dataset
-from training import pipeline
+from training import fits
+from training.fits import fit, interest_data
 from training.interest.ray_fit import InterestFit
 from training.interest.trainer import InterestTrainer
-from training.pipeline import Prepared, fit, interest_data, prepare_dataset
 from training.plan import PLANS, FitOn
+from training.prepared import Prepared, prepare_dataset
 from training.ranker.data import RankingData, ranking_data
 
 ITEMS, USERS, STEPS = 16, 20, 12
@@ -74,20 +75,20 @@ def rehearsed(tmp_path_factory: pytest.TempPathFactory) -> Rehearsed:
     found: dict[str, Any] = {}
 
     def no_ranker(prepared: Prepared, fit_on: FitOn, early: Retriever) -> None:
-        requests = pipeline.ranker_requests(prepared, PLANS[fit_on])
+        requests = fits.ranker_requests(prepared, PLANS[fit_on])
         found.update(
             early=early,
-            data=ranking_data(early, prepared.log, requests, pipeline._rehearsed(prepared)),
+            data=ranking_data(early, prepared.log, requests, fits._rehearsed(prepared)),
             requests=requests,
         )
 
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr(pipeline, "_fit_interest", fit_here)
-        patch.setattr(pipeline, "fit_ranker_of", no_ranker)
+        patch.setattr(fits, "_fit_interest", fit_here)
+        patch.setattr(fits, "fit_ranker_of", no_ranker)
         prepared = prepare_dataset(load_dataset(shop(folder / "shop")), config, 0)
         recommender, _ = fit(prepared, "train", folder / "stages")
-    return Rehearsed(prepared, pipeline._rehearsed(prepared), late=recommender.retriever, **found)
+    return Rehearsed(prepared, fits._rehearsed(prepared), late=recommender.retriever, **found)
 
 
 def of_hidden(rehearsed: Rehearsed) -> Bools:
@@ -99,7 +100,7 @@ def of_hidden(rehearsed: Rehearsed) -> Bools:
 def test_about_the_configured_share_is_hidden_and_the_seed_says_which(rehearsed: Rehearsed) -> None:
     """Resuming a training hides the same items."""
     assert 0.15 < rehearsed.hidden.mean() < 0.65
-    np.testing.assert_array_equal(pipeline._rehearsed(rehearsed.prepared), rehearsed.hidden)
+    np.testing.assert_array_equal(fits._rehearsed(rehearsed.prepared), rehearsed.hidden)
 
 
 def test_a_hidden_item_is_a_candidate_without_any_popularity(rehearsed: Rehearsed) -> None:

@@ -33,6 +33,7 @@ from training.evaluation.registered import evaluate_model
 from training.interest import ray_fit
 from training.interest.sequences import later_and_some
 from training.pipeline import _guarded, train
+from training.prepared import Prepared
 from training.run_info import FULL_FIT, UPDATE, UPDATED_FROM, RunInfo
 from training.update import Start, Verdict
 
@@ -233,7 +234,7 @@ def test_a_worse_update_gives_way_to_a_fit_from_nothing(
     verdict = Verdict(0.1, 0.09, Interval(-0.01, -0.02, high), 50)
     monkeypatch.setattr(pipeline, "judge_update", lambda *arguments: verdict)
     nothing: Any = SimpleNamespace()
-    prepared = pipeline.Prepared(nothing, nothing, nothing, None, Config(), 0, Start.of(str(tiny)))
+    prepared = Prepared(nothing, nothing, nothing, None, Config(), 0, Start.of(str(tiny)))
     fitted = _guarded(prepared, "all", "run")
     assert (fitted.start is None) == (outcome == FULL_FIT)
     assert logged[UPDATE] == outcome and logged["update/valid_ndcg_at_10_difference_high"] == high

@@ -27,6 +27,7 @@ from recsys.progress import stage
 from serving.recommender import Recommender
 from serving.rerank import Reranker
 from training.evaluation.evaluate import answer
+from training.fits import Fitted, fit_interest, fit_ranker_of, fit_retrievers, interest_data
 from training.interest.data import InterestData
 from training.interest.ray_fit import NDCG, Epochs, choose_epochs, use_gpu
 from training.interest.sequences import MAX_VALID_REQUESTS, at_most
@@ -38,16 +39,8 @@ from training.interest.trainer import (
     ndcg_by_request,
     valid_scores,
 )
-from training.pipeline import (
-    Fitted,
-    Prepared,
-    fit_interest,
-    fit_ranker_of,
-    fit_retrievers,
-    interest_data,
-    prepare_dataset,
-)
 from training.plan import PLANS, FitOn
+from training.prepared import Prepared, prepare_dataset
 from training.search.space import Kind, Space, kind_of, with_values
 
 ENCODER, STAGES = "encoder", "stages"

@@ -12,7 +12,7 @@ from features.data.validate import check
 from features.data.vocabulary import SAMPLE_ITEMS, readability
 from recsys.config import PACKAGED_ENCODER, Config
 from tests.worlds import catalogue, tiny_encoder, write_dataset
-from training.pipeline import prepare_dataset
+from training.prepared import prepare_dataset
 
 READABLE = [
     "Wireless Noise-Cancelling Headphones",

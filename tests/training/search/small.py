@@ -12,8 +12,8 @@ from recsys.config import Config
 from tests.training.test_rehearsal import fit_here, shop
 from tests.worlds import tiny_encoder
 from training.interest.ray_fit import RESULT
-from training.pipeline import prepare_dataset
 from training.plan import PLANS
+from training.prepared import prepare_dataset
 from training.search.trials import FIT_ON, STAGES, without_test
 
 

@@ -13,7 +13,7 @@ from features.data.dataset import load_dataset
 from features.histories import TEST, VALID, read_log
 from recsys.metrics import Floats
 from tests.training.search.small import fit_stages, small_config, small_shop
-from training import pipeline
+from training import fits
 from training.search import trials
 from training.search.space import Choices, Space
 from training.search.trials import Job, measure, prepared_of, users_of
@@ -91,8 +91,8 @@ def test_what_trials_do_not_change_is_made_once(tmp_path: Path, monkeypatch: pyt
     monkeypatch.chdir(tmp_path)
     job = job_of(tmp_path / "one", small_shop(tmp_path))
     made: list[str] = []
-    monkeypatch.setattr(pipeline, "_texts", noted(made, pipeline._texts))
-    monkeypatch.setattr(pipeline, "assemble", noted(made, pipeline.assemble))
+    monkeypatch.setattr(fits, "_texts", noted(made, fits._texts))
+    monkeypatch.setattr(fits, "assemble", noted(made, fits.assemble))
     trials._fit_once.cache_clear()
     default, _, fewer, _ = gains_of(job)
     assert made == ["_texts", "assemble", "assemble"]
