@@ -260,8 +260,10 @@ class TextConfig(Section):
     """`epochs` of a head for classes of texts."""
     word_dropout: float = Field(0.1, ge=0, lt=1)
     """Share of sub-words that are hidden while a head for entities is fitted, so that it looks at what is around them."""
+    crf: bool = True
+    """Whether a head for entities learns how likely one tag follows another (a conditional random field), or tells words one by one."""
     entity_weight: float = Field(1.0, gt=0)
-    """Weight of the words of entities in the loss of a head for entities, beside 1 of all others."""
+    """Weight of the words of entities in the loss of a head for entities that tells words one by one, beside 1 of all others."""
 
 
 class Config(Section):

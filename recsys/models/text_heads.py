@@ -44,6 +44,8 @@ class TokenHead(TextHead):
         self.mix = nn.Parameter(torch.zeros(len(encoder.layers) - encoder.split + 1))
         for table in (*self.below, *self.above):
             nn.init.zeros_(table.weight)  # type: ignore[arg-type]
+        self.transitions = nn.Parameter(torch.zeros(classes, classes))
+        """What is added for a step from one class (rows) to the next; 0 where words are told one by one."""
 
     def forward(self, words: WordBatch) -> Tensor:
         """Return logits `[B, W, C]`."""

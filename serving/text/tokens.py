@@ -2,7 +2,8 @@
 
 In: a `TextModel` of kind `tokens`. Out: BIO tags, `Found` entities with confidence, a table.
 
-The tags of a text are its likeliest ones among those that BIO allows (Viterbi 1967), once `outside` is taken from the log-probability of `O`.
+The tags of a text are its likeliest ones among those that BIO allows (Viterbi 1967), once `outside` is taken from the log-probability of `O`. How likely
+one tag follows another is what the head has learned (a linear-chain conditional random field), or 0.
 
 Shapes: B texts, W words, C tags.
 """
@@ -40,7 +41,7 @@ class Found:
     end: int
     """Offset after its last character."""
     confidence: float
-    """Mean probability of its type over its words."""
+    """Mean probability of its type over its words, all tags of the text considered."""
 
 
 class Tagger:
@@ -53,7 +54,8 @@ class Tagger:
         self.network = TokenHead(encoder, len(self.tags)).eval()
         self.network.load_state_dict(model.head, strict=False)
         self.outside = np.where(np.array(self.tags) == OUTSIDE, model.about["outside"], 0).astype(np.float32)  # [C]
-        self.steps, self.first = allowed(self.tags)
+        steps, self.first = allowed(self.tags)
+        self.steps = steps + self.network.transitions.detach().numpy()
 
     def log_probabilities(self, texts: Sequence[Sequence[str]]) -> list[Floats]:
         """Return the log-probability of each tag of each word, an array `[W, C]` for each of `texts`, which are words.
@@ -119,10 +121,11 @@ class Tagger:
         rows = []
         for text, cut, values in zip(texts, cuts, self.log_probabilities([cut.words for cut in cuts]), strict=True):
             own = []
+            # Without what favours entities, so that a rarely right one says so.
+            likely = marginals(values, self.steps, self.first)
             for label, start, stop in entities(self.best(values)):
                 columns = [index for index, tag in enumerate(self.tags) if tag[2:] == label]
-                # Without what favours entities, so that a rarely right one says so.
-                confidence = float(np.exp(values[start:stop, columns]).sum(1).mean())
+                confidence = float(likely[start:stop, columns].sum(1).mean())
                 first, last = cut.starts[start], cut.stops[stop - 1]
                 own.append(Found(label, text[first:last], first, last, min(1.0, confidence)))
             rows.append(own)
@@ -177,6 +180,20 @@ def best_path(values: Floats, steps: Floats, first: Floats) -> Ints:
     for origin in reversed(origins):
         path.append(int(origin[path[-1]]))
     return np.array(path[::-1])
+
+
+def marginals(values: Floats, steps: Floats, first: Floats) -> Floats:
+    """Return the probability of each tag of each word `[W, C]`, over all paths, by the same arguments as `best_path` (forward-backward, Rabiner 1989)."""
+    if not len(values):
+        return values
+    before, after = [values[0] + first], [np.zeros(len(first), np.float32)]
+    for row in values[1:]:
+        before.append(np.logaddexp.reduce(before[-1][:, None] + steps, 0) + row)
+    for row in values[:0:-1]:
+        after.append(np.logaddexp.reduce(steps + (row + after[-1]), 1))
+    both = np.stack(before) + np.stack(after[::-1])
+    found: Floats = np.exp(both - np.logaddexp.reduce(both, 1, keepdims=True))
+    return found
 
 
 def bio(labels: Sequence[str]) -> list[str]:

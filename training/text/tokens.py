@@ -27,7 +27,8 @@ from recsys.models.text_heads import TokenHead
 from recsys.progress import Update
 from recsys.text.bundle import TextModel
 from recsys.text.words import word_batch
-from serving.text.tokens import KIND, Tagger, bio
+from serving.text.tokens import KIND, Tagger, allowed, bio
+from training.text.crf import crf_loss
 from training.text.fit import fit, load_trainable
 from training.text.report import Counts, TextReport, resampled
 
@@ -72,9 +73,10 @@ def fit_tokens(train: TaggedTexts, valid: TaggedTexts, config: Config, seed: int
 def _loss(
     network: TokenHead, train: TaggedTexts, tags: list[str], tokenizer: Any, config: Config, rng: np.random.Generator
 ) -> Callable[[Ints], Tensor]:
-    """Return the loss of some texts of `train`: cross-entropy, in which words of entities weigh `text.entity_weight`."""
+    """Return the loss of some texts of `train`: that of a conditional random field, or cross-entropy, in which words of entities weigh `text.entity_weight`."""
     weights = torch.full((len(tags),), config.text.entity_weight)
     weights[0] = 1
+    steps, first = map(torch.from_numpy, allowed(tags))
     mentions = _mentions(train)
 
     def loss_of(rows: Ints) -> Tensor:
@@ -83,19 +85,24 @@ def _loss(
         hidden = torch.from_numpy(rng.random(batch.ids.shape) < config.text.word_dropout)
         of_words = batch.owner < batch.shapes.shape[1]
         batch = replace(batch, ids=torch.where(hidden & of_words, tokenizer.mask_token_id, batch.ids))
-        target = _targets([own for _, own in texts], tags, batch.present)
-        return F.cross_entropy(network(batch).flatten(0, 1), target.flatten(), weight=weights, ignore_index=-1)
+        target = _targets([own for _, own in texts], tags, batch.present.shape[1])
+        logits = network(batch).float()
+        if config.text.crf:
+            logits = torch.where(batch.present.unsqueeze(-1), logits, 0)
+            return crf_loss(logits, target, network.transitions + steps, first)
+        target = torch.where(batch.present, target, -1)
+        return F.cross_entropy(logits.flatten(0, 1), target.flatten(), weight=weights, ignore_index=-1)
 
     return loss_of
 
 
-def _targets(texts: Sequence[Sequence[str]], tags: list[str], present: Tensor) -> Tensor:
-    """Return the index `[B, W]` of each word's tag; -1 for what the encoder does not see."""
+def _targets(texts: Sequence[Sequence[str]], tags: list[str], width: int) -> Tensor:
+    """Return the index `[B, W]` of each word's tag; -1 where padded."""
     columns = {tag: index for index, tag in enumerate(tags)}
-    target = np.full(tuple(present.shape), -1, np.int64)
+    target = np.full((len(texts), width), -1, np.int64)
     for row, own in enumerate(texts):
         target[row, : len(own)] = [columns[tag] for tag in own]
-    return torch.where(present, torch.from_numpy(target), -1)
+    return torch.from_numpy(target)
 
 
 def _mentions(train: TaggedTexts) -> dict[str, list[list[str]]]:

@@ -1,22 +1,26 @@
 """A head that tells entities: how it is fitted, what it finds, and the command."""
 
 import json
+from collections.abc import Sequence
 from itertools import pairwise, product
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from seqeval.metrics import f1_score
 
 from features.data.dataset import load_dataset
 from features.texts.tagged import TaggedTexts, begun, entities
+from recsys.arrays import Floats
 from recsys.config import Config, load_config
 from recsys.text.bundle import load_text_model, save_text_model
-from serving.text.tokens import Tagger, allowed, best_path, bio, windows
+from serving.text.tokens import Tagger, allowed, best_path, bio, marginals, windows
 from tests.command_line import run
 from tests.worlds import tiny_encoder, write_dataset
+from training.text.crf import crf_loss
 from training.text.tokens import changed, counted, fit_tokens, report_of
 
 COLOURS = ["red", "blue", "green", "dark green"]
@@ -32,7 +36,7 @@ def texts() -> list[dict[str, object]]:
     ]
 
 
-def config(tmp_path: Path) -> Config:
+def config(tmp_path: Path, *settings: str) -> Config:
     """Return the configuration of a head that is fitted in a second or two."""
     name = tiny_encoder(tmp_path / "encoder")
     rates = (
@@ -42,7 +46,7 @@ def config(tmp_path: Path) -> Config:
         "text.patience=25",
         "text.batch=4",
     )
-    return load_config(None, (f"encoder.name={name}", *rates))
+    return load_config(None, (f"encoder.name={name}", *rates, *settings))
 
 
 def tagged() -> TaggedTexts:
@@ -52,9 +56,10 @@ def tagged() -> TaggedTexts:
     return TaggedTexts(words, tags)
 
 
-def test_a_head_finds_what_it_was_fitted_on_and_is_the_same_from_its_bundle(tmp_path: Path) -> None:
+@pytest.mark.parametrize("crf", ["true", "false"])
+def test_a_head_finds_what_it_was_fitted_on_and_is_the_same_from_its_bundle(tmp_path: Path, crf: str) -> None:
     """Entities come with their place and confidence."""
-    data, settings = tagged(), config(tmp_path)
+    data, settings = tagged(), config(tmp_path, f"text.crf={crf}")
     model = fit_tokens(data, data, settings, 0, lambda share, note: None)
     before = Tagger(model).found(["a dark green lamp", "", "a red hat"])
     assert [(one.label, one.text, one.start, one.end) for one in before[0]] == [("colour", "dark green", 2, 12)]
@@ -103,6 +108,49 @@ def test_the_best_path_is_the_best_of_all(rows: list[list[float]]) -> None:
         if begun([TAGS[index] for index in own]) == [TAGS[index] for index in own]
     ]
     assert sum(values[word, index] for word, index in enumerate(path)) == pytest.approx(max(every), abs=1e-5)
+
+
+TEXTS = st.lists(st.lists(st.sampled_from(range(5)), max_size=3), min_size=1, max_size=3)
+
+
+@given(TEXTS, st.integers(0, 1000))
+def test_the_loss_of_a_random_field_is_that_of_all_sequences(texts: list[list[int]], seed: int) -> None:
+    """Compared with the sum over every sequence of tags, for texts of any length, without words as well."""
+    rng = np.random.default_rng(seed)
+    logits, steps, first = (rng.normal(size=size).astype(np.float32) for size in ((len(texts), 4, 5), (5, 5), 5))
+    expected = [
+        _log_sum(logits[row, : len(own)], steps, first) - _score(logits[row], own, steps, first)
+        for row, own in enumerate(texts)
+        if own
+    ]
+    target = torch.tensor([own + [-1] * (4 - len(own)) for own in texts])
+    loss = crf_loss(torch.from_numpy(logits), target, torch.from_numpy(steps), torch.from_numpy(first))
+    assert float(loss) == pytest.approx(sum(expected) / max(1, sum(map(len, texts))), abs=1e-4)
+
+
+@given(st.integers(1, 4), st.integers(0, 1000))
+def test_the_probability_of_a_tag_is_that_of_all_sequences_that_have_it(words: int, seed: int) -> None:
+    """Each word's probabilities add up to 1."""
+    rng = np.random.default_rng(seed)
+    values, steps, first = (rng.normal(size=size).astype(np.float32) for size in ((words, 5), (5, 5), 5))
+    found = marginals(values, steps, first)
+    whole = _log_sum(values, steps, first)
+    for word, tag in product(range(words), range(5)):
+        having = [own for own in product(range(5), repeat=words) if own[word] == tag]
+        expected = sum(np.exp(_score(values, own, steps, first) - whole) for own in having)
+        assert found[word, tag] == pytest.approx(expected, abs=1e-4)
+
+
+def _score(values: Floats, tags: Sequence[int], steps: Floats, first: Floats) -> float:
+    """Return the score of one sequence of tags."""
+    words = sum(values[word, tag] for word, tag in enumerate(tags))
+    return float(words + first[tags[0]] + sum(steps[one, other] for one, other in pairwise(tags)))
+
+
+def _log_sum(values: Floats, steps: Floats, first: Floats) -> float:
+    """Return the logarithm of the sum over all sequences of tags."""
+    scores = [_score(values, own, steps, first) for own in product(range(5), repeat=len(values))]
+    return float(np.logaddexp.reduce(scores))
 
 
 @given(st.lists(st.tuples(*[st.lists(st.sampled_from(TAGS), min_size=5, max_size=5)] * 2), min_size=1, max_size=6))
