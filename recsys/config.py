@@ -76,19 +76,19 @@ class InterestConfig(Section):
     """Maximum further passes, from the best one on, that fine-tune the text encoder; kept where `valid` gains."""
     cycle_epochs: int = Field(3, ge=1)
     """Epochs in which the learning rate falls from its peak; then it starts anew, as long as epochs bring more."""
-    patience: int = Field(3, ge=1)
+    patience: int = Field(5, ge=1)
     """Epochs without a better validation ndcg@10 before the frozen passes stop; fine-tuning stops at the first one."""
-    batch_users: int = Field(32, ge=1)
+    batch_users: int = Field(64, ge=1)
     """User sequences per step, which the workers share: their number decides how fast training is, not what it learns."""
     encoded_per_step: int = Field(64, ge=1)
     """Maximum items per step and worker that are encoded with gradients; the others come from the cache of vectors."""
-    catalogue_negatives: int = Field(4096, ge=0)
+    catalogue_negatives: int = Field(1024, ge=0)
     """Negatives per step and worker drawn uniformly from the catalogue; at least N of them make the softmax full."""
     impression_weight: float = Field(0.5, ge=0)
     """Weight of the loss over impressions without a click, where the data have impressions."""
     purchase_weight: float = Field(0.5, ge=0)
     """Weight of the purchase head's loss beside that of the next interaction."""
-    learning_rate: float = Field(1e-4, gt=0)
+    learning_rate: float = Field(2e-4, gt=0)
     """Peak learning rate of the user tower, projection and ID residual."""
     encoder_learning_rate: float = Field(2e-5, gt=0)
     """Peak learning rate of the text encoder's layers."""
