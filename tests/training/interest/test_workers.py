@@ -104,6 +104,8 @@ def test_two_workers_share_the_encoding_of_the_catalogue_and_both_have_all_of_it
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
     monkeypatch.setattr(encoder, "TOKENS_PER_BATCH", 64)
     alone = InterestTrainer(data_of(config), config, device=torch.device("cpu"), seed=SEED)
+    alone.start_tuning()
+    alone.objective.refresh()
     for worker in (first, second):
         torch.testing.assert_close(worker["vectors"], alone.objective.cache, rtol=0, atol=0)
         assert 0 < worker["encoded"] < ITEMS
