@@ -118,7 +118,7 @@ class Ease:
         inverse = linalg.inv(gram, overwrite_a=True)
         weights = -inverse / np.diag(inverse)
         np.fill_diagonal(weights, 0)
-        self.weights = weights.astype(np.float32)
+        self.weights = np.ascontiguousarray(weights, np.float32)  # a product would copy any other order, each time
 
     def scores(self, histories: Histories) -> Floats:
         """Return the decayed history times the item weights."""

@@ -8,7 +8,7 @@ competes. Intervals are 95 % bootstrap over users.
 Shapes: R requests, T targets, K list length, N catalogue.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,13 +110,19 @@ class Evaluation:
 
         Items that did not exist at the time of a request, or might not be listed then, come last.
         """
-        parts, offsets = [], self.requests.offsets
-        for start in range(0, len(self.requests), BLOCK):
-            rows = slice(start, min(start + BLOCK, len(self.requests)))
-            block = offsets[start : rows.stop + 1]
-            scores = self._of_existing(scores_of(rows), rows)
-            parts.append(target_ranks(scores, self.requests.targets[block[0] : block[-1]], block - block[0]))
+        parts = [self.ranks(scores_of(rows), rows) for rows in self.blocks()]
         return np.concatenate(parts) if parts else np.empty(0)
+
+    def blocks(self) -> Iterator[slice]:
+        """Yield the requests' rows, of so many at a time as are scored at once."""
+        for start in range(0, len(self.requests), BLOCK):
+            yield slice(start, min(start + BLOCK, len(self.requests)))
+
+    def ranks(self, scores: Floats, rows: slice) -> NDArray[np.float64]:
+        """Return the ranks of the targets of the requests `rows` under their scores `[R, N]`."""
+        offsets = self.requests.offsets[rows.start : rows.stop + 1]
+        targets = self.requests.targets[offsets[0] : offsets[-1]]
+        return target_ranks(self._of_existing(scores, rows), targets, offsets - offsets[0])
 
     def _of_existing(self, scores: Floats, rows: slice) -> Floats:
         now = self.requests.times[rows]
@@ -223,23 +229,19 @@ def baseline_ranks(evaluation: Evaluation, baseline: Baseline) -> NDArray[np.flo
 
     What a user rejected is left out, as it is from all lists.
     """
-
-    def kept(rows: slice) -> Floats:
+    kept, left_out = [np.empty(0)], [np.empty(0)]
+    for rows in evaluation.blocks():
         histories = evaluation.histories.rows(rows)
         scores = baseline.scores(histories.items)
         if histories.rejected:
             scores = scores.copy()
             scores[histories.rejected.items.owners, histories.rejected.items.items] = -np.inf
-        return scores
-
-    def left_out(rows: slice) -> Floats:
-        histories = evaluation.histories.rows(rows)
-        scores = exclude(kept(rows), histories.items)
+        kept.append(evaluation.ranks(scores, rows))
+        scores = exclude(scores, histories.items)
         if histories.earlier:
             scores[histories.earlier.owners, histories.earlier.items] = -np.inf
-        return scores
-
-    both = [evaluation.ranks_of(scores_of) for scores_of in (kept, left_out)]
+        left_out.append(evaluation.ranks(scores, rows))
+    both = np.concatenate(kept), np.concatenate(left_out)
     return max(both, key=lambda ranks: float(ndcg(ranks, evaluation.requests.offsets, 10).mean()))
 
 
