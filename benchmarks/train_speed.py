@@ -27,7 +27,7 @@ from recsys.config import Config, EncoderConfig, InterestConfig
 from recsys.events import EVENT_TYPES
 from recsys.models.encoder import load_encoder, resolve_precision, tokenize
 from training.interest.data import InterestData
-from training.interest.objective import Batch, InterestObjective, _logits
+from training.interest.objective import Batch, InterestObjective, head_logits
 from training.interest.trainer import InterestTrainer
 
 ITEMS, LENGTH, TOPICS, VALID = 2000, 10, 40, 500
@@ -51,7 +51,7 @@ class NaiveObjective(InterestObjective):
             0, inverse, torch.arange(len(flat), device=flat.device), "amin"
         )
         targets = batch.at_predicted()
-        logits = _logits(users, vectors[first], self.model.temperature, targets)
+        logits = head_logits(users, vectors[first], self.model.temperature, targets)
         inclusion = torch.log(-torch.expm1(len(flat) * torch.log1p(-self.frequencies[items]))).float()
         return self._softmax(logits, items, inclusion.clamp(min=-20), targets)
 

@@ -3,8 +3,8 @@
 In: a `Batch` of user sequences. Out: the loss. Plain PyTorch, so that it runs alone on any machine.
 
 Shapes: B sequences, L positions, N catalogue, K items with events, S items in the step's softmax, U items that
-the step encodes, P predicted positions, Q of
-them purchases, W impressions of a request, H width of the text encoder, D of item vectors.
+the step encodes, P predicted positions, Q of them purchases, W impressions of a request, H width of the text encoder,
+D of item vectors.
 """
 
 from dataclasses import dataclass
@@ -142,11 +142,11 @@ class InterestObjective(nn.Module):
             users = self.model.user_vectors(vectors[columns], batch.history)[batch.predicted].float()  # [P, 2, D]
             fresh = self._encode(encoded)  # [U, D]
         targets = batch.at_predicted()
-        logits = _logits(users, vectors.float(), self.model.temperature, targets)  # [P + Q, S]
+        logits = head_logits(users, vectors.float(), self.model.temperature, targets)  # [P + Q, S]
         loss = self._softmax(logits, items, self.log_inclusion(items, len(events)), targets)
         loss = loss + self.config.impression_weight * _impression_loss(logits[: len(users)], items, targets)
         if len(encoded):
-            logits = _logits(users.detach(), fresh.float(), self.model.temperature.detach(), targets)  # [P + Q, U]
+            logits = head_logits(users.detach(), fresh.float(), self.model.temperature.detach(), targets)  # [P + Q, U]
             inclusion = self.log_inclusion_encoded(encoded, len(events), len(of_batch))
             loss = loss + self._softmax(logits, encoded, inclusion, targets)
         return loss
@@ -222,7 +222,7 @@ class InterestObjective(nn.Module):
         return np.argsort(by_length), np.array_split(items[by_length], min(parts, len(items)))
 
 
-def _logits(users: Tensor, vectors: Tensor, temperature: Tensor, targets: Targets) -> Tensor:
+def head_logits(users: Tensor, vectors: Tensor, temperature: Tensor, targets: Targets) -> Tensor:
     """Return the logits `[P + Q, S]` of the click head for every target and of the purchase head for purchases, by user vectors `[P, 2, D]`."""
     click, purchase = users.unbind(1)
     return (torch.cat([click, purchase[targets.purchases]]) / temperature) @ vectors.T
