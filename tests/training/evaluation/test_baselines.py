@@ -52,6 +52,11 @@ def test_ease_equals_the_plain_formula() -> None:
     np.testing.assert_allclose(Ease(SEEN, 2.0).weights, expected, atol=1e-6)
 
 
+def test_the_weights_of_ease_are_multiplied_without_being_copied() -> None:
+    """A product of SciPy copies a matrix whose rows do not lie one after the other."""
+    assert Ease(SEEN, 2.0).weights.flags.c_contiguous
+
+
 def test_ease_refuses_a_catalogue_whose_matrix_is_too_large() -> None:
     """The error says how much memory the dense matrix would take."""
     with pytest.raises(RecsysError, match="GiB"):
