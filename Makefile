@@ -95,7 +95,7 @@ benchmark-encode-scale: install ## encoding a catalogue by 1 and 2 workers of Ra
 	$(BIN)/python -m benchmarks.encode_scale --items $(ITEMS)
 
 TEXTS ?= ../shared/data/texts
-benchmark-text: install ## what text heads get right; writes docs/text-quality.md (some 80 minutes on 2 cores; TEXTS=FOLDER)
+benchmark-text: install ## what text heads get right; writes docs/text-quality.md (under an hour on 2 cores with AMX; TEXTS=FOLDER)
 	$(BIN)/python -m benchmarks.text $(TEXTS)
 
 TEST_PROCESSES ?= 2
