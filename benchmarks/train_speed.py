@@ -129,9 +129,8 @@ def held_out_loss(trainer: InterestTrainer) -> float:
     """Return the mean softmax loss of the held-out users' last items over the whole catalogue."""
     model, data = trainer.model.eval(), trainer.data
     vectors = model.item_vectors(trainer.objective.cache, torch.arange(len(data.tokens), device=trainer.device))
-    users = model.last_user_vectors(vectors, data.valid_histories(np.arange(len(data.valid_items))).to(trainer.device))[
-        :, 0
-    ]
+    history = data.valid_histories(np.arange(len(data.valid_items))).to(trainer.device)
+    users = model.last_user_vectors(vectors, history)[:, 0]
     logits = users @ vectors.T / model.temperature
     return F.cross_entropy(logits, torch.from_numpy(data.valid_targets).long().to(trainer.device)).item()
 
