@@ -253,10 +253,7 @@ def work(rank: int, encoder: EncoderConfig, workers: int, backend: str, steps: i
         if step == 3:
             distributed.barrier()
             start = time.perf_counter()
-        loss = trainer.step_module(batches[step % len(batches)].to(device))
-        trainer.optimizer.zero_grad()
-        loss.backward()
-        trainer.optimizer.step()
+        loss, _ = trainer.step(batches[step % len(batches)].to(device))
     loss.item()
     distributed.barrier()
     if rank == 0:

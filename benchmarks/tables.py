@@ -7,7 +7,7 @@
 The first command trains a synthetic catalogue for some steps, in processes that average gradients over gloo as those of a training
 do, and prints seconds a step and the most memory of each worker after each part. `--gib` is `compute.id_table_gib`: a large one lets each
 worker hold all rows. The text vectors are random, so that nothing is encoded. Memory is anonymous memory: pages of files that are
-mapped do not count. The last command compares AdamW with rates of row-wise Adagrad: texts say nothing, and users stay with topics that ID residuals have to find.
+mapped do not count. The last command compares Adam with rates of row-wise Adagrad: texts say nothing, and users stay with topics that ID residuals have to find.
 """
 
 import argparse
@@ -189,13 +189,13 @@ class SharedTrainer(InterestTrainer):
 
 
 def measure_learning(options: argparse.Namespace) -> None:
-    """Print the best ndcg@10 without ID residuals, with AdamW, and with rates of row-wise Adagrad, by one worker."""
+    """Print the best ndcg@10 without ID residuals, with Adam, and with rates of row-wise Adagrad, by one worker."""
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder = Path(name)
         distributed.init_process_group("gloo", f"file://{folder / 'meeting'}", rank=0, world_size=1)
         write_encoder(folder, options.items, options.width)
         data = synthetic(options.items, 32 * options.steps, TOPICS)
-        adam = [("no ID residuals", InterestTrainer, 0.0, False), ("AdamW", InterestTrainer, 0.0, True)]
+        adam = [("no ID residuals", InterestTrainer, 0.0, False), ("Adam", InterestTrainer, 0.0, True)]
         adagrad = [(f"row-wise Adagrad, rate x {rate:g}", SharedTrainer, rate, True) for rate in RATES]
         for title, kind, rate, residual in [*adam, *adagrad]:
             sharded_table.RATE = rate
@@ -235,7 +235,7 @@ def main() -> None:
     parser.add_argument("--learning", action="store_true", help="compare optimisers")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--epochs", type=int, default=4)
-    parser.add_argument("--rate", type=float, default=1e-3, help="AdamW's peak learning rate with --learning")
+    parser.add_argument("--rate", type=float, default=1e-3, help="Adam's peak learning rate with --learning")
     parser.add_argument("--negatives", type=int, default=512)
     options = parser.parse_args()
     if options.learning:

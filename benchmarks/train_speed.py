@@ -169,13 +169,9 @@ def steps_of(encoder: EncoderConfig, device: str, steps: int) -> tuple[list[floa
             start = time.perf_counter()
         torch.manual_seed(step)
         with FlopCounterMode(display=False) if step == 0 else nullcontext() as counter:
-            loss = trainer.step_module(batches[step % len(batches)].to(trainer.device))
-            trainer.optimizer.zero_grad()
-            loss.backward()
+            loss, _ = trainer.step(batches[step % len(batches)].to(trainer.device))
         flop = counter.get_total_flops() if counter else flop
-        trainer.optimizer.step()
-        trainer.schedule.step()
-        losses.append(loss.detach())
+        losses.append(loss)
     _wait(device)
     return [loss.item() for loss in losses[:3]], (time.perf_counter() - start) / steps, flop
 

@@ -226,7 +226,7 @@ class ComputeConfig(Section):
     retries: int = Field(3, ge=0)
     """How often in a row training goes on from its last checkpoint after a worker died, for want of memory for example; an epoch that ends begins the count anew."""
     id_table_gib: float = Field(4.0, gt=0)
-    """Most GiB that ID residuals take in each of several workers, with what AdamW needs for them (7.5 KB an item at width 384); where they would take more, each worker holds a share of them, which learns by row-wise Adagrad (1.5 KB an item over all workers)."""
+    """Most GiB that ID residuals take in each of several workers, with what Adam needs for them (6 KB an item at width 384); where they would take more, each worker holds a share of them, which learns by row-wise Adagrad (1.5 KB an item over all workers)."""
     storage: str = ""
     """Where checkpoints are until a fit ends: `s3://bucket/folder`, `gs://…`, or a folder that all machines of the cluster (`RAY_ADDRESS`) share. Empty stands for the run's folder, which is enough for one machine."""
 

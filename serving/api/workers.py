@@ -24,7 +24,9 @@ THREADS = 4
 BATCH = 8
 """Lists made in one call of the model, where that many are waiting."""
 BATCHES = 2
-"""Batches in progress: one reads the store while the other is in the model."""
+"""Batches of lists in progress: one reads the store while the other is in the model."""
+RANK_BATCHES = 1
+"""Batches of rankings in progress: most have all they need in the request, and two would share one interpreter."""
 SLOW_WAITING = 8
 """Slow calls that wait for the one that runs; more are refused."""
 PROBE_S = 1.0
@@ -41,12 +43,12 @@ class Workers:
         self._slow, self._slow_calls = ThreadPoolExecutor(1, "recsys-slow"), 0
         self._probing = ThreadPoolExecutor(1, "recsys-probe")
         self._probe: asyncio.Future[None] | None = None
-        at_once = THREADS if batch == 1 else BATCHES
+        alone = batch == 1
         self._recommend: MicroBatcher[schemas.RecommendRequest, schemas.RecommendResponse] = MicroBatcher(
-            self.run, service.recommend_all, size=batch, at_once=at_once
+            self.run, service.recommend_all, size=batch, at_once=THREADS if alone else BATCHES
         )
         self._rank: MicroBatcher[schemas.RankRequest, schemas.RecommendResponse] = MicroBatcher(
-            self.run, service.rank_all, size=batch, at_once=at_once
+            self.run, service.rank_all, size=batch, at_once=THREADS if alone else RANK_BATCHES
         )
 
     async def recommend(self, request: schemas.RecommendRequest) -> schemas.RecommendResponse:

@@ -16,7 +16,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.nn.utils import clip_grad_norm_
 
 from recsys.arrays import Floats
 from recsys.atomic import atomic_file
@@ -28,6 +27,7 @@ from recsys.models.id_table import TorchRecIdTable
 from recsys.models.interest import InterestModel
 from training.interest.data import InterestData
 from training.interest.objective import Batch, InterestObjective, mean_over_workers
+from training.interest.row_adam import RowAdam, clip_gradients
 from training.interest.sharded_table import ShardedIdTable, gathered, is_sharded
 from training.schedule import falling_rate
 
@@ -35,7 +35,10 @@ SCALAR_LEARNING_RATE = 1e-2
 """Of temperature and decay: single numbers that have a long way to go."""
 
 TOWER = 1
-"""The optimiser's group of the user tower, the projection and the ID residual."""
+"""The optimiser's group of the user tower and the projection."""
+
+MOST_NORM = 1.0
+"""Of the gradients of a step."""
 
 PREFIX_BYTES = 3 << 30
 """Most memory for the output of the frozen layers, which is otherwise computed again at every step."""
@@ -49,8 +52,8 @@ VALID_SCORES = 1 << 26
 ITEM_BLOCK = 1 << 16
 """Items whose vectors are computed at a time."""
 
-REPLICA_COPIES = 5
-"""Of the ID residuals in each worker, where each has all: weights, gradients, those that workers exchange, AdamW's two moments."""
+REPLICA_COPIES = 4
+"""Of the ID residuals in each of several workers, where each has all: weights, gradients, those that workers exchange, Adam's second moment."""
 
 STATE = "state.pt"
 TEXT_VECTORS = "text_vectors.npy"
@@ -88,7 +91,7 @@ class InterestTrainer:
         if start:
             self.model.load_state_dict(_model_state(start), strict=False)
             self.model.know(known)
-        self.optimizer = _optimizer(self.model, config)
+        self.optimizer, self.rows = _optimizer(self.model, config), self._row_optimizer()
         self.model.encoder.requires_grad_(False)
         if encoder_from:
             self.model.encoder.load_state_dict(_encoder_state(encoder_from), strict=False)
@@ -112,11 +115,14 @@ class InterestTrainer:
             return TorchRecIdTable(known, width)
         return ShardedIdTable(known, width, limit, self.config.interest.learning_rate)
 
-    @property
-    def shares(self) -> ShardedIdTable | None:
-        """The ID residuals of which this worker holds a share; None where it holds all, or where there are none."""
+    def _row_optimizer(self) -> ShardedIdTable | RowAdam | None:
+        """Return what lets the ID residuals learn; rows that workers share learn by themselves."""
         table = self.model.id_table
-        return table if isinstance(table, ShardedIdTable) else None
+        if isinstance(table, ShardedIdTable):
+            return table
+        if isinstance(table, TorchRecIdTable):
+            return RowAdam(table, self.config.interest.learning_rate, by_rows=self.world_size == 1)
+        return None
 
     @property
     def tuning(self) -> bool:
@@ -147,15 +153,9 @@ class InterestTrainer:
         rate = float(self.optimizer.param_groups[TOWER]["lr"])
         batches = self.data.batches(epoch_seed, self.config.interest.batch_users, self.rank, self.world_size)
         for done, batch in enumerate(_prefetched(batches, self.device), start=1):
-            if self.shares:
-                self.shares.set_rate(self._rate(self.schedule.last_epoch))
-            loss = self.step_module(batch)
-            self.optimizer.zero_grad()
-            loss.backward()
-            norm_sum += clip_grad_norm_(self.model.parameters(), 1.0)
-            self.optimizer.step()
-            self.schedule.step()
-            loss_sum += loss.detach()
+            loss, norm = self.step(batch)
+            loss_sum += loss
+            norm_sum += norm
             on_step(done, self.steps)
         loss_sum = mean_over_workers(loss_sum)
         if not torch.isfinite(loss_sum):
@@ -167,6 +167,20 @@ class InterestTrainer:
             "gradient_norm": norm_sum.item() / self.steps,
             "learning_rate": rate,
         }
+
+    def step(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Learn from a batch; return its loss, and the norm of the gradients before they were clipped."""
+        if self.rows:
+            self.rows.set_rate(self._rate(self.schedule.last_epoch))
+        loss = self.step_module(batch)
+        self.model.zero_grad()
+        loss.backward()
+        norm = clip_gradients(self.model.parameters(), MOST_NORM)
+        self.optimizer.step()
+        if isinstance(self.rows, RowAdam):
+            self.rows.step()
+        self.schedule.step()
+        return loss.detach(), norm
 
     def evaluate(self) -> float:
         """Return the mean ndcg@10 of the validation requests, ranking the whole catalogue."""
@@ -189,7 +203,7 @@ class InterestTrainer:
         state = {
             "model": trained_state(self.model),
             "optimizer": self.optimizer.state_dict(),
-            "table": self.shares.optimizer_state() if self.shares else {},
+            "rows": self.rows.optimizer_state() if self.rows else {},
             "schedule": {"last_epoch": self.schedule.last_epoch},
             "tuning": self.tuning,
         }
@@ -201,11 +215,11 @@ class InterestTrainer:
     def restore(self, folder: Path) -> None:
         """Continue from what `save` wrote."""
         # A worker reads from a file that is mapped into memory what it takes its share of.
-        state = torch.load(folder / STATE, weights_only=True, map_location=self.device, mmap=bool(self.shares))
+        state = torch.load(folder / STATE, weights_only=True, map_location=self.device, mmap=bool(self.rows))
         self.model.load_state_dict(state["model"], strict=False)
         self.optimizer.load_state_dict(deepcopy(state["optimizer"]))
-        if self.shares:
-            self.shares.load_optimizer_state(state["table"])
+        if self.rows:
+            self.rows.load_optimizer_state(state["rows"])
         self.schedule.last_epoch = state["schedule"]["last_epoch"]
         if state["tuning"] and not self.tuning:
             self.start_tuning()
@@ -322,7 +336,8 @@ def _encoder_state(folder: Path) -> dict[str, Tensor]:
 def _optimizer(model: InterestModel, config: Config) -> torch.optim.Optimizer:
     encoder = list(model.encoder.layers[model.encoder.split :].parameters())
     inside = {id(p) for p in model.encoder.parameters()}
-    rest = [p for p in model.parameters() if id(p) not in inside and not is_sharded(p)]
+    rows = set(map(id, model.id_table.parameters())) if model.id_table else set()
+    rest = [p for p in model.parameters() if id(p) not in inside | rows]
     groups = [
         {"params": encoder, "lr": config.interest.encoder_learning_rate},
         {"params": [p for p in rest if p.ndim], "lr": config.interest.learning_rate},

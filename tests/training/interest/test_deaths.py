@@ -138,7 +138,7 @@ def test_a_fit_in_shares_whose_worker_dies_goes_on_to_a_checkpoint_that_one_proc
         fit = choose(config, tmp_path)
     assert capsys.readouterr().err.count("died") == 1 and len(fit.history) == EPOCHS
     state: dict[str, Any] = torch.load(Path(fit.checkpoint) / STATE, weights_only=True)
-    assert state["table"]["momentum"].shape == (ITEMS,)
+    assert state["rows"]["momentum"].shape == (ITEMS,)
     data = data_of(config)
     model = load_trained(Path(fit.checkpoint), config, torch.from_numpy(data.frequencies() > 0))
     scores = valid_scores(model, torch.from_numpy(load_text_vectors(Path(fit.checkpoint))), data)

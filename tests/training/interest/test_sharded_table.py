@@ -1,6 +1,6 @@
 """Two workers without Ray, each with a share of the ID residuals: they learn what one learns, and leave a whole table behind."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.multiprocessing.spawn import spawn
 from torch.nn.parallel import DistributedDataParallel
-from torch.nn.utils import clip_grad_norm_
 
 from recsys.config import Config
 from recsys.errors import RecsysError
 from tests.training.interest.small import ITEMS, config_of
 from tests.training.interest.test_workers import data_with_impressions
 from training.interest import trainer as trainer_module
+from training.interest.row_adam import RowAdam, clip_gradients
 from training.interest.sharded_table import EPSILON, MOMENTUM, RATE, WEIGHT, ShardedIdTable
 from training.interest.trainer import STATE, InterestTrainer, load_text_vectors, load_trained, valid_scores
 
@@ -30,7 +30,7 @@ parallel = partial(DistributedDataParallel, broadcast_buffers=False)
 
 
 def config_with_shares(folder: str, gib: float = 8e-6) -> Config:
-    """Return a configuration by which the table, of some 20 kB with all that AdamW needs, is in shares."""
+    """Return a configuration by which the table, of some 20 kB with all that Adam needs, is in shares."""
     config = config_of(folder, trainable=1, workers=2, batch_users=6, encoded_per_step=2000, encoder_learning_rate=3e-3)
     return config.model_copy(update={"compute": config.compute.model_copy(update={"id_table_gib": gib})})
 
@@ -62,8 +62,8 @@ def work(rank: int, config: Config, folder: Path) -> None:
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", f"file://{folder / 'meeting'}", rank=rank, world_size=2)
     trainer = worker_of(config, rank, 2)
-    assert trainer.shares
-    rows = [tuple(p.shape) for p in trainer.shares.parameters()]
+    assert isinstance(trainer.rows, ShardedIdTable)
+    rows = [tuple(p.shape) for p in trainer.rows.parameters()]
     save(trainer, folder / START)
     said = {"rows": rows, "metrics": fit(trainer, folder)}
     resumed = worker_of(config, rank, 2, seed=99)
@@ -100,20 +100,18 @@ def plain_adagrad(trainer: InterestTrainer, monkeypatch: pytest.MonkeyPatch) -> 
     """Let the table of one worker learn by the formula of row-wise Adagrad, before the other gradients are clipped."""
     assert trainer.model.id_table is not None
     weight = trainer.model.id_table.get_parameter(WEIGHT)
-    others = [p for p in trainer.model.parameters() if p is not weight]
-    for group in trainer.optimizer.param_groups:
-        group["params"] = [p for p in group["params"] if p is not weight]
     squares = torch.zeros(len(weight))
 
-    def clip(parameters: object, most: float) -> Tensor:
+    def clip(parameters: Iterable[nn.Parameter], most: float) -> Tensor:
         assert weight.grad is not None
+        gradient = weight.grad.to_dense()
         rate = RATE * trainer.config.interest.learning_rate * trainer._rate(trainer.schedule.last_epoch)
-        squares.add_(weight.grad.square().mean(1))
-        weight.data -= rate * weight.grad / (squares.sqrt() + EPSILON).unsqueeze(1)
+        squares.add_(gradient.square().mean(1))
+        weight.data -= rate * gradient / (squares.sqrt() + EPSILON).unsqueeze(1)
         weight.grad = None
-        return clip_grad_norm_(others, most)
+        return clip_gradients(parameters, most)
 
-    monkeypatch.setattr(trainer_module, "clip_grad_norm_", clip)
+    monkeypatch.setattr(trainer_module, "clip_gradients", clip)
 
 
 @pytest.mark.slow
@@ -138,8 +136,8 @@ def test_each_worker_holds_its_rows_and_the_checkpoint_all(fitted: Fitted) -> No
     width = fitted.state(FIRST)["model"][TABLE].shape[1]
     assert [said["rows"] for said in fitted.said] == [[(ITEMS // 2, width)]] * 2
     assert fitted.state(FIRST)["model"][TABLE].shape == (ITEMS, width)
-    assert fitted.state(FIRST)["table"][MOMENTUM].shape == (ITEMS,)
-    assert (fitted.state(FIRST)["table"][MOMENTUM] > 0).all()
+    assert fitted.state(FIRST)["rows"][MOMENTUM].shape == (ITEMS,)
+    assert (fitted.state(FIRST)["rows"][MOMENTUM] > 0).all()
 
 
 @pytest.mark.slow
@@ -157,14 +155,14 @@ def test_workers_that_go_on_from_a_checkpoint_end_where_those_end_that_were_not_
     """Each takes its rows of the table, and of what the optimiser keeps."""
     last, resumed = fitted.state(LAST), fitted.state(RESUMED)
     torch.testing.assert_close(resumed["model"], last["model"], rtol=0, atol=0)
-    torch.testing.assert_close(resumed["table"], last["table"], rtol=0, atol=0)
+    torch.testing.assert_close(resumed["rows"], last["rows"], rtol=0, atol=0)
 
 
 def test_one_worker_has_the_whole_table_however_large(folder: str) -> None:
-    """It learns as ever, by AdamW."""
+    """It learns as ever, by Adam."""
     trainer = worker_of(config_with_shares(folder), 0, 1)
-    assert trainer.shares is None and TABLE in dict(trainer.model.named_parameters())
-    assert any(len(p) == ITEMS for group in trainer.optimizer.param_groups for p in group["params"] if p.ndim)
+    assert isinstance(trainer.rows, RowAdam)
+    assert len(trainer.rows.weight) == ITEMS and TABLE in dict(trainer.model.named_parameters())
 
 
 def test_a_share_that_is_larger_than_allowed_is_refused_with_what_to_do(tmp_path: Path) -> None:

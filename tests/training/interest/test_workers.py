@@ -50,9 +50,9 @@ def gradients(config: Config, rank: int = 0, world_size: int = 1) -> list[dict[s
     for batch, _ in zip(
         trainer.data.batches(SEED, config.interest.batch_users, rank, world_size), range(STEPS), strict=False
     ):
-        trainer.optimizer.zero_grad()
+        trainer.model.zero_grad()
         trainer.step_module(batch).backward()
-        seen.append({name: p.grad.clone() for name, p in trainer.model.named_parameters() if p.grad is not None})
+        seen.append({name: p.grad.to_dense() for name, p in trainer.model.named_parameters() if p.grad is not None})
     return seen
 
 
