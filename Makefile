@@ -84,7 +84,7 @@ benchmark-soak: install ## the same for six hours, against a narrower limit
 benchmark-off-policy: install ## off-policy estimates against the truth of the demonstration's shop, after `make demo` (some 3 minutes)
 	$(BIN)/python -m benchmarks.off_policy demo
 
-benchmark-updates: install ## updated weekly against retrained weekly against never, on the simulated shop (an hour on 2 cores)
+benchmark-updates: install ## updated weekly against retrained weekly against never, on the simulated shop (an hour; for docs/quality/updates.md)
 	$(BIN)/python -m benchmarks.updates updates
 
 benchmark-encode: install ## encoding new items against sentence-transformers, and the similarity of the vectors

@@ -1,6 +1,6 @@
 """Updated weekly against retrained weekly against never, on the simulated shop cut into slices.
 
-    .venv/bin/python -m benchmarks.updates WORK [--users 600] [--items 400] [--start 10] [--slices 4] [--days 7]
+    .venv/bin/python -m benchmarks.updates WORK [--users 2000] [--items 1500] [--start 6] [--slices 11] [--days 7]
 
 In: the size of the shop, the slices of the first training, and how many follow. Out: a line per slice and kind of model: ndcg@10 on the
 requests of the next slice, which no model has seen, the difference to the model that is retrained, and the seconds of all processors that
@@ -95,10 +95,10 @@ def main() -> None:
     """Make the slices, train and measure what is not there yet, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--users", type=int, default=600)
-    parser.add_argument("--items", type=int, default=400)
-    parser.add_argument("--start", type=int, default=10, help="slices that the first training knows")
-    parser.add_argument("--slices", type=int, default=4, help="slices after it; the last one is only measured on")
+    parser.add_argument("--users", type=int, default=2000)
+    parser.add_argument("--items", type=int, default=1500)
+    parser.add_argument("--start", type=int, default=6, help="slices that the first training knows")
+    parser.add_argument("--slices", type=int, default=11, help="slices after it; the last one is only measured on")
     parser.add_argument("--days", type=int, default=7)
     parser.add_argument("--set", dest="sets", action="append", default=[], metavar="SECTION.KEY=VALUE")
     options = parser.parse_args()

@@ -24,7 +24,7 @@ seeds). Choices are made on `valid` or before it; `test` is used here alone. Bas
 better for them on `test`. Peers are models of other libraries, tuned on `valid` with the same budget each (`make benchmark-peers`).
 The best of both is the one with the highest ndcg@10 on `test`. *Win*: the whole interval of the difference to it, paired over users,
 is above 0; *loss*: below 0. Published rows have no intervals. Minutes are of each training, GiB of all its processes together.
-What each part of the interest model is worth is in [ablations](../ablations.md)."""
+What each part of the interest model is worth is in [ablations](../ablations.md), what updates are worth beside trainings in [updates](updates.md)."""
 
 SUMMARY = (
     "data, `--fit-on`", "measured", "requests", "hr@10", "ndcg@10", "best baseline or peer", "its ndcg@10", "difference", "verdict",
