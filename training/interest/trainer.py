@@ -215,7 +215,9 @@ class InterestTrainer:
     def restore(self, folder: Path) -> None:
         """Continue from what `save` wrote."""
         # A worker reads from a file that is mapped into memory what it takes its share of.
-        state = torch.load(folder / STATE, weights_only=True, map_location=self.device, mmap=isinstance(self.rows, ShardedIdTable))
+        state = torch.load(
+            folder / STATE, weights_only=True, map_location=self.device, mmap=isinstance(self.rows, ShardedIdTable)
+        )
         self.model.load_state_dict(state["model"], strict=False)
         self.optimizer.load_state_dict(deepcopy(state["optimizer"]))
         if self.rows:
