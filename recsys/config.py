@@ -149,7 +149,7 @@ class RankerConfig(Section):
     """The ranker over candidates: two heads, p(click) and p(purchase)."""
 
     kind: Literal["lightgbm", "torchrec"] = "lightgbm"
-    """`lightgbm`: trees that learn from LambdaRank, a linear ranker and the network; `torchrec`: the network, of embeddings and DCN-v2 crosses."""
+    """`lightgbm`: trees of LambdaRank, or that learn from it, the network and a linear ranker, whichever orders held-out requests better; `torchrec`: the network, of embeddings and DCN-v2 crosses."""
     cross_layers: int = Field(2, ge=0)
     """DCN-v2 cross layers over the dense input."""
     hidden: int = Field(64, ge=1)

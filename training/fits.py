@@ -29,7 +29,7 @@ from features.ranking import RankingFeatures
 from recsys.arrays import Bools, Ints
 from recsys.errors import RecsysError
 from recsys.models.encoder import Tokens
-from recsys.models.interest import InterestModel
+from recsys.models.interest import HEADS, InterestModel
 from recsys.models.rankers import Ranker
 from recsys.models.taste import SegmentVectors, TasteModel
 from recsys.progress import stage
@@ -49,6 +49,7 @@ from training.plan import PLANS, FitOn, FitPlan, Segments
 from training.prepared import Prepared
 from training.ranker import fit_ranker
 from training.ranker.calibration import latest_rows
+from training.ranker.choice import Lesson
 from training.ranker.data import RankingData, impression_data, ranking_data
 from training.ranker.neural import epochs_of
 from training.taste.data import prepare_taste
@@ -215,7 +216,12 @@ def fit_ranker_of(prepared: Prepared, fit_on: FitOn, early: Retriever) -> Ranker
         data = ranking_data(early, prepared.log, requests, _rehearsed(prepared), on_block)
         held = latest_rows(len(requests))
         _, shown = impression_data(early, prepared.log, requests.select(np.arange(held.start, held.stop)))
-        return fit_ranker(data, early, prepared.seed, shown, on_epoch)
+        lessons: list[Lesson] = []
+        ranker = fit_ranker(data, early, prepared.seed, shown, on_epoch, lessons.extend)
+        known = data.labels.any((0, 1))
+        if said := [f"{head}: {lesson}" for head, lesson, told in zip(HEADS, lessons, known, strict=False) if told]:
+            update(1.0, "; ".join(said))
+        return ranker
 
 
 def assemble(

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from recsys.config import InterestConfig
 from recsys.events import EVENT_TYPES
+from recsys.models.dropout import Dropout
 from recsys.models.encoder import TextEncoder
 from recsys.models.taste import TasteModel
 
@@ -148,21 +149,26 @@ class Block(nn.Module):
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
-        self.heads, self.dropout = heads, dropout
+        self.heads, self.drop = heads, Dropout(dropout)
         self.norm_attention, self.norm_feed = nn.LayerNorm(width), nn.LayerNorm(width)
         self.qkv, self.merge = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.feed = nn.Sequential(
-            nn.Linear(width, 2 * width), nn.GELU(), nn.Dropout(dropout), nn.Linear(2 * width, width)
-        )
+        self.feed = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), Dropout(dropout), nn.Linear(2 * width, width))
 
     def forward(self, hidden: Tensor, bias: Tensor, positions: slice = slice(None)) -> Tensor:
         """Map hidden states `[B, L, D]` with the bias `[B, heads, L, L]` to those of `positions` `[B, P, D]`."""
         query, key, value = self._split(self.norm_attention(hidden), positions)  # each [B, heads, P or L, D / heads]
         hidden, bias = hidden[:, positions], bias[:, :, positions]
-        dropout = self.dropout if self.training else 0.0
-        read = F.scaled_dot_product_attention(query, key, value, attn_mask=bias.to(query.dtype), dropout_p=dropout)
-        hidden = hidden + F.dropout(self.merge(read.transpose(1, 2).flatten(2)), self.dropout, self.training)
-        return hidden + F.dropout(self.feed(self.norm_feed(hidden)), self.dropout, self.training)
+        read = self._read(query, key, value, bias.to(query.dtype))
+        hidden = hidden + self.drop(self.merge(read.transpose(1, 2).flatten(2)))
+        return hidden + self.drop(self.feed(self.norm_feed(hidden)))
+
+    def _read(self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
+        """Return the attention of `query` `[B, heads, P, D / heads]` to keys and values, in the query's shape."""
+        if self.training and query.device.type == "cpu":  # PyTorch fuses nothing there with dropout
+            scores = query * query.shape[-1] ** -0.5 @ key.transpose(-1, -2) + bias
+            return self.drop(scores.softmax(-1, dtype=torch.float32).to(value.dtype)) @ value
+        dropout = self.drop.share if self.training else 0.0
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout)
 
     def _split(self, normed: Tensor, positions: slice) -> tuple[Tensor, ...]:
         """Return queries of `positions` `[B, heads, P, D / heads]`, and keys and values of all."""

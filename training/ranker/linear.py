@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from recsys.arrays import Floats
+from recsys.arrays import Floats, Ints
 from training.ranker.data import RankingData
 
 PENALTY = 3.0
@@ -20,11 +20,15 @@ PENALTY = 3.0
 MOST_STEPS = 60
 
 
-def linear_scores(data: RankingData, head: int) -> Floats:
-    """Return the scores `[R, C]` by weights that are fitted on the requests of `data` with a positive of `head`."""
+def linear_scores(data: RankingData, head: int, taught: Ints | None = None) -> Floats:
+    """Return the scores `[R, C]` by weights that are fitted on the requests of `data` with a positive of `head`.
+
+    `taught` are the requests that may be learned from; all of them where it is None.
+    """
     features = torch.from_numpy(_standardised(data))
     weights = torch.zeros(features.shape[2], requires_grad=True)
     positive = np.flatnonzero(data.labels[:, :, head].any(1))
+    positive = positive if taught is None else np.intersect1d(positive, taught)
     optimizer = torch.optim.LBFGS([weights], max_iter=MOST_STEPS, line_search_fn="strong_wolfe")
     fitted, present = features[positive], torch.from_numpy(data.present[positive])
     labels = torch.from_numpy(data.labels[positive, :, head])

@@ -1,4 +1,4 @@
-"""Fit the tree ranker: teachers per head, LambdaRank trees, a linear ranker and the network, and the trees that learn their score.
+"""Fit the tree ranker: teachers per head, LambdaRank trees and others, and the trees that learn their score.
 
 In: `RankingData`. Out: a `LightGbmRanker` whose scores are yet to be calibrated.
 
@@ -8,6 +8,7 @@ of some rankers is better, and trees that learn it are as quick as one (born-aga
 Shapes: R requests, C candidates, n present candidates, F inputs.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -23,7 +24,6 @@ from recsys.models.rankers import LightGbmRanker
 from recsys.models.rankers.base import UNCHANGED
 from recsys.models.rankers.trees import tree_inputs
 from training.ranker.data import RankingData
-from training.ranker.linear import linear_scores
 
 OF_TEXTS = {"min_data_per_group": 20, "cat_l2": 1.0, "cat_smooth": 1.0}
 """How codes of context are split by: LightGBM's own settings see nothing in a few hundred requests."""
@@ -39,7 +39,7 @@ TEACHING = SHARED | {
 }
 LEARNING = SHARED | {"objective": "regression", "learning_rate": 0.2}
 OTHERS_SHARE = 0.5
-"""Deviation of the linear ranker's scores in what is learned, and of the network's, as a share of that of the LambdaRank trees' mean."""
+"""Deviation of the scores of each other teacher in what is learned, as a share of that of the LambdaRank trees' mean."""
 
 HALF_WEIGHT = 10
 """Rank at which a candidate weighs half of the first one: what nobody will see need not be learned exactly."""
@@ -96,34 +96,56 @@ class Rows:
         )
 
 
-def fit_trees(data: RankingData, config: RankerConfig, seed: int, network: Floats) -> LightGbmRanker:
-    """Fit the trees of both heads; `network` `[R, C, 2]` is what the network makes of the candidates.
+def fit_trees(
+    data: RankingData, config: RankerConfig, seed: int, others: Sequence[Floats] = (), direct: Sequence[bool] = ()
+) -> LightGbmRanker:
+    """Fit the trees of both heads; `others` are what other teachers make of the candidates, `[R, C, 2]` each.
 
-    Their number is fixed: a few hundred late requests are too few to choose it by.
+    A head that is `direct` is LambdaRank itself and has no teachers; none is by default. The number of trees is fixed: a few hundred late
+    requests are too few to choose it by.
     """
     rows = Rows.of(data)
-    trees = [_fit_head(data, rows, 0, config, seed, network)]
+    told = [other[data.present] for other in others]
+    heads = list(direct) or [False] * len(HEADS)
+    trees = [_fit_head(rows, 0, config, seed, told, heads[0])]
     for head in range(1, len(HEADS)):
         same = np.array_equal(rows.labels[:, head], rows.labels[:, 0])
-        trees.append(trees[0] if same else _fit_head(data, rows, head, config, seed, network))
+        trees.append(trees[0] if same else _fit_head(rows, head, config, seed, told, heads[head]))
     return LightGbmRanker(trees, UNCHANGED)
 
 
 def _fit_head(
-    data: RankingData, rows: Rows, head: int, config: RankerConfig, seed: int, network: Floats
+    rows: Rows, head: int, config: RankerConfig, seed: int, told: list[Floats], direct: bool
 ) -> lightgbm.Booster:
-    shape = {"num_leaves": config.leaves, "seed": seed}
     if not rows.labels[:, head].any():
-        return lightgbm.train(TEACHING | shape, _any_order(rows), 1)
-    dataset, scores = rows.dataset(head), np.zeros(len(rows.inputs))
-    for teacher in range(config.teachers):
-        settings = TEACHING | shape | {"seed": config.teachers * seed + teacher}
-        scores += lightgbm.train(settings, dataset, config.trees).predict(rows.inputs) / config.teachers
-    deviation = scores.std()
-    for other in (linear_scores(data, head), network[..., head]):
-        told = other[data.present]
-        scores += OTHERS_SHARE * deviation / max(told.std(), 1e-6) * told
-    return lightgbm.train(LEARNING | shape, rows.order(scores), config.trees)
+        return lightgbm.train(TEACHING | _shape(config, seed), _any_order(rows), 1)
+    dataset, seeds = rows.dataset(head), range(config.teachers * seed, config.teachers * (seed + 1))
+    if direct:
+        return lambdarank(dataset, config, seeds[0])
+    scores = np.mean([lambdarank(dataset, config, teacher).predict(rows.inputs) for teacher in seeds], axis=0)
+    return student(rows, mixed(scores, [other[:, head] for other in told]), config, seed)
+
+
+def lambdarank(dataset: lightgbm.Dataset, config: RankerConfig, seed: int) -> lightgbm.Booster:
+    """Return LambdaRank trees (Burges 2010)."""
+    return lightgbm.train(TEACHING | _shape(config, seed), dataset, config.trees)
+
+
+def mixed(scores: NDArray[np.float64], others: Sequence[Floats]) -> NDArray[np.float64]:
+    """Return `scores` `[n]` with a share of what each of `others` `[n]` says."""
+    deviation, mixture = scores.std(), scores.copy()
+    for other in others:
+        mixture += OTHERS_SHARE * deviation / max(other.std(), 1e-6) * other
+    return mixture
+
+
+def student(rows: Rows, scores: NDArray[np.float64], config: RankerConfig, seed: int) -> lightgbm.Booster:
+    """Return trees that learn the order of `scores` `[n]`."""
+    return lightgbm.train(LEARNING | _shape(config, seed), rows.order(scores), config.trees)
+
+
+def _shape(config: RankerConfig, seed: int) -> dict[str, int]:
+    return {"num_leaves": config.leaves, "seed": seed}
 
 
 def _any_order(rows: Rows) -> lightgbm.Dataset:

@@ -50,18 +50,13 @@ def fitted(data: RankingData, trees: int = 20, shown: RankingData | None = None)
     return fit_ranker(data, cast(Retriever, retriever), seed=0, shown=shown)
 
 
-def no_network(data: RankingData) -> Floats:
-    """Return scores of a network that has nothing to say."""
-    return np.zeros((*data.candidates.shape, 2), np.float32)
-
-
 def test_trees_learn_what_the_network_alone_can_tell() -> None:
     """Its scores have a share in what is learned."""
     data = some_data(0)
     preferred = np.zeros((*data.candidates.shape, 2), np.float32)
     preferred[data.dense[..., 1] > 0] = 5  # nothing that a label says
     plain, taught = (fit_trees(data, RankerConfig(), 0, told).log_odds(data.dense, data.categorical)[..., 0]
-                     for told in (no_network(data), preferred))  # fmt: skip
+                     for told in ([], [preferred]))  # fmt: skip
     above = data.dense[..., 1] > 0
     assert (taught - plain)[above].mean() > (taught - plain)[~above].mean() + 0.05
 
@@ -150,8 +145,8 @@ def test_padding_neither_teaches_nor_shifts_a_linear_score() -> None:
 def test_heads_with_the_same_labels_are_fitted_once() -> None:
     """Where every event counts for both."""
     same, other = (
-        fit_trees(some_data(0), RankerConfig(trees=5), 0, no_network(some_data(0))),
-        fit_trees(some_data(0, False), RankerConfig(trees=5), 0, no_network(some_data(0))),
+        fit_trees(some_data(0), RankerConfig(trees=5), 0),
+        fit_trees(some_data(0, False), RankerConfig(trees=5), 0),
     )
     assert same.trees[0] is same.trees[1] and other.trees[0] is not other.trees[1]
 
@@ -210,7 +205,7 @@ def test_trees_learn_what_only_a_text_of_the_context_tells() -> None:
     dense = np.concatenate([data.dense, np.tile(np.arange(6, dtype=np.float32), (300, 1))[:, :, None]], -1)
     codes = np.concatenate([data.categorical, np.broadcast_to(device[:, None, None], (300, 6, 1))], -1)
     told = replace(data, labels=labels, dense=dense, categorical=codes)
-    trees = fit_trees(told, RankerConfig(trees=30, teachers=1), 0, no_network(told))
+    trees = fit_trees(told, RankerConfig(trees=30, teachers=1), 0)
     assert (trees.log_odds(dense, codes)[..., 0].argmax(1) == position).mean() > 0.95
     assert Rows.of(told).texts == [7] and Rows.of(data).texts == []
 
@@ -231,7 +226,7 @@ def test_the_same_seed_gives_the_same_trees_and_more_teachers_trees_that_differ_
     noisy = replace(data, dense=data.dense + 2 * noise)
 
     def scores(seed: int, teachers: int) -> Floats:
-        trees = fit_trees(noisy, RankerConfig(trees=5, teachers=teachers), seed, no_network(noisy))
+        trees = fit_trees(noisy, RankerConfig(trees=5, teachers=teachers), seed)
         return trees.log_odds(data.dense, data.categorical)
 
     def distance(teachers: int) -> float:
