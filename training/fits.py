@@ -218,8 +218,7 @@ def fit_ranker_of(prepared: Prepared, fit_on: FitOn, early: Retriever) -> Ranker
         _, shown = impression_data(early, prepared.log, requests.select(np.arange(held.start, held.stop)))
         lessons: list[Lesson] = []
         ranker = fit_ranker(data, early, prepared.seed, shown, on_epoch, lessons.extend)
-        known = data.labels.any((0, 1))
-        if said := [f"{head}: {lesson}" for head, lesson, told in zip(HEADS, lessons, known, strict=False) if told]:
+        if said := [f"{HEADS[head]}: {own}" for head, own in enumerate(lessons) if data.labels[..., head].any()]:
             update(1.0, "; ".join(said))
         return ranker
 
