@@ -55,6 +55,6 @@ def _fit(
     network = network_scores(fit_network(data, retriever, seed, on_epoch), data)
     linear = np.zeros_like(data.labels)
     for head, lesson in enumerate(lessons):
-        if lesson.linear and not lesson.direct:
+        if lesson.linear and not lesson.direct and data.labels[..., head].any():
             linear[..., head] = linear_scores(data, head)
     return fit_trees(data, config, seed, (network, linear), direct)
