@@ -23,7 +23,7 @@ Written by `make benchmark-suite`, which measures one data set after the other, 
 seeds). Choices are made on `valid` or before it; `test` is used here alone. Baselines keep or leave out seen items, whichever is
 better for them on `test`. Peers are models of other libraries, tuned on `valid` with the same budget each (`make benchmark-peers`).
 The best of both is the one with the highest ndcg@10 on `test`. *Win*: the whole interval of the difference to it, paired over users,
-is above 0; *loss*: below 0. Published rows have no intervals. Minutes are of each training, GiB of all its processes together.
+is above 0; *loss*: below 0. Published rows have no intervals. Minutes are of each training, some of one core beside other work ([performance](../performance.md) has quiet ones), GiB of all its processes together.
 What each part of the interest model is worth is in [ablations](../ablations.md), what updates are worth beside trainings in [updates](updates.md)."""
 
 SUMMARY = (
